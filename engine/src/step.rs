@@ -1,0 +1,344 @@
+//! The step contract: everything that goes into a [`Node`](crate::Node) and everything that comes out.
+//!
+//! The durability barrier is data. An [`Effect`] with `after: Some(w)` must not be performed before write `w` is
+//! durable; the shell holds it back, and the simulator releases it in the worst order that this allows.
+
+use crate::state::overlay::Layer;
+use crate::state::snapshot::Snapshot;
+use crate::txn::{Committed, Refused, Transaction};
+use crate::wal::{SegmentId, WalOp, WriteId};
+use bytes::Bytes;
+use chronos_proto::id::{GroupId, Index, RelationId};
+use chronos_proto::time::{Instant, Timestamp};
+
+/// Correlates a request with its reply; chosen by the shell, never reused in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// Names a checkpoint in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckpointId(pub u64);
+
+/// Names a subscriber in one run; chosen by the shell, never reused in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriberId(pub u64);
+
+/// Everything that can happen to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The deadline that the node asked for was reached (or any time passed: it is harmless).
+    Tick,
+    /// The shell has no more inputs queued: what was gathered becomes one WAL write.
+    QueueDrained,
+    /// A write and everything before it is on the medium.
+    WriteDurable(WriteId),
+    /// A write or sync failed with EIO or the like: fatal, its pages may be gone.
+    WriteFailed {
+        /// The write.
+        write: WriteId,
+        /// The operating system's words.
+        error: String,
+    },
+    /// There was no space for a write; nothing of it was done. It will be asked for again.
+    WriteFull(WriteId),
+    /// A checkpoint is durable, and the store passed with this input shows it.
+    CheckpointDurable(CheckpointId),
+    /// A checkpoint could not be written for lack of space; nothing of it was done.
+    CheckpointFull(CheckpointId),
+    /// A checkpoint failed otherwise: fatal.
+    CheckpointFailed {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// The operating system's words.
+        error: String,
+    },
+    /// A client asks for something.
+    Request {
+        /// Where the reply goes.
+        token: Token,
+        /// What it asks.
+        request: Request,
+    },
+    /// Something about a subscriber.
+    Subscriber {
+        /// Which.
+        id: SubscriberId,
+        /// What.
+        event: SubscriberInput,
+    },
+    /// The operating system says whether its wall clock is synchronised.
+    ClockSynchronised(bool),
+    /// The operator asks for a checkpoint now.
+    Checkpoint,
+    /// The node is to stop: new requests are refused, what is pending goes on.
+    Stop,
+}
+
+/// What a client may ask.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// To commit a transaction in a group.
+    Commit(GroupId, Transaction),
+}
+
+/// What a subscriber may say.
+#[derive(Clone, Debug)]
+pub enum SubscriberInput {
+    /// It is here.
+    Open(Subscription),
+    /// It takes this many more events.
+    Credit(u32),
+    /// It is done with these (partition, offset) pairs.
+    Ack(Vec<(u32, u64)>),
+    /// It wants these again, after a delay in milliseconds.
+    Nack {
+        /// (partition, offset) pairs.
+        offsets: Vec<(u32, u64)>,
+        /// How long to wait.
+        delay_ms: u64,
+    },
+    /// It is gone; what it had not acknowledged goes to others of its group.
+    Close,
+}
+
+/// What a subscriber wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// The topic.
+    pub topic: RelationId,
+    /// A consumer group shares the events and remembers what is done; none sees them all and remembers nothing.
+    pub consumer_group: Option<String>,
+    /// Where to begin where the group has no progress yet.
+    pub start: Start,
+    /// How many events it takes at first.
+    pub credit: u32,
+    /// How long until an event that is not acknowledged is handed out again; a group's only.
+    pub ack_timeout_ms: u64,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the first event kept.
+    Earliest,
+    /// Behind the last event released.
+    Latest,
+    /// At an offset, in each partition.
+    Offset(u64),
+}
+
+/// One thing to do, and the write that must be durable before it.
+#[derive(Clone, Debug)]
+pub struct Effect {
+    /// Not before this write is durable.
+    pub after: Option<WriteId>,
+    /// What to do.
+    pub action: Action,
+}
+
+/// Everything a node can ask of its shell.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// An operation on the WAL's files. Operations are performed in the order given; a write's `WriteDurable` follows
+    /// when all of them up to its last are done.
+    Wal(WalOp),
+    /// An answer to a client.
+    Reply(Token, Reply),
+    /// Readers may use this from now on.
+    Publish(Published),
+    /// Write this to the store in one durable transaction, and say when it is done.
+    Checkpoint(Checkpoint),
+    /// Hand these events to a subscriber: they are in the published snapshot, released at its read time.
+    Deliver(Delivery),
+    /// A subscription that cannot go on: its topic is gone.
+    CloseSubscriber(SubscriberId, String),
+    /// For the trace.
+    Trace(Trace),
+    /// Stop now: the node cannot keep its promises.
+    Fatal(Fatal),
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// A transaction's.
+    Commit(Result<Committed, Refused>),
+}
+
+/// What readers see: a state and the clock to read it by.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The state.
+    pub snapshot: Snapshot,
+    /// Cluster time, to be carried on by the monotonic clock.
+    pub clock: ClockReading,
+}
+
+/// A known moment of cluster time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockReading {
+    /// The monotonic reading.
+    pub mono: Instant,
+    /// Cluster time (the lower bound of its interval) then.
+    pub time: Timestamp,
+}
+
+impl ClockReading {
+    /// Cluster time at a later monotonic reading.
+    pub fn at(&self, mono: Instant) -> Timestamp {
+        Timestamp(self.time.0.saturating_add(i64::try_from(mono.micros_since(self.mono)).unwrap_or(i64::MAX)))
+    }
+}
+
+/// The frozen overlay of one or more groups, for the store.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Its name.
+    pub id: CheckpointId,
+    /// What to write, by group.
+    pub groups: Vec<GroupCheckpoint>,
+}
+
+/// One group's part of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct GroupCheckpoint {
+    /// The group.
+    pub group: GroupId,
+    /// The generation its keys are under.
+    pub generation: u32,
+    /// The state at this index.
+    pub applied: Index,
+    /// State keys to values; none is a deletion.
+    pub layer: Layer,
+    /// The group's root record, sealed, under `keys::root(group)`; written in the same transaction.
+    pub root: Bytes,
+}
+
+impl GroupCheckpoint {
+    /// Full keys and sealed values (none: delete) in ascending order, as the store takes them; the root comes first.
+    pub fn entries(&self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> + '_ {
+        use crate::state::{keys, sealed};
+        let root = (keys::root(self.group), Some(self.root.clone()));
+        let rest = self.layer.iter().map(|(key, value)| {
+            let full = keys::store_key(self.group, self.generation, key);
+            let sealed = value.as_ref().map(|value| sealed::seal(&full, value));
+            (full, sealed)
+        });
+        std::iter::once(root).chain(rest)
+    }
+}
+
+/// Offsets that a subscriber may read now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// To whom.
+    pub subscriber: SubscriberId,
+    /// The topic.
+    pub topic: RelationId,
+    /// The partition.
+    pub partition: u32,
+    /// Offsets and how often each was handed out before, ascending.
+    pub offsets: Vec<(u64, u32)>,
+}
+
+/// What happened, for the trace and the tests' marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// A group's leader is this node.
+    Elected {
+        /// The group.
+        group: GroupId,
+        /// Its term.
+        term: u64,
+    },
+    /// An entry was applied.
+    Applied {
+        /// The group.
+        group: GroupId,
+        /// Its position.
+        index: Index,
+        /// What it was.
+        what: &'static str,
+    },
+    /// A timer was released.
+    Released {
+        /// The topic.
+        topic: RelationId,
+        /// The timer's due time.
+        due: Timestamp,
+        /// Cluster time at the release.
+        at: Timestamp,
+    },
+    /// A checkpoint was begun or ended.
+    Checkpoint {
+        /// Which.
+        id: CheckpointId,
+        /// Whether it is done.
+        done: bool,
+    },
+    /// WAL segments were given up.
+    SegmentRemoved(SegmentId),
+    /// A step of the wall clock was ignored or adopted.
+    ClockStep {
+        /// Microseconds, positive if forward.
+        micros: i64,
+        /// Whether cluster time follows it.
+        adopted: bool,
+    },
+}
+
+/// Why the node must stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fatal {
+    /// The WAL could not be synced; its unsynced pages may be gone. Restart: recovery reads them by checksum.
+    #[error(
+        "a WAL write failed ({0}); what it held may be lost from the page cache, so the node stops. Restart it: recovery checks every record"
+    )]
+    WalFailed(String),
+    /// The checkpoint could not be written.
+    #[error(
+        "a checkpoint failed ({0}); the node stops. Restart it: the WAL holds everything since the last one"
+    )]
+    CheckpointFailed(String),
+    /// State could not be read or decoded while applying.
+    #[error("the state is damaged ({0}); the node stops. Run `chronos verify` on its data directory")]
+    StateDamaged(String),
+}
+
+/// Why the next deadline is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// A timer is to be fired or released.
+    Timer,
+    /// The wheel wants its next stretch of timers.
+    Refill,
+    /// A checkpoint is due by age.
+    Checkpoint,
+    /// The WAL is to be synced (`--fsync interval`) or marked.
+    Wal,
+    /// Background work: backfill, purge, expiry.
+    Work,
+    /// An acknowledgement is overdue, or a nack's delay ends.
+    Delivery,
+    /// The wall clock is watched for a step.
+    Clock,
+}
+
+/// What a step hands back. The caller owns it and drains it.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// In order.
+    pub effects: Vec<Effect>,
+}
+
+impl Outputs {
+    /// Adds an effect that waits for nothing.
+    pub fn now(&mut self, action: Action) {
+        self.effects.push(Effect { after: None, action });
+    }
+
+    /// Adds an effect that waits for a write.
+    pub fn after(&mut self, write: Option<WriteId>, action: Action) {
+        self.effects.push(Effect { after: write, action });
+    }
+}

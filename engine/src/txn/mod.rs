@@ -1,0 +1,67 @@
+//! Optimistic transactions, after FoundationDB's resolver.
+//!
+//! A transaction reads at one applied index, buffers its writes and keeps the key ranges it read. The leader lets it
+//! commit if none of these ranges was written since, in flight entries included; else it answers with a conflict,
+//! which the client may retry (SQLSTATE 40001).
+
+use crate::state::keys::KeyRange;
+use chronos_proto::id::{Index, RequestId};
+use chronos_proto::time::Timestamp;
+use chronos_proto::{Op, OpOutcome};
+
+/// What a client asks to commit.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    /// Its name, for one effect.
+    pub request: RequestId,
+    /// The applied index it read at.
+    pub read_index: Index,
+    /// What it read, as ranges of state keys.
+    pub reads: Vec<KeyRange>,
+    /// Its writes, in order.
+    pub ops: Vec<Op>,
+}
+
+/// A transaction that is durable and applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its log position.
+    pub index: Index,
+    /// Its time.
+    pub time: Timestamp,
+    /// What each operation came to.
+    pub outcomes: Vec<OpOutcome>,
+}
+
+/// Why a transaction had no effect. Each is definite: nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Something it read was written since, or may have been.
+    #[error(
+        "could not serialize access: a row or range this transaction read was changed by another; retry it"
+    )]
+    Conflict,
+    /// Its request was answered long ago and the outcome is forgotten.
+    #[error("request {0:?} has expired: its outcome is no longer kept")]
+    Expired(RequestId),
+    /// The node cannot take writes now.
+    #[error("no leader: this node does not take writes now; try another node or wait")]
+    NotLeader,
+    /// The disk or the memory budget is full.
+    #[error("writes are refused: {0}")]
+    Full(String),
+    /// Too many writes are waiting.
+    #[error("overloaded: {0} writes are waiting; retry later")]
+    Overloaded(usize),
+    /// It is larger than a transaction may be.
+    #[error("the transaction is {bytes} bytes, more than the limit of {limit}: split it")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The node is stopping.
+    #[error("the node is shutting down")]
+    Stopping,
+}

@@ -1,0 +1,249 @@
+//! What a log entry says. A command is closed and deterministic: applying it needs the state and the entry's own
+//! time, never SQL, a clock or a random number, so every replica comes to the same bytes.
+//!
+//! Puts and deletes of rows carry the digest of what they replace, which the evaluating node read and the resolver
+//! guards: replicas keep their set digests right without a read. The other operations are the fixed set of merges
+//! done at apply (next rowid, publish with dedup, timer if version): they conflict with reads of what they touch,
+//! not with each other.
+
+use crate::id::{IndexId, RelationId, RequestId};
+use crate::schema::Relation;
+use crate::time::Timestamp;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A log entry as the WAL and the peers see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The term of the leader that wrote it.
+    pub term: crate::id::Term,
+    /// Its position.
+    pub index: crate::id::Index,
+    /// The group's time at this entry, never below the entry before: the only time that apply knows.
+    pub time: Timestamp,
+    /// The hybrid logical clock stamp (NTP64) the leader gave it, above every one before it in the group.
+    pub stamp: u64,
+    /// What it says.
+    pub command: std::sync::Arc<Command>,
+}
+
+/// What an entry says. Append-only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// A leader's first entry of its term.
+    Noop,
+    /// One transaction's writes, all or none.
+    Batch {
+        /// Its name, for one effect.
+        request: RequestId,
+        /// The writes, in order.
+        ops: Vec<Op>,
+    },
+    /// Moves the group's time and does nothing else.
+    AdvanceTime,
+    /// Turns due timers into events. Written a little ahead: `deliver_at` of each is its release time.
+    Fire {
+        /// In the order (due, sequence).
+        timers: Vec<TimerRef>,
+    },
+    /// One bounded slice of background work, the same at every replica.
+    Work(Work),
+    /// A consumer group's progress.
+    Ack {
+        /// The topic.
+        topic: RelationId,
+        /// The consumer group.
+        consumer_group: String,
+        /// (partition, offset) pairs that are done.
+        offsets: Vec<(u32, u64)>,
+    },
+    /// An operator's correction of a wrongly adopted clock step: the group's time is set, even back.
+    TimeEpoch(Timestamp),
+}
+
+/// Background work that keeps its cursor in the state, so it goes on after a crash or an election.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Work {
+    /// Fills the next part of a write-only index; makes it public at the end.
+    Backfill {
+        /// The table.
+        relation: RelationId,
+        /// The index.
+        index: IndexId,
+        /// How many rows at the most.
+        limit: u32,
+    },
+    /// Deletes the next part of what a dropped relation left.
+    Purge {
+        /// The dropped relation.
+        relation: RelationId,
+        /// How many keys at the most.
+        limit: u32,
+    },
+    /// Forgets dedup claims and request outcomes that are past their window.
+    Expire {
+        /// How many keys at the most.
+        limit: u32,
+    },
+}
+
+/// Names one version of one timer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TimerRef {
+    /// When it is due.
+    pub due: Timestamp,
+    /// Its place among timers due at one instant: given when it was (re)scheduled, unique in the group.
+    pub sequence: u64,
+    /// Its topic.
+    pub topic: RelationId,
+    /// Its id in the topic.
+    pub timer_id: String,
+}
+
+/// One write. Append-only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// Writes a row under its primary key.
+    PutRow {
+        /// The table.
+        relation: RelationId,
+        /// The encoded primary key.
+        key: Bytes,
+        /// The encoded row.
+        row: Bytes,
+        /// Digest of the row it replaces; 0 when there was none.
+        replaces: u64,
+        /// Index entries that go and come with it.
+        indexes: Vec<IndexChange>,
+    },
+    /// Deletes a row.
+    DeleteRow {
+        /// The table.
+        relation: RelationId,
+        /// The encoded primary key.
+        key: Bytes,
+        /// Digest of the row that goes.
+        replaces: u64,
+        /// Index entries that go with it.
+        indexes: Vec<IndexChange>,
+    },
+    /// Inserts a row under the table's next hidden rowid.
+    AppendRow {
+        /// The table.
+        relation: RelationId,
+        /// The encoded row.
+        row: Bytes,
+        /// Encoded index columns, to which apply appends the rowid's key.
+        indexes: Vec<(IndexId, Bytes)>,
+    },
+    /// Publishes an event at once.
+    Publish {
+        /// The topic.
+        topic: RelationId,
+        /// Its partition.
+        partition: u32,
+        /// The event.
+        event: Event,
+        /// Whether its id was the client's, and so is claimed for the dedup window.
+        claim: bool,
+    },
+    /// Publishes an event at a time: a timer, whose id is the event's message id unless given.
+    Schedule {
+        /// The topic.
+        topic: RelationId,
+        /// Its partition.
+        partition: u32,
+        /// The timer's id, unique among the topic's pending timers.
+        timer_id: String,
+        /// The event.
+        event: Event,
+        /// When.
+        deliver_at: Timestamp,
+        /// Whether its id was the client's, and so is claimed for the dedup window.
+        claim: bool,
+    },
+    /// Changes a pending timer.
+    Reschedule {
+        /// The topic.
+        topic: RelationId,
+        /// The timer.
+        timer_id: String,
+        /// Only if it has this version.
+        if_version: Option<u64>,
+        /// The new time.
+        deliver_at: Option<Timestamp>,
+        /// The new payload.
+        payload: Option<Bytes>,
+        /// The new headers, JSON.
+        headers: Option<String>,
+    },
+    /// Cancels a pending timer.
+    Cancel {
+        /// The topic.
+        topic: RelationId,
+        /// The timer.
+        timer_id: String,
+        /// Only if it has this version.
+        if_version: Option<u64>,
+    },
+    /// Makes or changes a relation; its version is one above the old one's, or 1.
+    PutRelation(Relation),
+    /// Drops a relation: it is gone at once, its data goes in the background.
+    DropRelation(RelationId),
+}
+
+/// One entry of a secondary index that appears or goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexChange {
+    /// The index.
+    pub index: IndexId,
+    /// The whole entry: encoded index columns (shortened if long) and the primary key.
+    pub key: Bytes,
+    /// True if it appears, false if it goes.
+    pub present: bool,
+}
+
+/// A message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The client's id, or one made by the node that took it.
+    pub message_id: String,
+    /// Chooses the partition and travels along.
+    pub key: Option<String>,
+    /// A JSON object, or none.
+    pub headers: Option<String>,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// What an operation came to, where that is known only at apply. Append-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpOutcome {
+    /// Nothing to tell.
+    Done,
+    /// The hidden rowid that was given.
+    Rowid(i64),
+    /// The event is at this position.
+    Published {
+        /// The partition.
+        partition: u32,
+        /// Its offset there.
+        offset: u64,
+    },
+    /// The timer is pending.
+    Scheduled {
+        /// Its version.
+        version: u64,
+    },
+    /// The message id was claimed before; nothing was stored.
+    Duplicate {
+        /// Where the first one is, or none while it is a pending timer.
+        position: Option<(u32, u64)>,
+    },
+    /// The timer is cancelled or changed.
+    Changed,
+    /// There is no such pending timer: never was, fired, armed or cancelled; or its version differs.
+    TooLate,
+    /// The topic's dedup window is full: the event was refused.
+    DedupFull,
+}

@@ -1,0 +1,150 @@
+//! Rows: the columns outside the primary key, by column number, without names.
+//!
+//! ```text
+//! version u8 = 1 | column count varint | (column varint, tag u8, payload)*
+//! ```
+//!
+//! Columns come in ascending number; one that is absent is NULL. The key columns are decoded from the key.
+
+use crate::codec::DecodeError;
+use crate::id::ColumnId;
+use crate::value::{Interval, Value};
+use bytes::Bytes;
+
+const VERSION: u8 = 1;
+
+/// Encodes the columns given; NULLs are left out.
+pub fn encode<'a>(columns: impl Iterator<Item = (ColumnId, &'a Value)> + Clone) -> Bytes {
+    let mut out = Vec::with_capacity(64);
+    out.push(VERSION);
+    write_varint(&mut out, columns.clone().filter(|(_, v)| !v.is_null()).count() as u64);
+    for (column, value) in columns.filter(|(_, v)| !v.is_null()) {
+        write_varint(&mut out, u64::from(column.0));
+        encode_value(&mut out, value);
+    }
+    Bytes::from(out)
+}
+
+fn encode_value(out: &mut Vec<u8>, value: &Value) {
+    let mut tagged = |tag: u8, bytes: &[u8]| {
+        out.push(tag);
+        out.extend_from_slice(bytes);
+    };
+    match value {
+        Value::Null => tagged(0, &[]),
+        Value::Bool(false) => tagged(1, &[]),
+        Value::Bool(true) => tagged(2, &[]),
+        Value::Int(i) => {
+            out.push(3);
+            write_varint(out, zigzag(*i));
+        }
+        Value::Float(x) => tagged(4, &x.to_le_bytes()),
+        Value::Text(s) => sized(out, 5, s.as_bytes()),
+        Value::Bytes(b) => sized(out, 6, b),
+        Value::Timestamp(t) => tagged(7, &t.to_le_bytes()),
+        Value::Date(d) => tagged(8, &d.to_le_bytes()),
+        Value::Interval(i) => {
+            out.push(9);
+            write_varint(out, zigzag(i64::from(i.months)));
+            write_varint(out, zigzag(i64::from(i.days)));
+            write_varint(out, zigzag(i.micros));
+        }
+        Value::Json(s) => sized(out, 10, s.as_bytes()),
+        Value::Uuid(u) => tagged(11, u),
+    }
+}
+
+fn sized(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+    out.push(tag);
+    write_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Calls `each` with every column of an encoded row, in ascending number.
+pub fn decode(row: &[u8], mut each: impl FnMut(ColumnId, Value)) -> Result<(), DecodeError> {
+    let bad = |why: &str| DecodeError { what: "row", why: why.into() };
+    let (&version, mut rest) = row.split_first().ok_or_else(|| bad("empty"))?;
+    if version != VERSION {
+        return Err(bad(&format!("version {version} is not {VERSION}")));
+    }
+    let input = &mut rest;
+    let count = read_varint(input).ok_or_else(|| bad("no column count"))?;
+    for _ in 0..count {
+        let column =
+            read_varint(input).and_then(|c| u32::try_from(c).ok()).ok_or_else(|| bad("column number"))?;
+        let value = decode_value(input).ok_or_else(|| bad("column value"))?;
+        each(ColumnId(column), value);
+    }
+    if input.is_empty() { Ok(()) } else { Err(bad("bytes after the last column")) }
+}
+
+fn decode_value(input: &mut &[u8]) -> Option<Value> {
+    let tag = take(input, 1)?[0];
+    Some(match tag {
+        0 => Value::Null,
+        1 => Value::Bool(false),
+        2 => Value::Bool(true),
+        3 => Value::Int(unzigzag(read_varint(input)?)),
+        4 => Value::Float(f64::from_le_bytes(take(input, 8)?.try_into().ok()?)),
+        5 => Value::Text(read_text(input)?),
+        6 => Value::Bytes(Bytes::copy_from_slice(read_sized(input)?)),
+        7 => Value::Timestamp(i64::from_le_bytes(take(input, 8)?.try_into().ok()?)),
+        8 => Value::Date(i32::from_le_bytes(take(input, 4)?.try_into().ok()?)),
+        9 => Value::Interval(Interval {
+            months: i32::try_from(unzigzag(read_varint(input)?)).ok()?,
+            days: i32::try_from(unzigzag(read_varint(input)?)).ok()?,
+            micros: unzigzag(read_varint(input)?),
+        }),
+        10 => Value::Json(read_text(input)?),
+        11 => Value::Uuid(take(input, 16)?.try_into().ok()?),
+        _ => return None,
+    })
+}
+
+fn read_text(input: &mut &[u8]) -> Option<String> {
+    std::str::from_utf8(read_sized(input)?).ok().map(str::to_owned)
+}
+
+fn read_sized<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(read_varint(input)?).ok()?;
+    take(input, length)
+}
+
+fn take<'a>(input: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (head, rest) = input.split_at_checked(count)?;
+    *input = rest;
+    Some(head)
+}
+
+/// Appends an LEB128 number.
+pub fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Reads an LEB128 number from the front of `input`, which it advances.
+pub fn read_varint(input: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = take(input, 1)?[0];
+        if shift == 63 && byte > 1 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7F) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+const fn unzigzag(value: u64) -> i64 {
+    ((value >> 1) as i64) ^ -((value & 1) as i64)
+}
