@@ -13,6 +13,7 @@
 //! Nothing here reads a clock, a file, a socket or ambient randomness: the same inputs in the same order give the
 //! same outputs, byte for byte. What a client is promised waits for its durability input (`Effect::after`).
 
+pub mod bugs;
 pub mod catalog;
 pub mod node;
 pub mod state;
