@@ -16,9 +16,11 @@
 pub mod bugs;
 pub mod catalog;
 pub mod node;
+pub mod rng;
 pub mod state;
 pub mod step;
 pub mod store;
+pub mod timer;
 pub mod txn;
 pub mod wal;
 
