@@ -64,7 +64,7 @@ pub enum Command {
 /// Background work that keeps its cursor in the state, so it goes on after a crash or an election.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Work {
-    /// Fills the next part of a write-only index; makes it public at the end.
+    /// Fills the next part of a write-only index from the rows that were there before it.
     Backfill {
         /// The table.
         relation: RelationId,
@@ -72,6 +72,13 @@ pub enum Work {
         index: IndexId,
         /// How many rows at the most.
         limit: u32,
+    },
+    /// Makes a filled index public.
+    PublishIndex {
+        /// The table.
+        relation: RelationId,
+        /// The index.
+        index: IndexId,
     },
     /// Deletes the next part of what a dropped relation left.
     Purge {
@@ -244,6 +251,4 @@ pub enum OpOutcome {
     Changed,
     /// There is no such pending timer: never was, fired, armed or cancelled; or its version differs.
     TooLate,
-    /// The topic's dedup window is full: the event was refused.
-    DedupFull,
 }

@@ -37,6 +37,10 @@ pub struct Table {
     pub primary_key: Vec<ColumnId>,
     /// Secondary indexes.
     pub indexes: Vec<SecondaryIndex>,
+    /// The number that the next column gets: numbers are never reused.
+    pub next_column: u32,
+    /// The number that the next index gets.
+    pub next_index: u32,
 }
 
 /// One column.

@@ -8,7 +8,9 @@
 //! 00                                    root: generation, applied index and time (generation 0 only)
 //! 01                                    group record: stamp high-water mark, counters, digests
 //! 10 relation                           catalogue entry
-//! 11 relation                           cursor of a relation being purged
+//! 11 relation                           mark of a dropped relation whose data still goes
+//! 12 relation index                     cursor of an index being filled
+//! 13 relation index                     mark of a dropped index whose entries still go
 //! 20 relation key                       row
 //! 21 relation                           next hidden rowid
 //! 30 relation index columns… key        secondary index entry
@@ -17,7 +19,6 @@
 //! 50 topic timer_id                     timer
 //! 51 due sequence                       timer by due time: topic, timer_id
 //! 60 topic bucket hash                  dedup claim
-//! 61 topic                              dedup account: claims held
 //! 70 session sequence                   outcome of a request
 //! 71 session                            session: floor, time of last use
 //! 80 topic consumer_group partition     consumer group: ack floor and gaps
@@ -37,6 +38,8 @@ pub mod tag {
     pub const GROUP: u8 = 0x01;
     pub const CATALOG: u8 = 0x10;
     pub const PURGE: u8 = 0x11;
+    pub const BACKFILL: u8 = 0x12;
+    pub const PURGE_INDEX: u8 = 0x13;
     pub const ROW: u8 = 0x20;
     pub const ROWID: u8 = 0x21;
     pub const INDEX: u8 = 0x30;
@@ -45,10 +48,11 @@ pub mod tag {
     pub const TIMER: u8 = 0x50;
     pub const DUE: u8 = 0x51;
     pub const CLAIM: u8 = 0x60;
-    pub const CLAIM_ACCOUNT: u8 = 0x61;
     pub const REQUEST: u8 = 0x70;
     pub const SESSION: u8 = 0x71;
     pub const CONSUMER: u8 = 0x80;
+    /// What a dropped relation leaves behind.
+    pub const OF_RELATION: [u8; 9] = [ROW, ROWID, INDEX, EVENT, PARTITION, TIMER, CLAIM, CONSUMER, BACKFILL];
 }
 
 /// Bytes of (group, generation) before a state key in the store.
@@ -147,9 +151,14 @@ pub fn catalog_all() -> KeyRange {
     KeyRange::prefix(&[tag::CATALOG])
 }
 
-/// The purge cursor of a dropped relation.
+/// The mark of a dropped relation whose data still goes.
 pub fn purge(relation: RelationId) -> Bytes {
     tagged(tag::PURGE, relation, &[])
+}
+
+/// The cursor of an index being filled: the last row's key done, or empty.
+pub fn backfill(relation: RelationId, index: IndexId) -> Bytes {
+    tagged(tag::BACKFILL, relation, &index.0.to_be_bytes())
 }
 
 /// A row, by its encoded primary key.
@@ -269,11 +278,6 @@ pub fn claim(topic: RelationId, bucket: u32, hash: u128) -> Bytes {
     tagged(tag::CLAIM, topic, &rest)
 }
 
-/// A topic's dedup account.
-pub fn claim_account(topic: RelationId) -> Bytes {
-    tagged(tag::CLAIM_ACCOUNT, topic, &[])
-}
-
 /// The outcome of one request.
 pub fn request(session: SessionId, sequence: u64) -> Bytes {
     let mut out = Vec::with_capacity(25);
@@ -295,6 +299,55 @@ pub fn session(session: SessionId) -> Bytes {
     out.push(tag::SESSION);
     out.extend_from_slice(&session.0.to_be_bytes());
     Bytes::from(out)
+}
+
+/// The mark of a dropped index whose entries still go.
+pub fn purge_index(relation: RelationId, index: IndexId) -> Bytes {
+    tagged(tag::PURGE_INDEX, relation, &index.0.to_be_bytes())
+}
+
+/// Every entry of a secondary index.
+pub fn index_entries(relation: RelationId, index: IndexId) -> KeyRange {
+    KeyRange::prefix(&index_entry(relation, index, &[]))
+}
+
+/// Relation and index inside a backfill cursor's or a dropped index's state key.
+pub fn backfill_parts(key: &[u8]) -> Option<(RelationId, IndexId)> {
+    let relation = u32::from_be_bytes(key.get(1..5)?.try_into().ok()?);
+    Some((RelationId(relation), IndexId(u32::from_be_bytes(key.get(5..9)?.try_into().ok()?))))
+}
+
+/// The relation inside the state key of anything that belongs to one.
+pub fn relation(key: &[u8]) -> Option<RelationId> {
+    Some(RelationId(u32::from_be_bytes(key.get(1..5)?.try_into().ok()?)))
+}
+
+/// Topic and partition inside a partition record's state key.
+pub fn partition_parts(key: &[u8]) -> Option<(RelationId, u32)> {
+    Some((relation(key)?, u32::from_be_bytes(key.get(5..9)?.try_into().ok()?)))
+}
+
+/// Topic and bucket inside a claim's state key.
+pub fn claim_parts(key: &[u8]) -> Option<(RelationId, u32)> {
+    partition_parts(key)
+}
+
+/// Every claim of a topic's bucket.
+pub fn claims(topic: RelationId, bucket: u32) -> KeyRange {
+    KeyRange::prefix(&tagged(tag::CLAIM, topic, &bucket.to_be_bytes()))
+}
+
+/// Every key of one tag, or of one tag and relation.
+pub fn all(tag: u8, relation: Option<RelationId>) -> KeyRange {
+    match relation {
+        Some(relation) => KeyRange::prefix(&tagged(tag, relation, &[])),
+        None => KeyRange::prefix(&[tag]),
+    }
+}
+
+/// The id inside a session's state key.
+pub fn session_id(key: &[u8]) -> Option<SessionId> {
+    Some(SessionId(u128::from_be_bytes(key.get(1..17)?.try_into().ok()?)))
 }
 
 /// A consumer group's progress in one partition.

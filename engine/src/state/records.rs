@@ -78,6 +78,25 @@ pub struct ConsumerRecord {
     pub done: Vec<u64>,
 }
 
+impl ConsumerRecord {
+    /// Whether an offset is done.
+    pub fn is_done(&self, offset: u64) -> bool {
+        offset < self.floor || self.done.binary_search(&offset).is_ok()
+    }
+
+    /// Takes note of offsets that are done; idempotent.
+    pub fn ack(&mut self, offsets: &[u64]) {
+        for offset in offsets.iter().filter(|o| **o >= self.floor) {
+            if let Err(place) = self.done.binary_search(offset) {
+                self.done.insert(place, *offset);
+            }
+        }
+        let run = self.done.iter().zip(self.floor..).take_while(|(done, next)| **done == *next).count();
+        self.done.drain(..run);
+        self.floor += run as u64;
+    }
+}
+
 /// Why state could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
