@@ -3,6 +3,33 @@
 //! A transaction reads at one applied index, buffers its writes and keeps the key ranges it read. The leader lets it
 //! commit if none of these ranges was written since, in flight entries included; else it answers with a conflict,
 //! which the client may retry (SQLSTATE 40001).
+//!
+//! # Which key stands for what
+//!
+//! Writers and readers agree on state keys ([`keys`](crate::keys)); [`resolver::written_keys`] is the writers' half, this
+//! table the readers'. A statement that reads ... records ...:
+//!
+//! ```text
+//! anything of a relation              point(catalog(relation)): DDL on it conflicts
+//! to make, change or drop a relation  catalog_all(): it conflicts with all other DDL, also over names
+//! a row by primary key                point(row(relation, key)), found or not
+//! rows by a scan                      the range of rows(relation) that was scanned;
+//!                                     of a hidden-rowid table also point(rowid(relation))
+//! rows by an index                    the range of index entries, beginning and ending between column values (never
+//!                                     inside the entries of one value), and for each row fetched its point
+//! a topic's events                    point(partition(topic, p)) of each partition read
+//! a timer by id                       point(timer(topic, id)), found or not
+//! timers by any other predicate       timers(topic) of each topic, in whatever order it scans
+//! ```
+//!
+//! An `AppendRow` does not know its rowid before apply. For scans it stands for `rowid(relation)`, for index readers
+//! for the index entry without the rowid, which is why an index range ends between values. Publishing, scheduling and
+//! appending read nothing but the catalogue, so they never conflict with each other. A slice of a backfill writes
+//! nothing that a statement reads; the flip that makes the index public writes `catalog(relation)`.
+//!
+//! Not here: reads that time alone makes stale (an armed event that is released between read and commit).
+
+pub mod resolver;
 
 use crate::state::keys::KeyRange;
 use chronos_proto::id::{Index, RequestId};
