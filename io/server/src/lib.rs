@@ -1,1 +1,5 @@
-//! io/server
+//! Listeners, gateway and configuration: everything of the binary `chronos` but its command line.
+
+pub mod auth;
+pub mod config;
+pub mod pg;

@@ -1,0 +1,526 @@
+//! Configuration: one table of settings, four places that a value may come from.
+//!
+//! A flag wins over a `CHRONOS_*` variable, that over the TOML file, that over the default. Every setting has one
+//! key: `data_dir` is the flag `--data-dir`, the variable `CHRONOS_DATA_DIR` and `data_dir = …` in the file.
+//! Not implemented: reloading, and certificates; a listener on anything but loopback needs `insecure`.
+
+use chronos_engine::node::Fsync;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One setting: its key and what it means.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The key, as in the file.
+    pub key: &'static str,
+    /// The default, as text; empty where there is none or it follows from others.
+    pub default: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+    /// Never printed.
+    pub secret: bool,
+    /// Takes no value as a flag: `--insecure`.
+    pub switch: bool,
+}
+
+const fn setting(key: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { key, default, help, secret: false, switch: false }
+}
+
+const fn secret(key: &'static str, help: &'static str) -> Setting {
+    Setting { key, default: "", help, secret: true, switch: false }
+}
+
+const fn switch(key: &'static str, help: &'static str) -> Setting {
+    Setting { key, default: "false", help, secret: false, switch: true }
+}
+
+/// Every setting, in the order `config show` prints them.
+pub const SETTINGS: &[Setting] = &[
+    setting("data_dir", "data", "the data root"),
+    setting("address", "127.0.0.1:8000", "HOST:P for peers (UDP); the other listeners follow from P"),
+    setting("http_address", "", "HTTP and gRPC; the address' host and P+1000 unless given"),
+    setting("pg_address", "", "PostgreSQL wire; the address' host and P+2000 unless given"),
+    switch("insecure", "listen beyond loopback without certificates"),
+    secret("auth_token_admin", "bearer token, and PostgreSQL password, that may do everything"),
+    secret("auth_token_readonly", "bearer token, and PostgreSQL password, that may only read"),
+    secret("auth_token", "the same as auth_token_admin"),
+    setting("fsync", "always", "when a write counts as durable: always, interval=5ms or never"),
+    setting("checkpoint_wal_bytes", "256MB", "checkpoint after so much WAL"),
+    setting("checkpoint_interval", "10m", "checkpoint at this age of the last one"),
+    setting("wal_segment_bytes", "64MB", "size of a WAL segment"),
+    setting("memory_max_bytes", "1GB", "memory for writes since the last checkpoint; beyond it they are refused"),
+    setting("max_connections", "500", "PostgreSQL connections at once"),
+    setting("max_message_bytes", "64MB", "the largest PostgreSQL message or HTTP body of /sql"),
+    setting("result_max_bytes", "256MB", "the largest result that is held for one client"),
+    setting("ingest_max_body_bytes", "8MB", "the largest body of /ingest"),
+    setting("ingest_max_inflight", "1024", "requests to /ingest at once"),
+];
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// The configuration file.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// A flag.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// A setting that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A value does not parse.
+    #[error("{key} = {value:?} ({origin}): {why}")]
+    Value {
+        /// The setting.
+        key: &'static str,
+        /// What was given; empty for a secret.
+        value: String,
+        /// By whom.
+        origin: Origin,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The file does not parse.
+    #[error("configuration file {}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A key that means nothing.
+    #[error("unknown setting {key:?} in {}: `chronos config show` lists all", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// Without certificates only loopback is safe.
+    #[error(
+        "{what} {address} is not a loopback address, and there are no certificates to protect it: \
+         use 127.0.0.1, or say --insecure if the network is trusted"
+    )]
+    NotLoopback {
+        /// Which listener.
+        what: &'static str,
+        /// Its address.
+        address: String,
+    },
+}
+
+/// A configuration file's path and text.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its path, for messages.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: String,
+}
+
+/// HOST:PORT as typed; names are resolved when it is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The port; 0 lets the system choose.
+    pub port: u16,
+}
+
+impl Address {
+    /// Parses `HOST:PORT`, `[V6]:PORT` or `:PORT` (loopback).
+    pub fn parse(text: &str) -> Result<Address, String> {
+        let wrong = || format!("expected HOST:PORT, for example 127.0.0.1:8000, not {text:?}");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        Ok(Address { host: if host.is_empty() { "127.0.0.1".into() } else { host.into() }, port })
+    }
+
+    /// The same host, `above` ports up; port 0 stays 0.
+    fn shifted(&self, above: u16) -> Option<Address> {
+        let port = if self.port == 0 { 0 } else { self.port.checked_add(above)? };
+        Some(Address { host: self.host.clone(), port })
+    }
+
+    /// Whether only this machine can reach it.
+    pub fn is_loopback(&self) -> bool {
+        match self.host.parse::<std::net::IpAddr>() {
+            Ok(ip) => ip.is_loopback(),
+            Err(_) => self.host == "localhost",
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A token, kept out of `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a token.
+    pub fn new(token: impl Into<String>) -> Secret {
+        Secret(token.into())
+    }
+
+    /// The token itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The data root.
+    pub data_dir: PathBuf,
+    /// For peers, UDP.
+    pub address: Address,
+    /// HTTP and gRPC, TCP.
+    pub http_address: Address,
+    /// PostgreSQL wire, TCP.
+    pub pg_address: Address,
+    /// Listening beyond loopback without certificates was asked for.
+    pub insecure: bool,
+    /// The token that may do everything.
+    pub auth_token_admin: Option<Secret>,
+    /// The token that may only read.
+    pub auth_token_readonly: Option<Secret>,
+    /// When a write counts as durable.
+    pub fsync: Fsync,
+    /// A checkpoint is due after this much WAL.
+    pub checkpoint_wal_bytes: u64,
+    /// Or at this age.
+    pub checkpoint_interval: Duration,
+    /// Size of a WAL segment.
+    pub wal_segment_bytes: u64,
+    /// The budget of the writes since the last checkpoint.
+    pub memory_max_bytes: usize,
+    /// PostgreSQL connections at once.
+    pub max_connections: usize,
+    /// The largest PostgreSQL message, and body of /sql.
+    pub max_message_bytes: usize,
+    /// The largest result held for one client.
+    pub result_max_bytes: usize,
+    /// The largest body of /ingest.
+    pub ingest_max_body_bytes: usize,
+    /// Requests to /ingest at once.
+    pub ingest_max_inflight: usize,
+}
+
+impl Default for Config {
+    /// The defaults of [`SETTINGS`].
+    fn default() -> Config {
+        match Resolved::new(&BTreeMap::new(), |_| None, None) {
+            Ok(resolved) => resolved.config,
+            Err(error) => unreachable!("the defaults are valid: {error}"),
+        }
+    }
+}
+
+/// A configuration and where each value came from.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// What holds.
+    pub config: Config,
+    origins: BTreeMap<&'static str, (String, Origin)>,
+}
+
+impl Resolved {
+    /// Merges flags (by key) over the environment over a file over the defaults, and checks the result.
+    pub fn new(
+        flags: &BTreeMap<&'static str, String>,
+        env: impl Fn(&str) -> Option<String>,
+        file: Option<&File>,
+    ) -> Result<Resolved, ConfigError> {
+        let from_file = file.map(read_file).transpose()?.unwrap_or_default();
+        let mut values = BTreeMap::new();
+        for setting in SETTINGS {
+            let key = setting.key;
+            let variable = format!("CHRONOS_{}", key.to_uppercase());
+            let value = if let Some(value) = flags.get(key) {
+                (value.clone(), Origin::Flag(format!("--{}", key.replace('_', "-"))))
+            } else if let Some(value) = env(&variable).filter(|v| !v.is_empty()) {
+                (value, Origin::Environment(variable))
+            } else if let (Some(file), Some(value)) = (file, from_file.get(key)) {
+                (value.clone(), Origin::File(file.path.clone()))
+            } else {
+                (setting.default.to_owned(), Origin::Default)
+            };
+            values.insert(key, value);
+        }
+        let config = Reader(&values).config()?;
+        for (key, address) in [("http_address", &config.http_address), ("pg_address", &config.pg_address)] {
+            if let Some((value, Origin::Default)) = values.get_mut(key) {
+                *value = address.to_string();
+            }
+        }
+        Ok(Resolved { config, origins: values })
+    }
+
+    /// Where a setting's value came from.
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        self.origins.get(key).map(|(_, origin)| origin)
+    }
+
+    /// Key, value and origin of every setting; secrets are masked.
+    pub fn show(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
+        SETTINGS.iter().filter_map(|setting| {
+            let (value, origin) = self.origins.get(setting.key)?;
+            let shown = match (setting.secret, value.is_empty()) {
+                (true, false) => "(set)".to_owned(),
+                _ => value.clone(),
+            };
+            Some((setting.key, shown, origin))
+        })
+    }
+}
+
+fn read_file(file: &File) -> Result<BTreeMap<String, String>, ConfigError> {
+    let table: toml::Table = toml::from_str(&file.text)
+        .map_err(|e| ConfigError::File { path: file.path.clone(), why: e.to_string().trim_end().to_owned() })?;
+    let mut out = BTreeMap::new();
+    for (key, value) in table {
+        if !SETTINGS.iter().any(|setting| setting.key == key) {
+            return Err(ConfigError::Unknown { path: file.path.clone(), key });
+        }
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(yes) => yes.to_string(),
+            other => {
+                let why = format!("{key}: expected a text, a number or a boolean, not a {}", other.type_str());
+                return Err(ConfigError::File { path: file.path.clone(), why });
+            }
+        };
+        out.insert(key, text);
+    }
+    Ok(out)
+}
+
+struct Reader<'a>(&'a BTreeMap<&'static str, (String, Origin)>);
+
+impl Reader<'_> {
+    fn config(&self) -> Result<Config, ConfigError> {
+        let address = self.read("address", Address::parse)?;
+        let follow = |key, above| {
+            self.read(key, |text| match text {
+                "" => address
+                    .shifted(above)
+                    .ok_or_else(|| format!("port {} + {above} is above 65535: give this address", address.port)),
+                text => Address::parse(text),
+            })
+        };
+        let config = Config {
+            data_dir: self.read("data_dir", |text| Ok(PathBuf::from(text)))?,
+            http_address: follow("http_address", 1000)?,
+            pg_address: follow("pg_address", 2000)?,
+            insecure: self.read("insecure", parse_bool)?,
+            auth_token_admin: match self.token("auth_token_admin")? {
+                None => self.token("auth_token")?,
+                some => some,
+            },
+            auth_token_readonly: self.token("auth_token_readonly")?,
+            fsync: self.read("fsync", parse_fsync)?,
+            checkpoint_wal_bytes: self.read("checkpoint_wal_bytes", parse_bytes)?,
+            checkpoint_interval: self.read("checkpoint_interval", parse_duration)?,
+            wal_segment_bytes: self.read("wal_segment_bytes", parse_bytes)?,
+            memory_max_bytes: self.size("memory_max_bytes")?,
+            max_connections: self.read("max_connections", parse_count)?,
+            max_message_bytes: self.size("max_message_bytes")?,
+            result_max_bytes: self.size("result_max_bytes")?,
+            ingest_max_body_bytes: self.size("ingest_max_body_bytes")?,
+            ingest_max_inflight: self.read("ingest_max_inflight", parse_count)?,
+            address,
+        };
+        let listeners = [("http_address", &config.http_address), ("pg_address", &config.pg_address)];
+        for (what, address) in listeners {
+            if !config.insecure && !address.is_loopback() {
+                return Err(ConfigError::NotLoopback { what, address: address.to_string() });
+            }
+        }
+        Ok(config)
+    }
+
+    fn read<T>(
+        &self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let (value, origin) = &self.0[key];
+        let hidden = SETTINGS.iter().any(|s| s.key == key && s.secret);
+        parse(value).map_err(|why| ConfigError::Value {
+            key,
+            value: if hidden { String::new() } else { value.clone() },
+            origin: origin.clone(),
+            why,
+        })
+    }
+
+    fn token(&self, key: &'static str) -> Result<Option<Secret>, ConfigError> {
+        self.read(key, |text| match text.trim() {
+            "" => Ok(None),
+            token => Ok(Some(Secret::new(token))),
+        })
+    }
+
+    fn size(&self, key: &'static str) -> Result<usize, ConfigError> {
+        self.read(key, |text| usize::try_from(parse_bytes(text)?).map_err(|e| e.to_string()))
+    }
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a number above 0".into()),
+        Ok(count) => Ok(count),
+    }
+}
+
+/// Bytes, with an optional unit of 1024s: `512`, `64KB`, `256MB`, `1GB`.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("expected bytes such as 65536, 64KB, 256MB or 1GB, not {text:?}");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = digits.trim().parse().map_err(|_| wrong())?;
+    count.checked_mul(unit).filter(|&bytes| bytes > 0).ok_or_else(wrong)
+}
+
+/// A duration with a unit: `5ms`, `30s`, `10m`, `1h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("expected a duration such as 5ms, 30s, 10m or 1h, not {text:?}");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "us" => 1,
+        "ms" => 1_000,
+        "s" => 1_000_000,
+        "m" | "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = digits.trim().parse().map_err(|_| wrong())?;
+    count.checked_mul(unit).filter(|&us| us > 0).map(Duration::from_micros).ok_or_else(wrong)
+}
+
+/// `always`, `never` or `interval=5ms`.
+pub fn parse_fsync(text: &str) -> Result<Fsync, String> {
+    match text.split_once('=') {
+        None if text == "always" => Ok(Fsync::Always),
+        None if text == "never" => Ok(Fsync::Never),
+        Some(("interval", every)) => {
+            let every = parse_duration(every)?.as_micros();
+            Ok(Fsync::Interval(u64::try_from(every).unwrap_or(u64::MAX)))
+        }
+        _ => Err("expected always, never, or interval=5ms".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(flags: &[(&'static str, &str)], env: &[(&str, &str)], file: &str) -> Result<Resolved, ConfigError> {
+        let flags = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+        let env = |name: &str| env.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
+        let file = File { path: "chronos.toml".into(), text: file.into() };
+        Resolved::new(&flags, env, Some(&file))
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+        let file = "fsync = \"never\"\nmax_connections = 7\naddress = \"127.0.0.1:9100\"\n";
+        let env = [("CHRONOS_FSYNC", "interval=5ms"), ("CHRONOS_MAX_CONNECTIONS", "8")];
+        let resolved = resolve(&[("fsync", "always")], &env, file).unwrap();
+        assert_eq!(resolved.config.fsync, Fsync::Always);
+        assert_eq!(resolved.config.max_connections, 8);
+        assert_eq!(resolved.config.http_address.to_string(), "127.0.0.1:10100");
+        assert_eq!(resolved.config.pg_address.to_string(), "127.0.0.1:11100");
+        assert_eq!(resolved.origin("fsync"), Some(&Origin::Flag("--fsync".into())));
+        assert_eq!(
+            resolved.origin("max_connections"),
+            Some(&Origin::Environment("CHRONOS_MAX_CONNECTIONS".into()))
+        );
+        assert_eq!(resolved.origin("address"), Some(&Origin::File("chronos.toml".into())));
+        assert_eq!(resolved.origin("data_dir"), Some(&Origin::Default));
+    }
+
+    #[test]
+    fn secrets_are_masked() {
+        let resolved = resolve(&[], &[("CHRONOS_AUTH_TOKEN", "open sesame")], "").unwrap();
+        assert_eq!(resolved.config.auth_token_admin, Some(Secret::new("open sesame")));
+        let shown: Vec<_> = resolved.show().collect();
+        assert!(shown.iter().all(|(_, value, _)| !value.contains("sesame")));
+        assert!(!format!("{:?}", resolved.config).contains("sesame"));
+    }
+
+    #[test]
+    fn bad_values_name_their_setting_and_origin() {
+        let wrong = resolve(&[("fsync", "sometimes")], &[], "").unwrap_err().to_string();
+        assert!(wrong.contains("fsync") && wrong.contains("--fsync"), "{wrong}");
+        assert!(matches!(resolve(&[], &[], "colour = 3"), Err(ConfigError::Unknown { .. })));
+        assert!(matches!(resolve(&[], &[], "colour"), Err(ConfigError::File { .. })));
+        assert!(resolve(&[("address", "127.0.0.1:65000")], &[], "").is_err());
+    }
+
+    #[test]
+    fn beyond_loopback_insecure_must_be_said() {
+        let open = resolve(&[("address", "0.0.0.0:8000")], &[], "");
+        assert!(matches!(open, Err(ConfigError::NotLoopback { .. })));
+        assert!(resolve(&[("address", "0.0.0.0:8000"), ("insecure", "true")], &[], "").is_ok());
+        assert!(resolve(&[("address", "[::1]:8000")], &[], "").is_ok());
+    }
+
+    #[test]
+    fn units() {
+        assert_eq!(parse_bytes("64KB"), Ok(65_536));
+        assert_eq!(parse_duration("5ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(parse_fsync("interval=5ms"), Ok(Fsync::Interval(5_000)));
+        assert!(parse_bytes("many").is_err() && parse_duration("5").is_err());
+    }
+}

@@ -1,0 +1,4 @@
+//! The PostgreSQL wire.
+pub mod backend;
+pub mod frontend;
+pub mod types;
