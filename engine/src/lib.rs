@@ -15,6 +15,7 @@
 
 pub mod bugs;
 pub mod catalog;
+pub mod clock;
 pub mod node;
 pub mod rng;
 pub mod state;

@@ -1,0 +1,369 @@
+//! Cluster time on one node: what "never early" is measured against.
+//!
+//! A wall clock may be wrong and may jump; the monotonic clock may not, but knows no date. Cluster time starts from the
+//! greatest time known and runs at the monotonic rate, so it never stands still and never goes back. The wall clock is
+//! evidence, watched by [`ClusterClock::observe`]:
+//!
+//! ```text
+//! the store is empty                        wall time is adopted: there is nothing else
+//! wall is behind                            ignored
+//! wall is ahead, by little (500 ms a minute) adopted at once
+//! wall is ahead, by more                    adopted when the operating system says that it is synchronised, when it
+//!                                           has held for 60 s, or when an operator confirms it
+//! ```
+//!
+//! What is adopted is adopted by a jump. A slew would keep cluster time knowingly behind, and its one virtue, that no
+//! interval is skipped, helps nobody here: timers that a jump passes are late already and fire in their order. The
+//! allowance for small steps refills over a minute, so a wall clock that runs away pulls cluster time along by a
+//! percent or two at the most.
+//!
+//! After a restart in the same boot of the machine, time goes on from the last anchor by the monotonic clock, which
+//! counted the time between. After another boot it starts at the greatest time that was stored.
+//!
+//! Not here: an operator's `TimeEpoch`, the only way back; samples of peers' clocks and the interval that agrees with a
+//! quorum of them: [`ClusterClock::time`] is
+//! its lower bound by contract, and with one node the interval is this point. A time that was only read, and never
+//! written with an anchor, is forgotten by a crash: the caller writes an entry when a step is adopted.
+
+use crate::step::ClockReading;
+use chronos_proto::time::{Instant, Now, Timestamp};
+use std::time::Duration;
+
+/// A forward step up to this much is adopted at once, and so is the sum of such steps over [`HOLD`].
+pub const SMALL_STEP: Duration = Duration::from_millis(500);
+/// How long a greater forward step must hold when nobody vouches for it.
+pub const HOLD: Duration = Duration::from_secs(60);
+/// How often the wall clock is looked at.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+const SMALL_STEP_US: i64 = SMALL_STEP.as_micros() as i64;
+const HOLD_US: u64 = HOLD.as_micros() as u64;
+
+/// A moment of cluster time that was written down: with each WAL write goes one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Anchor {
+    /// The boot of the machine that `mono` counts from.
+    pub boot: u64,
+    /// The monotonic reading.
+    pub mono: Instant,
+    /// Cluster time then.
+    pub time: Timestamp,
+}
+
+/// A step of the wall clock that was noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockStepped {
+    /// Microseconds from cluster time to the wall clock: positive if the wall is ahead.
+    pub micros: i64,
+    /// Whether cluster time follows it; if not, it is behind, or on trial.
+    pub adopted: bool,
+}
+
+/// A forward step on trial.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    since: Instant,
+    /// How far the wall was ahead when the trial began.
+    ahead_us: i64,
+}
+
+/// The cluster time of one node.
+#[derive(Clone, Debug)]
+pub struct ClusterClock {
+    boot: u64,
+    base: ClockReading,
+    synchronised: bool,
+    trial: Option<Trial>,
+    /// What small steps may cost now: earned at one a microsecond, and no more than [`HOLD`] earns.
+    allowance: u64,
+    checked: Instant,
+    /// The distance to the wall that was last told of.
+    told_us: i64,
+}
+
+impl ClusterClock {
+    /// The clock at a start. `anchor` is the last one in the WAL, `persisted` the greatest time that was applied or
+    /// logged; without either the store is empty.
+    pub fn start(boot: u64, now: Now, anchor: Option<Anchor>, persisted: Timestamp) -> ClusterClock {
+        let stored = anchor.map_or(Timestamp::EPOCH, |anchor| match anchor.boot == boot {
+            true => ClockReading { mono: anchor.mono, time: anchor.time }.at(now.mono),
+            false => anchor.time,
+        });
+        let stored = stored.max(persisted);
+        let empty = stored <= Timestamp::EPOCH;
+        let time = if empty { now.wall.clamp(Timestamp::EPOCH, Timestamp::MAX) } else { stored };
+        ClusterClock {
+            boot,
+            base: ClockReading { mono: now.mono, time },
+            synchronised: false,
+            trial: None,
+            allowance: HOLD_US,
+            checked: now.mono,
+            told_us: 0,
+        }
+    }
+
+    /// Cluster time: the lower bound of what it may be. Never goes back.
+    pub fn time(&self, mono: Instant) -> Timestamp {
+        self.base.at(mono)
+    }
+
+    /// The same, to be carried on by others.
+    pub fn reading(&self, mono: Instant) -> ClockReading {
+        ClockReading { mono, time: self.time(mono) }
+    }
+
+    /// What to write down with a WAL write.
+    pub fn anchor(&self, mono: Instant) -> Anchor {
+        Anchor { boot: self.boot, mono, time: self.time(mono) }
+    }
+
+    /// The monotonic reading at which cluster time is `time`, unless a step comes between; the present if it is past.
+    pub fn when(&self, time: Timestamp, mono: Instant) -> Instant {
+        let ahead = u64::try_from(time.micros_since(self.time(mono))).unwrap_or(0);
+        Instant(mono.0.saturating_add(ahead))
+    }
+
+    /// Looks at the wall clock; costs nothing, so every step may. `synchronised` is the operating system's word, if
+    /// there is news of it. Tells of a step once, when it is noticed or adopted; small ones pass in silence.
+    pub fn observe(&mut self, now: Now, synchronised: Option<bool>) -> Option<ClockStepped> {
+        self.synchronised = synchronised.unwrap_or(self.synchronised);
+        self.refill(now.mono);
+        let ahead_us = now.wall.micros_since(self.time(now.mono));
+        if ahead_us <= 0 || now.wall > Timestamp::MAX {
+            self.trial = None;
+            return self.tell(ahead_us);
+        }
+        let cost = ahead_us.unsigned_abs().saturating_mul(HOLD_US / SMALL_STEP_US as u64);
+        if let Some(left) = self.allowance.checked_sub(cost) {
+            self.allowance = left;
+            self.adopt(now);
+            return None;
+        }
+        if self.synchronised || self.has_held(now.mono, ahead_us) {
+            return Some(self.adopt(now));
+        }
+        if ahead_us > SMALL_STEP_US { self.tell(ahead_us) } else { None }
+    }
+
+    /// An operator vouches for the wall clock: it is adopted if it is ahead.
+    pub fn confirm(&mut self, now: Now) -> Option<ClockStepped> {
+        let ahead_us = now.wall.micros_since(self.time(now.mono));
+        (ahead_us > 0 && now.wall <= Timestamp::MAX).then(|| self.adopt(now))
+    }
+
+    /// When to look at the wall clock again.
+    pub fn next_check(&self) -> Instant {
+        let next = self.checked + CHECK_INTERVAL;
+        self.trial.map_or(next, |trial| next.min(trial.since + HOLD))
+    }
+
+    /// Whether the wall has been this far ahead for long enough; begins a trial if there is none of that distance.
+    fn has_held(&mut self, mono: Instant, ahead_us: i64) -> bool {
+        let steady = |trial: &Trial| ahead_us.abs_diff(trial.ahead_us) <= SMALL_STEP_US as u64;
+        match self.trial.filter(steady) {
+            Some(trial) => mono.micros_since(trial.since) >= HOLD_US,
+            None => {
+                self.trial = Some(Trial { since: mono, ahead_us });
+                false
+            }
+        }
+    }
+
+    fn adopt(&mut self, now: Now) -> ClockStepped {
+        let before = self.time(now.mono);
+        assert!(now.wall >= before, "cluster time would go back from {before} to {}", now.wall);
+        self.base = ClockReading { mono: now.mono, time: now.wall };
+        self.trial = None;
+        self.told_us = 0;
+        ClockStepped { micros: now.wall.micros_since(before), adopted: true }
+    }
+
+    fn refill(&mut self, mono: Instant) {
+        self.allowance = self.allowance.saturating_add(mono.micros_since(self.checked)).min(HOLD_US);
+        self.checked = self.checked.max(mono);
+    }
+
+    fn tell(&mut self, ahead_us: i64) -> Option<ClockStepped> {
+        if ahead_us.abs_diff(self.told_us) <= SMALL_STEP_US as u64 {
+            return None;
+        }
+        self.told_us = ahead_us;
+        let returned = ahead_us.unsigned_abs() <= SMALL_STEP_US as u64;
+        (!returned).then_some(ClockStepped { micros: ahead_us, adopted: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BOOT: u64 = 7;
+    const T0: i64 = 1_733_856_000_000_000;
+    const S: i64 = 1_000_000;
+
+    fn now(mono: i64, wall: i64) -> Now {
+        Now { mono: Instant(mono as u64), wall: Timestamp(wall) }
+    }
+
+    /// A clock at monotonic 0 and cluster time `T0`.
+    fn clock() -> ClusterClock {
+        ClusterClock::start(BOOT, now(0, T0), None, Timestamp(T0))
+    }
+
+    fn ahead(micros: i64, adopted: bool) -> Option<ClockStepped> {
+        Some(ClockStepped { micros, adopted })
+    }
+
+    #[test]
+    fn an_empty_store_takes_the_wall_clock() {
+        let clock = ClusterClock::start(BOOT, now(5, T0), None, Timestamp::EPOCH);
+        assert_eq!(clock.time(Instant(5)), Timestamp(T0));
+        let before_epoch = ClusterClock::start(BOOT, now(5, -S), None, Timestamp::EPOCH);
+        assert_eq!(before_epoch.time(Instant(5)), Timestamp::EPOCH);
+    }
+
+    #[test]
+    fn the_same_boot_goes_on_by_the_monotonic_clock_whatever_the_wall_says() {
+        let anchor = Anchor { boot: BOOT, mono: Instant(100), time: Timestamp(T0) };
+        for wall in [0, T0, T0 + 3_600 * S] {
+            let clock = ClusterClock::start(BOOT, now(100 + 30 * S, wall), Some(anchor), Timestamp(T0 - S));
+            assert_eq!(clock.time(Instant(100)), Timestamp(T0 + 30 * S));
+            assert_eq!(clock.anchor(Instant(100 + 31 * S as u64)).time, Timestamp(T0 + 31 * S));
+        }
+    }
+
+    #[test]
+    fn another_boot_starts_at_the_greatest_time_stored() {
+        let anchor = Anchor { boot: BOOT, mono: Instant(0), time: Timestamp(T0) };
+        for (persisted, expected) in [(T0 - S, T0), (T0 + S, T0 + S)] {
+            let start = now(500 * S, T0 + 3_600 * S);
+            let mut clock = ClusterClock::start(BOOT + 1, start, Some(anchor), Timestamp(persisted));
+            assert_eq!(clock.time(start.mono), Timestamp(expected));
+            // The time that the machine was off is a forward step.
+            assert_eq!(clock.observe(start, Some(true)), ahead(T0 + 3_600 * S - expected, true));
+            assert_eq!(clock.time(start.mono), start.wall);
+        }
+    }
+
+    #[test]
+    fn a_backward_step_is_told_once_and_ignored() {
+        let mut clock = clock();
+        assert_eq!(clock.observe(now(S, T0 - 10 * S), Some(true)), ahead(-11 * S, false));
+        assert_eq!(clock.observe(now(2 * S, T0 - 9 * S), None), None);
+        assert_eq!(clock.time(Instant(2 * S as u64)), Timestamp(T0 + 2 * S));
+        // Back to normal, and away again: told again.
+        assert_eq!(clock.observe(now(3 * S, T0 + 3 * S), None), None);
+        assert_eq!(clock.observe(now(4 * S, T0), None), ahead(-4 * S, false));
+    }
+
+    #[test]
+    fn a_small_forward_step_is_adopted_at_once_but_not_again_and_again() {
+        let mut clock = clock();
+        assert_eq!(clock.observe(now(S, T0 + S + 400_000), None), None);
+        assert_eq!(clock.time(Instant(S as u64)), Timestamp(T0 + S + 400_000));
+        assert_eq!(clock.observe(now(2 * S, T0 + 2 * S + 800_000), None), None);
+        assert_eq!(clock.time(Instant(2 * S as u64)), Timestamp(T0 + 2 * S + 400_000));
+        // After a while the allowance is back.
+        assert_eq!(clock.observe(now(50 * S, T0 + 50 * S + 800_000), None), None);
+        assert_eq!(clock.time(Instant(50 * S as u64)), Timestamp(T0 + 50 * S + 800_000));
+    }
+
+    #[test]
+    fn a_great_forward_step_is_adopted_when_it_has_held() {
+        let mut clock = clock();
+        let step = 300 * S;
+        assert_eq!(clock.observe(now(S, T0 + S + step), None), ahead(step, false));
+        assert_eq!(clock.next_check(), Instant(2 * S as u64));
+        for second in 2..61 {
+            assert_eq!(clock.observe(now(second * S, T0 + second * S + step), Some(false)), None);
+            assert_eq!(clock.time(Instant(second as u64 * S as u64)), Timestamp(T0 + second * S));
+        }
+        assert_eq!(clock.next_check(), Instant(61 * S as u64));
+        assert_eq!(clock.observe(now(61 * S, T0 + 61 * S + step), None), ahead(step, true));
+        assert_eq!(clock.time(Instant(61 * S as u64)), Timestamp(T0 + 61 * S + step));
+    }
+
+    #[test]
+    fn a_step_that_moves_starts_its_trial_again() {
+        let mut clock = clock();
+        for second in 1..600 {
+            // Another distance every 50 seconds.
+            let step = 100 * S * (1 + second / 50 % 2);
+            clock.observe(now(second * S, T0 + second * S + step), None);
+            assert_eq!(clock.time(Instant(second as u64 * S as u64)), Timestamp(T0 + second * S));
+        }
+        // Nor does one pass that returns for a moment.
+        let mut clock = self::clock();
+        for second in 1..600 {
+            let step = if second % 50 == 0 { 0 } else { 100 * S };
+            clock.observe(now(second * S, T0 + second * S + step), None);
+            assert_eq!(clock.time(Instant(second as u64 * S as u64)), Timestamp(T0 + second * S));
+        }
+    }
+
+    #[test]
+    fn synchronised_or_confirmed_is_adopted_at_once() {
+        let step = 86_400 * S;
+        let mut clock = clock();
+        assert_eq!(clock.observe(now(S, T0 + S + step), Some(false)), ahead(step, false));
+        assert_eq!(clock.observe(now(2 * S, T0 + 2 * S + step), Some(true)), ahead(step, true));
+        let mut clock = self::clock();
+        assert_eq!(clock.confirm(now(S, T0 + S + step)), ahead(step, true));
+        assert_eq!(clock.confirm(now(2 * S, T0)), None);
+        // A date that no timer can have is no evidence.
+        assert_eq!(clock.confirm(now(2 * S, i64::MAX)), None);
+        clock.observe(now(2 * S, i64::MAX), Some(true));
+        assert_eq!(clock.time(Instant(2 * S as u64)), Timestamp(T0 + 2 * S + step));
+    }
+
+    #[test]
+    fn when_is_the_inverse_of_time() {
+        let clock = clock();
+        let at = clock.when(Timestamp(T0 + 7_777), Instant(3));
+        assert_eq!(clock.time(at), Timestamp(T0 + 7_777));
+        assert_eq!(clock.when(Timestamp(T0 - 1), Instant(3)), Instant(3));
+    }
+
+    proptest! {
+        /// Whatever the wall does: time never goes back, never stands still, follows no unvouched wall past the
+        /// allowance and the trial, and follows a steady one in the end.
+        #[test]
+        fn holds_against_any_wall_clock(
+            steps in prop::collection::vec((1i64..20 * S, prop_oneof![
+                3 => Just(0i64), 2 => -2 * S..2 * S, 1 => -100_000 * S..100_000 * S
+            ], prop::bool::weighted(0.1)), 1..100)
+        ) {
+            let mut clock = clock();
+            let (mut mono, mut offset) = (0i64, 0i64);
+            let mut last = Timestamp(T0);
+            for (passed, moved, synchronised) in steps {
+                mono += passed;
+                offset += moved;
+                let here = now(mono, T0 + mono + offset);
+                let expected = last.0 + passed;
+                prop_assert_eq!(clock.time(here.mono), Timestamp(expected));
+                let told = clock.observe(here, Some(synchronised));
+                let time = clock.time(here.mono);
+                prop_assert!(time.0 == expected || time == here.wall);
+                prop_assert!(time.0 >= expected);
+                let jumped = time.0 - expected;
+                if jumped > SMALL_STEP_US {
+                    prop_assert_eq!(told, ahead(jumped, true));
+                }
+                if synchronised {
+                    prop_assert!(time >= here.wall);
+                }
+                prop_assert!(clock.next_check() > here.mono);
+                last = time;
+            }
+            // The wall holds: within a minute of checks it is not ahead any more.
+            for _ in 0..61 {
+                mono += S;
+                clock.observe(now(mono, T0 + mono + offset), Some(false));
+            }
+            prop_assert!(clock.time(Instant(mono as u64)).0 >= T0 + mono + offset);
+        }
+    }
+}
