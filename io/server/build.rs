@@ -1,5 +1,6 @@
 //! Compiles the public .proto file without protoc.
 
+use prost::Message;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -7,9 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={}", folder.display());
     let descriptors = protox::compile(["chronos.proto"], [&folder])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    tonic_prost_build::configure()
-        .bytes(".chronos.v1")
-        .file_descriptor_set_path(out.join("chronos.v1.bin"))
-        .compile_fds(descriptors)?;
+    std::fs::write(out.join("chronos.v1.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".chronos.v1").compile_fds(descriptors)?;
     Ok(())
 }

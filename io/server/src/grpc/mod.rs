@@ -1,0 +1,2 @@
+//! gRPC.
+pub use crate::api as v1;
