@@ -1,0 +1,311 @@
+//! The data directory: who may use it, whose it is, and how the last run ended. `docs/FORMAT.md` draws it.
+
+use crate::error::OpenError;
+use chronos_engine::proto::id::{ClusterId, Incarnation, NodeId, SessionId};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The format of data directories that this build writes, and the newest it reads.
+pub const FORMAT: u32 = 1;
+
+const HEADER: &str = "chronos data directory";
+
+/// Whose directory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its node.
+    pub node: NodeId,
+    /// The life of its store.
+    pub incarnation: Incarnation,
+}
+
+/// A locked data directory. The lock goes with the value, or with the process.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    root: PathBuf,
+    pub(crate) identity: Identity,
+    /// The last run ended by a clean stop, or there was none.
+    pub(crate) was_clean: bool,
+    /// Why the store is to be verified in full before it serves, if it is.
+    pub(crate) verify_reason: Option<String>,
+    _lock: File,
+}
+
+impl Directory {
+    /// Locks a directory, making it if it is absent and may be.
+    pub(crate) fn open(root: &Path, create: bool) -> Result<Directory, OpenError> {
+        if create {
+            make_dir(root)?;
+        }
+        let lock = lock(root)?;
+        let identity_path = root.join("identity");
+        let (identity, fresh) = match fs::read_to_string(&identity_path) {
+            Ok(text) => (parse_identity(root, &identity_path, &text)?, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
+                for held in ["wal", "store"] {
+                    if root.join(held).exists() {
+                        return Err(OpenError::Damaged {
+                            file: identity_path,
+                            problem: format!(
+                                "is missing, but {} is there: this was a node's directory. Restore the file, or use an empty directory",
+                                root.join(held).display()
+                            ),
+                        });
+                    }
+                }
+                let identity = Identity {
+                    cluster: ClusterId(draw_u128()),
+                    node: NodeId(draw_u64()),
+                    incarnation: Incarnation(draw_u64()),
+                };
+                (identity, true)
+            }
+            Err(error) => return Err(OpenError::io("cannot read", identity_path)(error)),
+        };
+        let mut directory = Directory {
+            root: root.to_owned(),
+            identity,
+            was_clean: fresh || root.join("clean").exists(),
+            verify_reason: None,
+            _lock: lock,
+        };
+        if fresh {
+            write_durably(&identity_path, identity_text(&identity).as_bytes())?;
+        }
+        if create {
+            make_dir(&directory.wal())?;
+            make_dir(&directory.store())?;
+        }
+        directory.verify_reason = directory.last_words()?;
+        Ok(directory)
+    }
+
+    pub(crate) fn wal(&self) -> PathBuf {
+        self.root.join("wal")
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// Where a dying process leaves the number of the signal that killed it.
+    pub(crate) fn signal_file(&self) -> PathBuf {
+        self.root.join("died-by-signal")
+    }
+
+    fn verify_file(&self) -> PathBuf {
+        self.root.join("verify-needed")
+    }
+
+    /// Why the store is not to be trusted before a full verification, if the last run left a reason.
+    fn last_words(&self) -> Result<Option<String>, OpenError> {
+        let read = |path: PathBuf| match fs::read(&path) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(OpenError::io("cannot read", path)(error)),
+        };
+        if let Some(&signal) = read(self.signal_file())?.first() {
+            return Ok(Some(format!("the last run died by signal {signal} while it read the store")));
+        }
+        let reason = read(self.verify_file())?;
+        Ok((!reason.is_empty()).then(|| String::from_utf8_lossy(&reason).trim().to_owned()))
+    }
+
+    /// From here until [`Directory::mark_clean`], the run counts as unclean.
+    pub(crate) fn mark_running(&self) -> Result<(), OpenError> {
+        remove_durably(&self.root.join("clean"))
+    }
+
+    /// The run ended as it should: everything is synced.
+    pub(crate) fn mark_clean(&self) -> Result<(), OpenError> {
+        write_durably(&self.root.join("clean"), b"stopped cleanly\n")
+    }
+
+    /// The next start verifies the store in full before it serves.
+    pub(crate) fn mark_verify(&self, reason: &str) -> Result<(), OpenError> {
+        write_durably(&self.verify_file(), reason.as_bytes())
+    }
+
+    /// The store was verified in full and is well.
+    pub(crate) fn mark_verified(&self) -> Result<(), OpenError> {
+        remove_durably(&self.verify_file())?;
+        remove_durably(&self.signal_file())
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), OpenError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(OpenError::io("cannot make directory", path))?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+fn lock(root: &Path) -> Result<File, OpenError> {
+    let path = root.join("lock");
+    let opened =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut file = opened.map_err(OpenError::io("cannot open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            // The pid is for the message alone.
+            let _ = file.read_to_string(&mut pid);
+            let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
+            return Err(OpenError::InUse { dir: root.to_owned(), pid });
+        }
+        Err(error) => return Err(OpenError::io("cannot lock", &path)(error.into())),
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write(&mut file).map_err(OpenError::io("cannot write", &path))?;
+    Ok(file)
+}
+
+fn identity_text(identity: &Identity) -> String {
+    let body = format!(
+        "{HEADER}\nformat = {FORMAT}\ncluster = {:032x}\nnode = {:016x}\nincarnation = {:016x}\n",
+        identity.cluster.0, identity.node.0, identity.incarnation.0
+    );
+    let sum = crc32c::crc32c(body.as_bytes());
+    format!("{body}checksum = {sum:08x}\n")
+}
+
+fn parse_identity(root: &Path, path: &Path, text: &str) -> Result<Identity, OpenError> {
+    let damaged = |problem: &str| OpenError::Damaged { file: path.to_owned(), problem: problem.to_owned() };
+    let field = |name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(" = "));
+        lines.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    if text.lines().next() != Some(HEADER) {
+        return Err(damaged("is not the identity of a chronos data directory"));
+    }
+    let format = field("format").and_then(|v| v.parse().ok());
+    let format: u32 = format.ok_or_else(|| damaged("names no format; restore the file from a copy"))?;
+    if format > FORMAT {
+        return Err(OpenError::NewerFormat { dir: root.to_owned(), found: format, supported: FORMAT });
+    }
+    let body = text.find("checksum = ").map(|at| &text[..at]).unwrap_or_default();
+    let sum = field("checksum").and_then(|v| u32::from_str_radix(v, 16).ok());
+    let hex = |name| field(name).and_then(|v| u128::from_str_radix(v, 16).ok());
+    let short = |name| hex(name).and_then(|v| u64::try_from(v).ok());
+    match (hex("cluster"), short("node"), short("incarnation")) {
+        (Some(cluster), Some(node), Some(incarnation)) if sum == Some(crc32c::crc32c(body.as_bytes())) => {
+            Ok(Identity {
+                cluster: ClusterId(cluster),
+                node: NodeId(node),
+                incarnation: Incarnation(incarnation),
+            })
+        }
+        _ => Err(damaged("is damaged: its checksum does not hold; restore the file from a copy")),
+    }
+}
+
+/// Replaces a small file: after a crash it is the old one or the new one, whole.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), OpenError> {
+    let temporary = path.with_extension("tmp");
+    let write = || -> io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(OpenError::io("cannot write", path))?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+fn remove_durably(path: &Path) -> Result<(), OpenError> {
+    match fs::remove_file(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(OpenError::io("cannot remove", path)(error)),
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), OpenError> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(OpenError::io("cannot sync directory", path))
+}
+
+/// Sixteen bytes of the operating system's randomness, never zero.
+fn draw_u128() -> u128 {
+    loop {
+        let mut bytes = [0; 16];
+        let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        let value = u128::from_le_bytes(bytes);
+        if drawn == Ok(bytes.len()) && value != 0 {
+            return value;
+        }
+    }
+}
+
+pub(crate) fn draw_u64() -> u64 {
+    ((draw_u128() >> 64) as u64).max(1)
+}
+
+pub(crate) fn draw_session() -> SessionId {
+    SessionId(draw_u128())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_identity_and_has_one_owner() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("data");
+        let first = Directory::open(&dir, true).unwrap();
+        assert!(first.was_clean);
+        let Err(OpenError::InUse { pid, .. }) = Directory::open(&dir, true) else { panic!("opened twice") };
+        assert_eq!(pid, std::process::id().to_string());
+        let identity = first.identity;
+        first.mark_running().unwrap();
+        drop(first);
+        let second = Directory::open(&dir, true).unwrap();
+        assert_eq!(second.identity, identity);
+        assert!(!second.was_clean);
+        second.mark_clean().unwrap();
+        second.mark_verify("a value did not match").unwrap();
+        drop(second);
+        let third = Directory::open(&dir, true).unwrap();
+        assert!(third.was_clean);
+        assert_eq!(third.verify_reason.as_deref(), Some("a value did not match"));
+        third.mark_verified().unwrap();
+        drop(third);
+        assert_eq!(Directory::open(&dir, true).unwrap().verify_reason, None);
+    }
+
+    #[test]
+    fn a_newer_or_damaged_identity_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        drop(Directory::open(dir, true).unwrap());
+        let path = dir.join("identity");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("format = 1", "format = 2")).unwrap();
+        let error = Directory::open(dir, true).unwrap_err();
+        assert!(matches!(error, OpenError::NewerFormat { found: 2, supported: 1, .. }), "{error}");
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 0x04;
+            fs::write(&path, &bytes).unwrap();
+            assert!(Directory::open(dir, true).is_err(), "byte {at} flipped and accepted");
+        }
+        fs::remove_file(&path).unwrap();
+        let error = Directory::open(dir, true).unwrap_err();
+        assert!(error.to_string().contains("is missing"), "{error}");
+    }
+}

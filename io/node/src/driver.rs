@@ -1,0 +1,187 @@
+//! The driver: turns queued inputs into steps, and steps into effects that are performed when they may be.
+//!
+//! ```text
+//! turn:  inputs ──step──step──step──QueueDrained──> effects ──┬─ after none or durable ──> Outlet
+//!                                                             └─ after a write in flight ─> held, in order
+//!        WriteDurable(w) ──> what waited for w goes out first, then the step
+//! ```
+//!
+//! It has no protocol decision in it, and knows no runtime, no file and no store: the threads of `runner`, a
+//! simulated executor or a test give it those.
+
+use crate::clock::Clock;
+use chronos_engine::step::{
+    Action, Checkpoint, Delivery, Effect, Fatal, Input, Outputs, Published, Reason, Reply, SubscriberId,
+    Token, Trace,
+};
+use chronos_engine::wal::{Recovered, WalOp, WriteId};
+use chronos_engine::{Config, Node, SharedStore};
+use chronos_proto::time::Instant;
+use std::collections::VecDeque;
+
+/// Performs what a node asks for. None of it may block the driver.
+pub trait Outlet {
+    /// Queues an operation for the WAL's files, in order.
+    fn wal(&mut self, op: WalOp);
+    /// Queues a checkpoint for the store.
+    fn checkpoint(&mut self, checkpoint: Checkpoint);
+    /// Shows a state to readers.
+    fn publish(&mut self, published: Published);
+    /// Answers a request.
+    fn reply(&mut self, token: Token, reply: Reply);
+    /// Hands events to a subscriber.
+    fn deliver(&mut self, delivery: Delivery);
+    /// Ends a subscription.
+    fn close_subscriber(&mut self, subscriber: SubscriberId, why: String);
+    /// Takes note.
+    fn trace(&mut self, trace: Trace);
+    /// The node must stop: nothing more is performed after this.
+    fn fatal(&mut self, fatal: Fatal);
+}
+
+/// What a driver is fed with: an input, and the store that it brings along.
+#[derive(Debug)]
+pub enum Feed {
+    /// An input by itself.
+    Input(Input),
+    /// An input from which on the store is another one: `CheckpointDurable`.
+    WithStore(Input, StoreView),
+}
+
+/// A store view, nameless in debug output.
+#[derive(Clone)]
+pub struct StoreView(pub SharedStore);
+
+impl std::fmt::Debug for StoreView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreView")
+    }
+}
+
+/// A node, its store, and the effects that wait for their write.
+pub struct Driver<C> {
+    node: Node,
+    store: SharedStore,
+    clock: C,
+    out: Outputs,
+    held: VecDeque<(WriteId, Action)>,
+    durable: Option<WriteId>,
+    /// Nothing is performed after a fatal error.
+    stopped: bool,
+}
+
+impl<C: Clock> Driver<C> {
+    /// A driver over what recovery found. The node's first effects are performed.
+    pub fn new(
+        config: Config,
+        clock: C,
+        recovered: Recovered,
+        store: SharedStore,
+        outlet: &mut impl Outlet,
+    ) -> Result<Driver<C>, Fatal> {
+        let mut out = Outputs::default();
+        let node = Node::new(config, clock.now(), recovered, &store, &mut out)?;
+        let mut driver =
+            Driver { node, store, clock, out, held: VecDeque::new(), durable: None, stopped: false };
+        driver.route(outlet);
+        Ok(driver)
+    }
+
+    /// Steps every input, then tells the node that its queue is empty. A turn without inputs is a tick.
+    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Feed>, outlet: &mut impl Outlet) {
+        let mut any = false;
+        for feed in inputs {
+            any = true;
+            let input = match feed {
+                Feed::Input(input) => input,
+                Feed::WithStore(input, store) => {
+                    self.store = store.0;
+                    input
+                }
+            };
+            if let Input::WriteDurable(write) = input {
+                self.release(write, outlet);
+            }
+            self.step(input, outlet);
+        }
+        if !any || self.deadline_reached() {
+            self.step(Input::Tick, outlet);
+        }
+        self.step(Input::QueueDrained, outlet);
+    }
+
+    fn step(&mut self, input: Input, outlet: &mut impl Outlet) {
+        if self.stopped {
+            return;
+        }
+        self.node.step(self.clock.now(), input, &self.store, &mut self.out);
+        self.route(outlet);
+    }
+
+    fn deadline_reached(&self) -> bool {
+        self.node.next_deadline().is_some_and(|(at, _)| at <= self.clock.now().mono)
+    }
+
+    fn route(&mut self, outlet: &mut impl Outlet) {
+        for Effect { after, action } in std::mem::take(&mut self.out.effects) {
+            match after {
+                Some(write) if self.durable < Some(write) => self.hold(write, action),
+                _ => perform(action, outlet, &mut self.stopped),
+            }
+        }
+    }
+
+    /// Effects of one write stay in order; nearly always the write is the last one given.
+    fn hold(&mut self, write: WriteId, action: Action) {
+        let at = self.held.iter().rposition(|(w, _)| *w <= write).map_or(0, |i| i + 1);
+        self.held.insert(at, (write, action));
+    }
+
+    fn release(&mut self, write: WriteId, outlet: &mut impl Outlet) {
+        self.durable = self.durable.max(Some(write));
+        while self.held.front().is_some_and(|(w, _)| *w <= write) {
+            if let Some((_, action)) = self.held.pop_front() {
+                perform(action, outlet, &mut self.stopped);
+            }
+        }
+    }
+
+    /// When the next turn is due at the latest, and why.
+    pub fn next_deadline(&self) -> Option<(Instant, Reason)> {
+        self.node.next_deadline()
+    }
+
+    /// The node, for its status.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Whether the node has stopped for good.
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// How many effects wait for their write.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
+fn perform(action: Action, outlet: &mut impl Outlet, stopped: &mut bool) {
+    if *stopped {
+        return;
+    }
+    match action {
+        Action::Wal(op) => outlet.wal(op),
+        Action::Reply(token, reply) => outlet.reply(token, reply),
+        Action::Publish(published) => outlet.publish(published),
+        Action::Checkpoint(checkpoint) => outlet.checkpoint(checkpoint),
+        Action::Deliver(delivery) => outlet.deliver(delivery),
+        Action::CloseSubscriber(subscriber, why) => outlet.close_subscriber(subscriber, why),
+        Action::Trace(trace) => outlet.trace(trace),
+        Action::Fatal(fatal) => {
+            *stopped = true;
+            outlet.fatal(fatal);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What a node's users hold: readers, writers, subscribers and operators, on any thread and any runtime.
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{CommitError, Exit};
+use crate::inbox::{Inbox, Rejected};
+use crate::requests::Requests;
+use crate::runner::Message;
+use crate::status::NodeStatus;
+use bytes::Bytes;
+use chronos_engine::Snapshot;
+use chronos_engine::proto::id::{GroupId, RequestId};
+use chronos_engine::proto::time::{Instant, Timestamp};
+use chronos_engine::step::{Delivery, Published, SubscriberId, SubscriberInput, Subscription};
+use chronos_engine::store::{Store, StoreError};
+use chronos_engine::txn::{Committed, Refused, Transaction};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Called once with a commit's outcome, on the driver's thread: it must not block.
+pub type CommitReply = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
+/// Called with what a subscriber gets, on the driver's thread: it must not block.
+pub type Sink = Box<dyn FnMut(SubscriberEvent) + Send>;
+
+/// What a subscriber gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubscriberEvent {
+    /// Offsets to read: the events are in the published snapshot, released at its read time.
+    Deliver(Delivery),
+    /// The subscription is over, and why.
+    Closed(String),
+}
+
+/// An open node. Clones are the same node; it runs until [`NodeHandle::stop`] or a fatal error.
+#[derive(Clone)]
+pub struct NodeHandle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) inbox: Inbox<Message>,
+    pub(crate) published: RwLock<BTreeMap<GroupId, Published>>,
+    pub(crate) clock: SystemClock,
+    pub(crate) requests: Mutex<Requests>,
+    pub(crate) subscribers: AtomicU64,
+    pub(crate) exit: ExitCell,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for NodeHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NodeHandle")
+    }
+}
+
+impl NodeHandle {
+    /// The newest state of group 0. Every acknowledged write is in it. It pins a view of the store: take a new one
+    /// for each statement.
+    pub fn published(&self) -> Published {
+        match self.published_of(GroupId(0)) {
+            Some(published) => published,
+            None => unreachable!("a node that is open has published group 0"),
+        }
+    }
+
+    /// The newest state of a group, if the node has it.
+    pub fn published_of(&self, group: GroupId) -> Option<Published> {
+        self.shared.published.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
+    }
+
+    /// Cluster time now, as the published clock goes on by the monotonic one: a statement's read time.
+    pub fn read_time(&self) -> Timestamp {
+        self.shared.read_time(self.mono())
+    }
+
+    /// The monotonic clock that published clocks are carried on by.
+    pub fn mono(&self) -> Instant {
+        self.shared.clock.now().mono
+    }
+
+    /// A name for a write request. It keeps older outcomes remembered until it is committed or
+    /// [given up](NodeHandle::abandon): draw it late. A transaction whose request is left at its default is given
+    /// one by [`NodeHandle::commit_with`].
+    pub fn next_request_id(&self) -> RequestId {
+        self.shared.draw_request()
+    }
+
+    /// Gives up a request's name that will not be committed.
+    pub fn abandon(&self, request: RequestId) {
+        self.shared.request_done(request);
+    }
+
+    /// Commits a transaction; `reply` is called exactly once, after the write is durable, applied and published.
+    pub fn commit_with(&self, group: GroupId, mut transaction: Transaction, reply: CommitReply) {
+        if transaction.request == RequestId::default() {
+            transaction.request = self.shared.draw_request();
+        }
+        let request = transaction.request;
+        match self.shared.inbox.request(Message::Commit { group, transaction, reply }) {
+            Ok(()) => {}
+            Err(Rejected::Full(message, waiting)) => {
+                self.shared.request_done(request);
+                message.refuse(CommitError::Refused(Refused::Overloaded(waiting)));
+            }
+            Err(Rejected::Closed(message)) => {
+                self.shared.request_done(request);
+                message.refuse(CommitError::Refused(Refused::Stopping));
+            }
+        }
+    }
+
+    /// Commits a transaction and waits for its outcome.
+    pub fn commit(&self, group: GroupId, transaction: Transaction) -> Result<Committed, CommitError> {
+        let (send, receive) = mpsc::sync_channel(1);
+        let reply = Box::new(move |result| {
+            // The receiver waits below for as long as this can be called.
+            let _ = send.send(result);
+        });
+        self.commit_with(group, transaction, reply);
+        receive.recv().unwrap_or_else(|_| Err(CommitError::Unknown("the node is gone".to_owned())))
+    }
+
+    /// Opens a subscription; `sink` is called with what it gets until it is closed.
+    pub fn subscribe_with(&self, subscription: Subscription, sink: Sink) -> SubscriberId {
+        let id = SubscriberId(self.shared.subscribers.fetch_add(1, Ordering::Relaxed));
+        let message = Message::Subscribe { id, subscription, sink };
+        if let Err(Rejected::Full(message, _) | Rejected::Closed(message)) =
+            self.shared.inbox.request(message)
+        {
+            message.refuse(CommitError::Refused(Refused::Stopping));
+        }
+        id
+    }
+
+    /// Says something about a subscriber: credit, ack, nack, close.
+    pub fn subscriber(&self, id: SubscriberId, input: SubscriberInput) {
+        // A node that has stopped has no subscribers to tell.
+        let _ = self.shared.inbox.report(Message::Subscriber { id, input });
+    }
+
+    /// Asks for a checkpoint now. It is done when [`NodeStatus::store`] counts one more.
+    pub fn checkpoint(&self) {
+        let _ = self.shared.inbox.report(Message::Checkpoint);
+    }
+
+    /// The node at this moment, by callback on the driver's thread; none if it has stopped.
+    pub fn status_with(&self, reply: Box<dyn FnOnce(Option<NodeStatus>) + Send>) {
+        if let Err(Message::Status(reply)) = self.shared.inbox.report(Message::Status(reply)) {
+            reply(None);
+        }
+    }
+
+    /// The node at this moment; waits for the driver, which takes microseconds unless a disk hangs. None if it has
+    /// stopped or does not answer within a second.
+    pub fn status(&self) -> Option<NodeStatus> {
+        let (send, receive) = mpsc::sync_channel(1);
+        self.status_with(Box::new(move |status| {
+            // Nobody may wait any more.
+            let _ = send.send(status);
+        }));
+        receive.recv_timeout(Duration::from_secs(1)).ok().flatten()
+    }
+
+    /// Stops: new requests are refused, what is pending is finished, everything is synced, the threads end. Returns
+    /// how the node ended, which may be a fatal error from before.
+    pub fn stop(&self) -> Exit {
+        let _ = self.shared.inbox.report(Message::Stop);
+        let exit = self.shared.exit.wait();
+        let threads =
+            std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A panic of a thread was reported as the exit.
+            let _ = thread.join();
+        }
+        exit
+    }
+
+    /// Waits until the node has ended.
+    pub fn wait(&self) -> Exit {
+        self.shared.exit.wait()
+    }
+
+    /// Calls back once the node has ended, at once if it has.
+    pub fn on_exit(&self, callback: Box<dyn FnOnce(Exit) + Send>) {
+        self.shared.exit.on_exit(callback);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(requests_max: usize) -> Shared {
+        Shared {
+            inbox: Inbox::new(requests_max),
+            published: RwLock::default(),
+            clock: SystemClock,
+            requests: Mutex::new(Requests::new(crate::directory::draw_session())),
+            subscribers: AtomicU64::new(1),
+            exit: ExitCell::default(),
+            threads: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn read_time(&self, mono: Instant) -> Timestamp {
+        let groups = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        groups.get(&GroupId(0)).map(|published| published.clock).unwrap_or_default().at(mono)
+    }
+
+    pub(crate) fn publish(&self, published: Published) {
+        let mut groups = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        let old = groups.insert(published.snapshot.group, published);
+        drop(groups);
+        // Outside the lock: it may be the last holder of much memory.
+        drop(old);
+    }
+
+    /// The node has ended: what was published lets go of the store, and reads of it say why they fail.
+    pub(crate) fn close_published(&self) {
+        let mut groups = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        let closed = groups.keys().map(|&group| {
+            let snapshot = Snapshot::empty(group, Arc::new(Closed));
+            (group, Published { snapshot, clock: groups[&group].clock })
+        });
+        let closed = closed.collect();
+        let old = std::mem::replace(&mut *groups, closed);
+        drop(groups);
+        drop(old);
+    }
+
+    pub(crate) fn draw_request(&self) -> RequestId {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).draw(crate::directory::draw_session)
+    }
+
+    pub(crate) fn request_done(&self, request: RequestId) {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).done(request);
+    }
+}
+
+/// What readers of a node that has ended get.
+struct Closed;
+
+impl Closed {
+    fn error<T>() -> Result<T, StoreError> {
+        Err(StoreError::Io("the node has stopped".to_owned()))
+    }
+}
+
+impl Store for Closed {
+    fn get(&self, _: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Closed::error()
+    }
+
+    fn scan(
+        &self,
+        _: Bound<&[u8]>,
+        _: Bound<&[u8]>,
+        _: bool,
+        _: usize,
+        _: &mut Vec<(Bytes, Bytes)>,
+    ) -> Result<(), StoreError> {
+        Closed::error()
+    }
+}
+
+/// How the node ended, once it has, and who waits for it.
+#[derive(Default)]
+pub(crate) struct ExitCell {
+    state: Mutex<ExitState>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct ExitState {
+    exit: Option<Exit>,
+    callbacks: Vec<Box<dyn FnOnce(Exit) + Send>>,
+}
+
+impl ExitCell {
+    /// The first exit counts.
+    pub(crate) fn set(&self, exit: Exit) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.exit.is_some() {
+            return;
+        }
+        state.exit = Some(exit.clone());
+        let callbacks = std::mem::take(&mut state.callbacks);
+        drop(state);
+        self.ended.notify_all();
+        for callback in callbacks {
+            callback(exit.clone());
+        }
+    }
+
+    fn wait(&self) -> Exit {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match &state.exit {
+                Some(exit) => return exit.clone(),
+                None => state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn on_exit(&self, callback: Box<dyn FnOnce(Exit) + Send>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.exit.clone() {
+            Some(exit) => {
+                drop(state);
+                callback(exit);
+            }
+            None => state.callbacks.push(callback),
+        }
+    }
+}

@@ -1,0 +1,593 @@
+//! The threads around a driver.
+
+use crate::clock::{self, SystemClock};
+use crate::directory::Directory;
+use crate::driver::{Driver, Feed, Outlet, StoreView};
+use crate::error::{CommitError, Exit, OpenError};
+use crate::handle::{CommitReply, NodeHandle, Shared, Sink, SubscriberEvent};
+use crate::options::{Fsync, Options};
+use crate::status::{ClockStatus, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
+use crate::store::{CheckpointError, Store, View};
+use crate::wal_files::{Disk, FileDisk, WalCounters, WalEvent, WalWorker};
+use chronos_engine::proto::id::{GroupId, RequestId};
+use chronos_engine::step::{
+    Checkpoint, CheckpointId, Delivery, Fatal, Input, Published, Reply, Request, SubscriberId,
+    SubscriberInput, Subscription, Token, Trace,
+};
+use chronos_engine::txn::{Refused, Transaction};
+use chronos_engine::wal::WalOp;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What reaches the driver thread.
+pub(crate) enum Message {
+    Commit { group: GroupId, transaction: Transaction, reply: CommitReply },
+    Subscribe { id: SubscriberId, subscription: Subscription, sink: Sink },
+    Subscriber { id: SubscriberId, input: SubscriberInput },
+    Checkpoint,
+    Status(Box<dyn FnOnce(Option<NodeStatus>) + Send>),
+    Stop,
+    Wal(WalEvent),
+    Checkpointed(CheckpointId, Result<Arc<View>, CheckpointError>),
+    ThreadDied(&'static str),
+}
+
+impl Message {
+    /// Answers what will not be taken.
+    pub(crate) fn refuse(self, why: CommitError) {
+        match self {
+            Message::Commit { reply, .. } => reply(Err(why)),
+            Message::Subscribe { mut sink, .. } => sink(SubscriberEvent::Closed(why.to_string())),
+            Message::Status(reply) => reply(None),
+            _ => {}
+        }
+    }
+}
+
+/// How long a stop waits for what is pending.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// The machine may sleep, and waits do not count that time: no wait for a deadline is longer.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often the kernel is asked whether its clock is synchronised.
+const CLOCK_CHECK: Duration = Duration::from_secs(60);
+/// How long the first state may take to be published once recovery is through.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+
+const DRIVER: &str = "chronos-driver";
+
+/// What recovery found, ready to run.
+pub(crate) struct Parts {
+    pub(crate) options: Options,
+    pub(crate) directory: Directory,
+    pub(crate) recovered: chronos_engine::wal::Recovered,
+    pub(crate) store: Store,
+    pub(crate) disk: FileDisk,
+    pub(crate) verify: VerifyCell,
+}
+
+/// How far the store has been verified; shared with who does it.
+pub(crate) type VerifyCell = Arc<Mutex<VerifyState>>;
+
+/// Starts the threads and waits for the first state.
+pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
+    let Parts { options, directory, recovered, store, disk, verify } = parts;
+    let seed = options.seed.unwrap_or_else(crate::directory::draw_u64);
+    let config = config(&options, &directory, seed);
+    let shared = Arc::new(Shared::new(options.profile.inflight_max));
+    let directory = Arc::new(directory);
+    let view = store.current().clone();
+
+    let (wal, wal_ops) = mpsc::channel();
+    let wal_status = Arc::new(Mutex::new(WalStatus { segments: disk.segments(), ..WalStatus::default() }));
+    let wal_thread = WalThread {
+        worker: WalWorker::new(disk),
+        status: wal_status.clone(),
+        shared: shared.clone(),
+        directory: directory.clone(),
+    };
+    let (checkpoints, checkpoint_work) = mpsc::channel();
+    let store_status = Arc::new(StoreCounters::default());
+    store_status.measure(&store);
+    let checkpoint_thread = CheckpointThread {
+        store,
+        counters: store_status.clone(),
+        shared: shared.clone(),
+        directory: directory.clone(),
+    };
+    let (ready, first_state) = mpsc::sync_channel(1);
+    let outlet = Threads {
+        shared: shared.clone(),
+        wal,
+        checkpoints,
+        replies: HashMap::new(),
+        sinks: HashMap::new(),
+        next_token: 0,
+        fatal: None,
+        damaged: None,
+        ready: Some(ready),
+    };
+    let mut spawned = vec![
+        spawn("chronos-wal", &shared, move || wal_thread.run(&wal_ops))?,
+        spawn("chronos-store", &shared, move || checkpoint_thread.run(&checkpoint_work))?,
+    ];
+    let driver_thread = DriverThread {
+        outlet,
+        shared: shared.clone(),
+        options,
+        directory,
+        wal_status,
+        store_status,
+        verify,
+        opened: Instant::now(),
+        synchronised: false,
+        workers: std::mem::take(&mut spawned),
+    };
+    let driver = spawn(DRIVER, &shared, move || driver_thread.run(config, recovered, view))?;
+    shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(driver);
+    let handle = NodeHandle { shared };
+    match first_state.recv_timeout(READY_PATIENCE) {
+        Ok(()) => Ok(handle),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            Err(OpenError::Engine(format!("no state was published within {READY_PATIENCE:?} of recovery")))
+        }
+        Err(mpsc::RecvTimeoutError::Disconnected) => match handle.stop() {
+            Exit::Fatal(why) => Err(OpenError::Engine(why)),
+            Exit::Stopped => Err(OpenError::Engine("the node stopped before it was ready".to_owned())),
+        },
+    }
+}
+
+fn config(options: &Options, directory: &Directory, seed: u64) -> chronos_engine::Config {
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let signed = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    let (profile, identity) = (&options.profile, directory.identity);
+    chronos_engine::Config {
+        cluster: identity.cluster,
+        node: identity.node,
+        incarnation: identity.incarnation,
+        boot: clock::boot_id(),
+        seed,
+        fsync: match options.fsync {
+            Fsync::Always => chronos_engine::node::Fsync::Always,
+            Fsync::Interval(period) => chronos_engine::node::Fsync::Interval(micros(period)),
+            Fsync::Never => chronos_engine::node::Fsync::Never,
+        },
+        checkpoint_wal_bytes: profile.checkpoint_wal_bytes,
+        checkpoint_interval_us: micros(profile.checkpoint_interval),
+        overlay_max_bytes: profile.overlay_max_bytes,
+        segment_bytes: profile.segment_bytes,
+        inflight_max: profile.inflight_max,
+        fire_ahead_max_us: signed(profile.fire_ahead_max),
+        wheel_window_us: signed(profile.wheel_window),
+        wheel_max: profile.wheel_max,
+    }
+}
+
+/// A named thread whose panic ends the node instead of going unnoticed.
+fn spawn(
+    name: &'static str,
+    shared: &Arc<Shared>,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, OpenError> {
+    struct Watch(&'static str, Arc<Shared>);
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            if !thread::panicking() {
+                return;
+            }
+            if self.0 == DRIVER {
+                for message in self.1.inbox.close() {
+                    message.refuse(CommitError::Refused(Refused::Stopping));
+                }
+                self.1.exit.set(Exit::Fatal(died(self.0)));
+            } else {
+                // If the driver is gone too, its own end is told.
+                let _ = self.1.inbox.report(Message::ThreadDied(self.0));
+            }
+        }
+    }
+    let watch = Watch(name, shared.clone());
+    let run = move || {
+        let _watch = watch;
+        work();
+    };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(OpenError::io("cannot start thread", name))
+}
+
+fn died(thread: &str) -> String {
+    format!("the thread {thread} panicked: this is a bug, please report it with the log. Restart the node")
+}
+
+/// The outlet of the driver: channels to the other threads, and whom to answer.
+struct Threads {
+    shared: Arc<Shared>,
+    wal: mpsc::Sender<WalOp>,
+    checkpoints: mpsc::Sender<StoreWork>,
+    replies: HashMap<Token, (RequestId, CommitReply)>,
+    sinks: HashMap<SubscriberId, Sink>,
+    next_token: u64,
+    fatal: Option<String>,
+    damaged: Option<String>,
+    ready: Option<mpsc::SyncSender<()>>,
+}
+
+impl Threads {
+    /// What a message is to the engine; none if it is only the shell's.
+    fn feed(&mut self, message: Message) -> Option<Feed> {
+        let input = match message {
+            Message::Commit { group, transaction, reply } => {
+                let token = Token(self.next_token);
+                self.next_token += 1;
+                self.replies.insert(token, (transaction.request, reply));
+                Input::Request { token, request: Request::Commit(group, transaction) }
+            }
+            Message::Subscribe { id, subscription, sink } => {
+                self.sinks.insert(id, sink);
+                Input::Subscriber { id, event: SubscriberInput::Open(subscription) }
+            }
+            Message::Subscriber { id, input } => {
+                // One that was closed from here has nothing more to say.
+                let known = match input {
+                    SubscriberInput::Close => self.sinks.remove(&id).is_some(),
+                    _ => self.sinks.contains_key(&id),
+                };
+                if !known {
+                    return None;
+                }
+                Input::Subscriber { id, event: input }
+            }
+            Message::Checkpoint => Input::Checkpoint,
+            Message::Wal(WalEvent::Durable(write)) => Input::WriteDurable(write),
+            Message::Wal(WalEvent::Full(write)) => Input::WriteFull(write),
+            Message::Wal(WalEvent::Failed(write, error)) => Input::WriteFailed { write, error },
+            Message::Checkpointed(id, Ok(view)) => {
+                return Some(Feed::WithStore(Input::CheckpointDurable(id), StoreView(view)));
+            }
+            Message::Checkpointed(id, Err(CheckpointError::Full(_))) => Input::CheckpointFull(id),
+            Message::Checkpointed(checkpoint, Err(CheckpointError::Failed(error))) => {
+                Input::CheckpointFailed { checkpoint, error }
+            }
+            Message::ThreadDied(name) => {
+                self.fatal.get_or_insert_with(|| died(name));
+                return None;
+            }
+            Message::Status(_) | Message::Stop => return None,
+        };
+        Some(Feed::Input(input))
+    }
+
+    /// Nobody is left without an answer.
+    fn abandon(&mut self, why: &str) {
+        for (_, (request, reply)) in self.replies.drain() {
+            self.shared.request_done(request);
+            reply(Err(CommitError::Unknown(why.to_owned())));
+        }
+        for (_, mut sink) in self.sinks.drain() {
+            sink(SubscriberEvent::Closed(why.to_owned()));
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.abandon("the node stopped");
+    }
+}
+
+impl Outlet for Threads {
+    fn wal(&mut self, op: WalOp) {
+        // The channel needs no bound: the engine has one write in flight. A closed one means that its thread died,
+        // which is reported.
+        let _ = self.wal.send(op);
+    }
+
+    fn checkpoint(&mut self, checkpoint: Checkpoint) {
+        let _ = self.checkpoints.send(StoreWork::Write(checkpoint));
+    }
+
+    fn publish(&mut self, published: Published) {
+        self.shared.publish(published);
+        if let Some(ready) = self.ready.take() {
+            // The opener may have given up.
+            let _ = ready.send(());
+        }
+    }
+
+    fn reply(&mut self, token: Token, reply: Reply) {
+        let Reply::Commit(result) = reply;
+        if let Some((request, callback)) = self.replies.remove(&token) {
+            self.shared.request_done(request);
+            callback(result.map_err(CommitError::Refused));
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        if let Some(sink) = self.sinks.get_mut(&delivery.subscriber) {
+            sink(SubscriberEvent::Deliver(delivery));
+        }
+    }
+
+    fn close_subscriber(&mut self, subscriber: SubscriberId, why: String) {
+        if let Some(mut sink) = self.sinks.remove(&subscriber) {
+            sink(SubscriberEvent::Closed(why));
+        }
+    }
+
+    fn trace(&mut self, _: Trace) {}
+
+    fn fatal(&mut self, fatal: Fatal) {
+        if let Fatal::StateDamaged(what) = &fatal {
+            self.damaged = Some(what.clone());
+        }
+        self.fatal.get_or_insert_with(|| fatal.to_string());
+    }
+}
+
+struct DriverThread {
+    outlet: Threads,
+    shared: Arc<Shared>,
+    options: Options,
+    directory: Arc<Directory>,
+    wal_status: Arc<Mutex<WalStatus>>,
+    store_status: Arc<StoreCounters>,
+    verify: VerifyCell,
+    opened: Instant,
+    synchronised: bool,
+    workers: Vec<thread::JoinHandle<()>>,
+}
+
+type NodeDriver = Driver<SystemClock>;
+
+impl DriverThread {
+    fn run(
+        mut self,
+        config: chronos_engine::Config,
+        recovered: chronos_engine::wal::Recovered,
+        view: Arc<View>,
+    ) {
+        match Driver::new(config, self.shared.clock, recovered, view, &mut self.outlet) {
+            Ok(mut driver) => {
+                self.serve(&mut driver);
+                self.finish(Some(driver));
+            }
+            Err(fatal) => {
+                self.outlet.fatal(fatal);
+                self.finish(None);
+            }
+        }
+    }
+
+    fn serve(&mut self, driver: &mut NodeDriver) {
+        let mut batch = VecDeque::new();
+        let mut feeds = Vec::new();
+        let mut checkpointed = false;
+        let mut clock_check = Instant::now();
+        let mut stop_by = None;
+        loop {
+            if clock_check <= Instant::now() {
+                clock_check = Instant::now() + CLOCK_CHECK;
+                self.synchronised = clock::synchronised();
+                feeds.push(Feed::Input(Input::ClockSynchronised(self.synchronised)));
+            }
+            let now = crate::clock::Clock::now(&self.shared.clock).mono;
+            let until = |(at, _): (chronos_engine::proto::time::Instant, _)| at.micros_since(now);
+            let wait = driver.next_deadline().map_or(WAIT_MAX, |next| Duration::from_micros(until(next)));
+            let wait = if feeds.is_empty() { wait.min(WAIT_MAX) } else { Duration::ZERO };
+            self.shared.inbox.take(&mut batch, Some(wait));
+            for message in batch.drain(..) {
+                match message {
+                    Message::Status(reply) => reply(Some(self.status(driver))),
+                    Message::Stop if stop_by.is_none() => {
+                        stop_by = Some(Instant::now() + STOP_PATIENCE);
+                        feeds.push(Feed::Input(Input::Stop));
+                    }
+                    message => {
+                        checkpointed |= matches!(message, Message::Checkpointed(..));
+                        feeds.extend(self.outlet.feed(message));
+                    }
+                }
+            }
+            driver.turn(feeds.drain(..), &mut self.outlet);
+            if std::mem::take(&mut checkpointed) {
+                let _ = self.outlet.checkpoints.send(StoreWork::Forget);
+            }
+            if self.outlet.fatal.is_some() {
+                return;
+            }
+            if let Some(by) = stop_by
+                && (self.quiet(driver) || by <= Instant::now())
+            {
+                return;
+            }
+        }
+    }
+
+    /// Nothing that anybody waits for is under way.
+    fn quiet(&self, driver: &NodeDriver) -> bool {
+        self.outlet.replies.is_empty() && driver.held() == 0 && driver.node().status().inflight == 0
+    }
+
+    fn finish(mut self, driver: Option<NodeDriver>) {
+        let fatal = self.outlet.fatal.take();
+        let why = fatal.clone().unwrap_or_else(|| "the node is shutting down".to_owned());
+        for message in self.shared.inbox.close() {
+            match message {
+                Message::Status(reply) => reply(None),
+                message => message.refuse(CommitError::Refused(Refused::Stopping)),
+            }
+        }
+        self.outlet.abandon(&why);
+        if let Some(what) = &self.outlet.damaged {
+            // If the mark cannot be written, the error that led here comes again at the next start.
+            let _ = self.directory.mark_verify(what);
+        }
+        self.store_status.cancel.store(true, Ordering::Relaxed);
+        let DriverThread { outlet, shared, directory, workers, .. } = self;
+        // Ends the other threads: their channels close.
+        drop(outlet);
+        drop(driver);
+        shared.close_published();
+        let exit = match fatal {
+            // A thread that hangs in the disk must not hold up the exit.
+            Some(fatal) => Exit::Fatal(fatal),
+            None => {
+                let joined = workers.into_iter().all(|worker| worker.join().is_ok());
+                match directory.mark_clean() {
+                    Ok(()) if joined => Exit::Stopped,
+                    Ok(()) => Exit::Fatal("a thread panicked while the node stopped".to_owned()),
+                    Err(error) => Exit::Fatal(error.to_string()),
+                }
+            }
+        };
+        // The lock goes before anyone is told.
+        drop(directory);
+        shared.exit.set(exit);
+    }
+
+    fn status(&self, driver: &NodeDriver) -> NodeStatus {
+        let engine = driver.node().status();
+        let group0 = engine.groups.iter().find(|g| g.group == GroupId(0)).copied().unwrap_or_default();
+        let now = crate::clock::Clock::now(&self.shared.clock);
+        NodeStatus {
+            name: self.options.name.clone(),
+            cluster: self.directory.identity.cluster,
+            node: self.directory.identity.node,
+            incarnation: self.directory.identity.incarnation,
+            data_dir: self.options.data_dir.clone(),
+            fsync: self.options.fsync,
+            uptime: self.opened.elapsed(),
+            term: group0.term,
+            role: if group0.leader { Role::Leader } else { Role::Follower },
+            engine,
+            wal: self.wal_status.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            store: self.store_status.show(&self.verify),
+            clock: ClockStatus {
+                cluster: self.shared.read_time(now.mono),
+                wall: now.wall,
+                synchronised: self.synchronised,
+            },
+            fatal: self.outlet.fatal.clone(),
+        }
+    }
+}
+
+struct WalThread {
+    worker: WalWorker<FileDisk>,
+    status: Arc<Mutex<WalStatus>>,
+    shared: Arc<Shared>,
+    /// Keeps the lock while a write may be under way.
+    directory: Arc<Directory>,
+}
+
+impl WalThread {
+    fn run(mut self, ops: &mpsc::Receiver<WalOp>) {
+        while let Ok(op) = ops.recv() {
+            if let Some(event) = self.worker.perform(op) {
+                let failed = matches!(event, WalEvent::Failed(..));
+                // A driver that is gone wants no report.
+                let _ = self.shared.inbox.report(Message::Wal(event));
+                self.note();
+                if failed {
+                    return;
+                }
+            }
+        }
+        // What a weak mode left to the operating system. After this the stop is clean.
+        if let Err(error) = self.worker.finish() {
+            self.shared.exit.set(Exit::Fatal(format!("the last sync of the WAL failed: {error}")));
+        }
+        drop(self.directory);
+    }
+}
+
+impl WalThread {
+    fn note(&self) {
+        let WalCounters { syncs, written_bytes, full } = &self.worker.counters;
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        *status = WalStatus {
+            syncs: syncs.count,
+            sync_latency: syncs.clone(),
+            written_bytes: *written_bytes,
+            segments: self.worker.disk().segments(),
+            full: *full,
+        };
+    }
+}
+
+/// What the store's thread is asked to do.
+enum StoreWork {
+    Write(Checkpoint),
+    /// The engine has let go of the layer that was written: let go of it here, where it takes nobody's time.
+    Forget,
+}
+
+struct CheckpointThread {
+    store: Store,
+    counters: Arc<StoreCounters>,
+    shared: Arc<Shared>,
+    /// Keeps the lock while a checkpoint may be under way.
+    directory: Arc<Directory>,
+}
+
+impl CheckpointThread {
+    fn run(mut self, work: &mpsc::Receiver<StoreWork>) {
+        let mut written = None;
+        while let Ok(work) = work.recv() {
+            match work {
+                StoreWork::Write(checkpoint) => {
+                    let begun = Instant::now();
+                    let result = self.store.write(&checkpoint, &self.counters.cancel);
+                    self.counters.count(&result, begun.elapsed());
+                    self.counters.measure(&self.store);
+                    // A driver that is gone wants no report.
+                    let _ = self.shared.inbox.report(Message::Checkpointed(checkpoint.id, result));
+                    written = Some(checkpoint);
+                }
+                StoreWork::Forget => drop(written.take()),
+            }
+        }
+        drop(self.directory);
+    }
+}
+
+/// What the store's thread did, for the status.
+#[derive(Default)]
+struct StoreCounters {
+    status: Mutex<StoreStatus>,
+    /// A checkpoint under way is given up: the node stops.
+    cancel: AtomicBool,
+}
+
+impl StoreCounters {
+    fn count(&self, result: &Result<Arc<View>, CheckpointError>, took: Duration) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(_) => {
+                status.checkpoints += 1;
+                status.last_checkpoint_took = took;
+                status.last_checkpoint_at = Some(crate::clock::Clock::now(&SystemClock).wall);
+            }
+            Err(CheckpointError::Full(_)) => status.checkpoints_full += 1,
+            Err(_) => {}
+        }
+    }
+
+    fn measure(&self, store: &Store) {
+        let (file_bytes, used_bytes, old_views) = (store.file_bytes(), store.used_bytes(), store.old_views());
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.file_bytes = file_bytes;
+        status.used_bytes = used_bytes;
+        status.old_views = old_views;
+    }
+
+    fn show(&self, verify: &VerifyCell) -> StoreStatus {
+        let verify = verify.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        StoreStatus { verify, ..self.status.lock().unwrap_or_else(PoisonError::into_inner).clone() }
+    }
+}

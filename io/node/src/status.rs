@@ -1,0 +1,182 @@
+//! What an operator may want to know of a node.
+
+use crate::options::Fsync;
+use chronos_engine::node;
+use chronos_engine::proto::id::{ClusterId, Incarnation, NodeId};
+use chronos_engine::proto::time::Timestamp;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A node at one moment.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its number.
+    pub node: NodeId,
+    /// The life of its store.
+    pub incarnation: Incarnation,
+    /// Where its files are.
+    pub data_dir: PathBuf,
+    /// When an acknowledged write is on the medium. Weaker than `always` is to be shown.
+    pub fsync: Fsync,
+    /// How long it has been open.
+    pub uptime: Duration,
+    /// What the engine says.
+    pub engine: node::Status,
+    /// Group 0's term.
+    pub term: u64,
+    /// Group 0's role.
+    pub role: Role,
+    /// The WAL's files.
+    pub wal: WalStatus,
+    /// The store's file.
+    pub store: StoreStatus,
+    /// Clocks.
+    pub clock: ClockStatus,
+    /// Set once the node must stop: what happened.
+    pub fatal: Option<String>,
+}
+
+/// A node's role in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Takes writes.
+    Leader,
+    /// Follows a leader.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows without a vote.
+    Learner,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What the WAL thread did since the node was opened.
+#[derive(Clone, Debug, Default)]
+pub struct WalStatus {
+    /// Syncs done.
+    pub syncs: u64,
+    /// How long they took.
+    pub sync_latency: Histogram,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Segment files that exist.
+    pub segments: u64,
+    /// Writes that met a full disk.
+    pub full: u64,
+}
+
+/// What is known of the store.
+#[derive(Clone, Debug, Default)]
+pub struct StoreStatus {
+    /// The length of its file.
+    pub file_bytes: u64,
+    /// Bytes of it in use.
+    pub used_bytes: u64,
+    /// Checkpoints written since the node was opened.
+    pub checkpoints: u64,
+    /// Checkpoints that met a full disk or quota.
+    pub checkpoints_full: u64,
+    /// How long the last one took.
+    pub last_checkpoint_took: Duration,
+    /// When the last one ended; none if none did since the node was opened.
+    pub last_checkpoint_at: Option<Timestamp>,
+    /// Views of superseded checkpoints that readers still hold: they keep the file from shrinking its use.
+    pub old_views: u64,
+    /// The verification of the whole file.
+    pub verify: VerifyState,
+}
+
+/// How far the whole file has been verified since the node was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum VerifyState {
+    /// Not begun.
+    #[default]
+    Pending,
+    /// Going on in the background.
+    Running {
+        /// Pages read.
+        pages: u64,
+        /// Pages to read.
+        of: u64,
+    },
+    /// All of it is well.
+    Verified,
+    /// Damage was found: what and where.
+    Damaged(String),
+}
+
+/// The node's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClockStatus {
+    /// Cluster time now.
+    pub cluster: Timestamp,
+    /// The wall clock now.
+    pub wall: Timestamp,
+    /// Whether the operating system says that its clock is synchronised.
+    pub synchronised: bool,
+}
+
+/// Counts of durations by power of two of microseconds: bucket `i` holds what took up to `1 << i` microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// Counts; the last bucket takes everything above.
+    pub buckets: [u64; 26],
+    /// How many in all.
+    pub count: u64,
+    /// Their sum, in microseconds.
+    pub sum_us: u64,
+    /// The longest, in microseconds.
+    pub max_us: u64,
+}
+
+impl Histogram {
+    /// Counts one.
+    pub fn record(&mut self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (u64::BITS - us.saturating_sub(1).leading_zeros()) as usize;
+        self.buckets[bucket.min(self.buckets.len() - 1)] += 1;
+        self.count += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
+        self.max_us = self.max_us.max(us);
+    }
+
+    /// The upper edge, in microseconds, of the bucket that holds quantile `q` (0 to 1).
+    pub fn quantile_us(&self, q: f64) -> u64 {
+        let wanted = (self.count as f64 * q).ceil() as u64;
+        let mut seen = 0;
+        for (i, count) in self.buckets.iter().enumerate() {
+            seen += count;
+            if seen >= wanted && seen > 0 {
+                return (1 << i).min(self.max_us);
+            }
+        }
+        self.max_us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histogram_buckets_are_upper_edges() {
+        let mut h = Histogram::default();
+        for us in [0, 1, 2, 3, 4, 5, 1_000_000_000] {
+            h.record(Duration::from_micros(us));
+        }
+        assert_eq!(h.buckets[..4], [2, 1, 2, 1]);
+        assert_eq!(h.buckets[25], 1);
+        assert_eq!((h.count, h.max_us), (7, 1_000_000_000));
+        assert_eq!(h.quantile_us(0.5), 4);
+        assert_eq!(h.quantile_us(1.0), 1 << 25);
+    }
+}

@@ -1,0 +1,178 @@
+//! The store: one LMDB file that holds the last durable checkpoint.
+//!
+//! ```text
+//! checkpoint thread                         readers, any thread
+//!   Checkpoint ─> one sorted, durable         Arc<View of checkpoint 7> ─┐   each view has a pool of read
+//!                 write transaction           Arc<View of checkpoint 8> ─┴─> transactions of one txn id
+//!                 ─> new View
+//! ```
+//!
+//! LMDB is opened with its safe defaults: no `NOSYNC`, `NOMETASYNC`, `WRITEMAP` or `MAPASYNC`. Its map is read-only
+//! memory, large and sparse; the quota on the file is ours. LMDB has no checksums, so every value carries a seal
+//! that the engine checks, and `pages` can verify a whole file without trusting a byte of it.
+
+mod view;
+
+pub use view::View;
+
+use chronos_engine::step::Checkpoint;
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+/// Read transactions of all views together. A view uses up to [`view::READERS_MAX`].
+const LMDB_READERS_MAX: u32 = 1024;
+/// No map is smaller: below it the machine cannot run a node.
+const MAP_MIN_BYTES: u64 = 64 << 20;
+
+type Lmdb = Database<'static, Bytes, Bytes>;
+
+/// The store's file, open for checkpoints.
+pub struct Store {
+    env: Env<WithoutTls>,
+    db: Lmdb,
+    quota_bytes: u64,
+    current: Arc<View>,
+    old: Vec<Weak<View>>,
+}
+
+/// Why a checkpoint was not written. The file is as it was before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// No space on the disk, or the quota is reached.
+    #[error("{0}")]
+    Full(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Store {
+    /// Opens the file in a directory, making it if it is absent. The caller holds the lock of the data directory
+    /// and has looked at the file with [`crate::pages`].
+    pub fn open(dir: &Path, quota_bytes: u64) -> heed::Result<Store> {
+        let env = open_env(dir, quota_bytes)?;
+        let txn = env.read_txn()?;
+        let opened = env.open_databases_and_commit(txn, |opener, txn| {
+            // The unnamed database: there is always one.
+            let db = opener.open_database::<Bytes, Bytes>(txn, None)?;
+            Ok::<_, heed::Error>(db.map_or(CommitOrAbort::Abort(()), CommitOrAbort::Commit))
+        })?;
+        let Some(db) = opened.commit() else { return Err(heed::Error::Mdb(MdbError::NotFound)) };
+        let current = View::newest(&env, db)?;
+        Ok(Store { env, db, quota_bytes, current, old: Vec::new() })
+    }
+
+    /// The view of the newest checkpoint.
+    pub fn current(&self) -> &Arc<View> {
+        &self.current
+    }
+
+    /// Writes a checkpoint in one durable transaction, and makes the view that shows it.
+    /// Given up, without effect, when `cancel` is set.
+    pub fn write(
+        &mut self,
+        checkpoint: &Checkpoint,
+        cancel: &AtomicBool,
+    ) -> Result<Arc<View>, CheckpointError> {
+        let mut txn = self.env.write_txn().map_err(|error| self.explain(error))?;
+        let given_up = || CheckpointError::Failed("given up: the node is stopping".to_owned());
+        self.put_entries(&mut txn, checkpoint, cancel).map_err(|error| self.explain(error))?;
+        if cancel.load(Ordering::Relaxed) {
+            return Err(given_up());
+        }
+        // Once the commit is through, nobody can open a transaction of the old view.
+        self.current.fill();
+        let committed = txn.commit();
+        let newest = View::newest(&self.env, self.db);
+        committed.and(newest.map(|view| self.supersede(view))).map_err(|error| self.explain(error))
+    }
+
+    fn supersede(&mut self, view: Arc<View>) -> Arc<View> {
+        let old = std::mem::replace(&mut self.current, view.clone());
+        self.old.retain(|view| view.strong_count() > 0);
+        self.old.push(Arc::downgrade(&old));
+        view
+    }
+
+    /// Views of superseded checkpoints that somebody still holds.
+    pub fn old_views(&self) -> u64 {
+        self.old.iter().filter(|view| view.strong_count() > 0).count() as u64
+    }
+
+    fn put_entries(
+        &self,
+        txn: &mut RwTxn<'_>,
+        checkpoint: &Checkpoint,
+        cancel: &AtomicBool,
+    ) -> heed::Result<()> {
+        for group in &checkpoint.groups {
+            for (key, value) in group.entries() {
+                if cancel.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                match value {
+                    Some(value) => self.db.put(txn, &key, &value)?,
+                    None => {
+                        self.db.delete(txn, &key)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn explain(&self, error: heed::Error) -> CheckpointError {
+        let file = self.env.path().join("data.mdb");
+        let file = file.display();
+        match error {
+            heed::Error::Mdb(MdbError::MapFull) => CheckpointError::Full(format!(
+                "{file} has reached its quota of {} MB: delete data or raise the quota",
+                self.quota_bytes >> 20
+            )),
+            heed::Error::Io(error) if full(&error) => {
+                CheckpointError::Full(format!("{file}: {error}: free disk space"))
+            }
+            error => CheckpointError::Failed(format!("{file}: {error}")),
+        }
+    }
+
+    /// The length of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.env.real_disk_size().unwrap_or(0)
+    }
+
+    /// Bytes of the file that were ever used; free pages within are used again.
+    pub fn used_bytes(&self) -> u64 {
+        let info = self.env.info();
+        (info.last_page_number as u64 + 1) * u64::from(self.env.unnamed_database_stat().page_size)
+    }
+}
+
+fn full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Opens LMDB with as much of the quota mapped as the machine's address space allows.
+fn open_env(dir: &Path, quota_bytes: u64) -> heed::Result<Env<WithoutTls>> {
+    let page = rustix::param::page_size() as u64;
+    let mut map_bytes = quota_bytes.max(MAP_MIN_BYTES);
+    loop {
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(usize::try_from(map_bytes / page * page).unwrap_or(usize::MAX / 2));
+        options.max_readers(LMDB_READERS_MAX);
+        // SAFETY: the data directory's lock keeps other processes away, heed refuses a second open in this one, no
+        // flag that weakens LMDB is set, and the file was checked to be as long as its meta pages say.
+        match unsafe { options.open(dir) } {
+            Err(heed::Error::Io(error))
+                if error.kind() == io::ErrorKind::OutOfMemory && map_bytes > MAP_MIN_BYTES =>
+            {
+                map_bytes = (map_bytes / 2).max(MAP_MIN_BYTES);
+            }
+            opened => return opened,
+        }
+    }
+}
