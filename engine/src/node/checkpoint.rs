@@ -5,7 +5,8 @@
 
 use super::{Config, Node};
 use crate::step::{Action, Checkpoint, CheckpointId, Outputs, Trace};
-use chronos_proto::id::{GroupId, Index};
+use crate::wal::{Compacted, Record};
+use chronos_proto::id::GroupId;
 use chronos_proto::time::Instant;
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ pub(super) struct Checkpoints {
     last_at: Instant,
     running: Option<Checkpoint>,
     retry_at: Option<Instant>,
-    /// Applied indexes of the last durable checkpoint.
-    durable: Vec<(GroupId, Index)>,
+    /// What the WAL had written when the last checkpoint began.
+    written_before: u64,
+    /// What the last durable checkpoint holds.
+    durable: Vec<(GroupId, Compacted)>,
 }
 
 impl Checkpoints {
@@ -28,6 +31,7 @@ impl Checkpoints {
             last_at: now,
             running: None,
             retry_at: None,
+            written_before: 0,
             durable: Vec::new(),
         }
     }
@@ -58,6 +62,11 @@ impl Checkpoints {
 }
 
 impl Node {
+    /// WAL bytes since the last checkpoint began.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        self.wal.written() - self.checkpoints.written_before
+    }
+
     pub(super) fn checkpoint_due(&self) -> bool {
         let checkpoints = &self.checkpoints;
         let config = &self.config;
@@ -65,7 +74,7 @@ impl Node {
         let overlay: usize = self.groups.values().map(|g| g.state.overlay_bytes()).sum();
         checkpoints.running.is_none()
             && (checkpoints.wanted
-                || self.wal.bytes_since_checkpoint() >= config.checkpoint_wal_bytes
+                || self.wal_bytes() >= config.checkpoint_wal_bytes
                 || overlay >= config.overlay_max_bytes / 2
                 || age >= config.checkpoint_interval_us)
     }
@@ -75,7 +84,7 @@ impl Node {
         self.checkpoints.last_at = self.now.mono;
         let moved = |group: &super::Group| {
             let last = self.checkpoints.durable.iter().find(|(id, _)| *id == group.raft.group());
-            last.is_none_or(|(_, applied)| *applied < group.state.applied)
+            last.is_none_or(|(_, held)| held.index < group.state.applied)
         };
         if !self.groups.values().any(moved) {
             return;
@@ -83,7 +92,7 @@ impl Node {
         let groups = self.groups.values_mut().filter_map(|group| group.state.freeze()).collect();
         let id = CheckpointId(self.checkpoints.next);
         self.checkpoints.next += 1;
-        self.wal.begin_checkpoint();
+        self.checkpoints.written_before = self.wal.written();
         let checkpoint = Checkpoint { id, groups };
         self.checkpoints.running = Some(checkpoint.clone());
         self.publish = true;
@@ -97,11 +106,10 @@ impl Node {
         for group in self.groups.values_mut() {
             group.state.thaw();
         }
-        let before = std::mem::take(&mut self.checkpoints.durable);
-        for (group, applied) in before {
-            self.wal_ops(out, |wal, ops| wal.release(group, applied, ops));
+        let held = done.groups.iter().map(|g| (g.group, Compacted { index: g.applied, term: g.term })).collect();
+        for (group, before) in std::mem::replace(&mut self.checkpoints.durable, held) {
+            self.append(group, &Record::Compacted(before));
         }
-        self.checkpoints.durable = done.groups.iter().map(|g| (g.group, g.applied)).collect();
         self.publish = true;
         out.now(Action::Trace(Trace::Checkpoint { id, done: true }));
     }

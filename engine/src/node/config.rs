@@ -1,17 +1,7 @@
 //! What a node is told once, at its start.
 
+use crate::wal::{self, Fsync, Identity};
 use chronos_proto::id::{ClusterId, GroupId, Incarnation, NodeId};
-
-/// When a WAL write counts as durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fsync {
-    /// When it is synced. Acknowledged means synced.
-    Always,
-    /// When it is written; synced every so many microseconds. A power cut loses at most that much.
-    Interval(u64),
-    /// When it is written; synced by the operating system at its leisure.
-    Never,
-}
 
 /// A node's settings.
 #[derive(Clone, Debug)]
@@ -40,6 +30,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// The most requests that may be waiting for their write.
     pub inflight_max: usize,
+    /// Writes are refused while this many bytes wait for the WAL.
+    pub pending_max_bytes: usize,
     /// How many recent writes the resolver remembers, by key.
     pub resolver_keys: usize,
     /// How far ahead of its due time a timer's firing is written at the most, in microseconds.
@@ -66,6 +58,7 @@ impl Config {
             overlay_max_bytes: 1 << 30,
             segment_bytes: 64 << 20,
             inflight_max: 16_384,
+            pending_max_bytes: 64 << 20,
             resolver_keys: 1 << 18,
             fire_ahead_max_us: 20_000,
             wheel_window_us: 60_000_000,
@@ -82,6 +75,15 @@ impl Config {
             resolver_keys: 1 << 15,
             wheel_max: 1 << 15,
             ..self
+        }
+    }
+
+    pub(super) fn wal(&self) -> wal::Config {
+        wal::Config {
+            identity: Identity { cluster: self.cluster, node: self.node, incarnation: self.incarnation },
+            segment_bytes: self.segment_bytes,
+            fsync: self.fsync,
+            pending_max_bytes: self.pending_max_bytes,
         }
     }
 }

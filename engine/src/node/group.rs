@@ -2,14 +2,14 @@
 
 use super::timers::Timers;
 use super::{Awaited, Config, Node};
-use crate::raft::Raft;
+use crate::raft::{Raft, Role};
 use crate::state::apply::Change;
 use crate::state::{ReadError, State};
 use crate::step::{Action, Fatal, Outputs, Reason, Reply, SubscriberId, SubscriberInput, Token, Trace};
 use crate::store::SharedStore;
 use crate::txn::resolver::{self, Resolver};
 use crate::txn::{Committed, Refused, Transaction};
-use crate::wal::Record;
+use crate::wal::{Record, WriteId};
 use bytes::Bytes;
 use chronos_proto::command::{Command, Op};
 use chronos_proto::id::{GroupId, Index, RelationId, RequestId, SessionId, Term};
@@ -111,8 +111,9 @@ impl Node {
         for id in groups {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let hard = group.raft.campaign();
-            let (_, write) = self.wal.append(id, &Record::HardState(hard));
-            self.awaited.push_back((write, id, Awaited::HardState(hard.term)));
+            if let Some(write) = self.append(id, &Record::HardState(hard)) {
+                self.awaited.push_back((write, id, Awaited::HardState(hard.term)));
+            }
         }
     }
 
@@ -120,33 +121,39 @@ impl Node {
         let Some(group) = self.groups.get_mut(&id) else { return };
         if group.raft.hard_state_durable(term) {
             out.now(Action::Trace(Trace::Elected { group: id, term: term.0 }));
-            let noop = self.propose(id, Command::Noop);
-            if let (Some(group), Some(noop)) = (self.groups.get_mut(&id), noop) {
+            if let Ok(noop) = self.propose(id, Command::Noop)
+                && let Some(group) = self.groups.get_mut(&id)
+            {
                 group.resolver.reset(noop);
             }
         }
     }
 
-    /// Appends a command to a group's log and the WAL's pending write. None if this node does not lead the group.
-    fn propose(&mut self, id: GroupId, command: Command) -> Option<Index> {
+    /// Appends a record that the WAL never refuses; the write it is part of comes back.
+    pub(super) fn append(&mut self, id: GroupId, record: &Record) -> Option<WriteId> {
+        self.wal.append(id, record).ok().map(|(_, write)| write)
+    }
+
+    /// Appends a command to a group's log and the WAL's pending write.
+    fn propose(&mut self, id: GroupId, command: Command) -> Result<Index, Refused> {
         let now = self.clock.time(self.now.mono);
-        let group = self.groups.get_mut(&id)?;
-        if group.raft.role() != crate::raft::Role::Leader {
-            return None;
+        let group = self.groups.get_mut(&id).ok_or(Refused::NotLeader)?;
+        if group.raft.role() != Role::Leader {
+            return Err(Refused::NotLeader);
         }
         let time = now.max(group.last_time);
-        if !matches!(command, Command::TimeEpoch(_)) {
-            group.last_time = time;
-        }
-        let stamp = group.hlc.issue(time);
-        let entry = group.raft.propose(time, stamp, Arc::new(command));
-        let mut written: Vec<Bytes> = Vec::new();
-        resolver::command_keys(&entry.command, &mut written);
-        group.resolver.record(entry.index, written);
+        let record = Record::Entry(group.raft.entry(time, group.hlc.issue(time), Arc::new(command)));
+        let overloaded = |_| Refused::Overloaded(group.waiting.len());
+        let (_, write) = self.wal.append(id, &record).map_err(overloaded)?;
+        let Record::Entry(entry) = record else { unreachable!("it was made an entry above") };
         let index = entry.index;
-        let (_, write) = self.wal.append(id, &Record::Entry(entry));
+        let mut written: Vec<Bytes> = Vec::new();
+        resolver::command_keys(&entry.command, |timer| timer.partition, &mut written);
+        group.resolver.record(index, written);
+        group.last_time = time;
+        group.raft.append(entry);
         self.awaited.push_back((write, id, Awaited::Entry(index)));
-        Some(index)
+        Ok(index)
     }
 
     /// Checks a transaction and proposes it. An answer means that it is settled already.
@@ -167,8 +174,9 @@ impl Node {
         }
         let request = transaction.request;
         let claims = claims(&transaction.ops);
-        let Some(index) = self.propose(id, Command::Batch { request, ops: transaction.ops }) else {
-            return Some(Err(Refused::NotLeader));
+        let index = match self.propose(id, Command::Batch { request, ops: transaction.ops }) {
+            Ok(index) => index,
+            Err(refused) => return Some(Err(refused)),
         };
         let group = self.groups.get_mut(&id)?;
         group.waiting.insert(index, vec![token]);
@@ -292,11 +300,12 @@ impl Node {
                 let snapshot = group.state.snapshot(store);
                 group.timers.refill(now, &snapshot).map_err(damaged)?;
             }
-            if self.full.is_none() {
-                let timers = group.timers.take_due(horizon);
-                if !timers.is_empty() {
-                    self.propose(id, Command::Fire { timers });
-                }
+            let timers = group.timers.take_due(horizon);
+            if !timers.is_empty()
+                && self.propose(id, Command::Fire { timers: timers.clone() }).is_err()
+                && let Some(group) = self.groups.get_mut(&id)
+            {
+                group.timers.put_back(timers);
             }
             self.release(id, now, out);
             self.propose_work(id, store)?;
@@ -326,19 +335,21 @@ impl Node {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         if let WorkState::LookAt(at) = group.work
             && mono >= at
-            && self.full.is_none()
         {
             group.work = WorkState::LookAt(mono + EXPIRY_CHECK);
             if let Some(work) = group.state.pending_work(store).map_err(damaged)?
-                && let Some(index) = self.propose(id, Command::Work(work))
+                && let Ok(index) = self.propose(id, Command::Work(work))
                 && let Some(group) = self.groups.get_mut(&id)
             {
                 group.work = WorkState::Proposed(index);
             }
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        if group.advance_at.take_if(|at| mono >= *at).is_some() {
-            self.propose(id, Command::AdvanceTime);
+        if group.advance_at.take_if(|at| mono >= *at).is_some()
+            && self.propose(id, Command::AdvanceTime).is_err()
+            && let Some(group) = self.groups.get_mut(&id)
+        {
+            group.advance_at = Some(mono + ADVANCE_EVERY);
         }
         Ok(())
     }
@@ -396,8 +407,9 @@ impl Node {
         let Command::Ack { topic, .. } = &command else { return };
         let topic = *topic;
         let holder = self.groups.iter().find(|(_, group)| group.state.catalog.get(topic).is_some());
+        // Progress that could not be logged is not lost: the events are handed out again.
         if let Some(id) = holder.map(|(id, _)| *id) {
-            self.propose(id, command);
+            let _ = self.propose(id, command);
         }
     }
 }
@@ -452,6 +464,3 @@ fn name(command: &Command) -> &'static str {
         Command::TimeEpoch(_) => "epoch",
     }
 }
-
-/// A request that nobody will ask again.
-pub(crate) const ANONYMOUS: RequestId = RequestId { session: SessionId(0), sequence: 0, floor: 0 };

@@ -16,7 +16,7 @@ mod timers;
 pub use config::{Config, Fsync};
 pub use status::{GroupStatus, Status};
 
-use crate::clock::{Anchor, ClusterClock};
+use crate::clock::ClusterClock;
 use crate::delivery::Delivery;
 use crate::raft::Log;
 use crate::state::State;
@@ -54,7 +54,7 @@ pub struct Node {
     latencies: VecDeque<u64>,
     checkpoints: Checkpoints,
     /// The disk is full: new writes are refused until a retry succeeds.
-    full: Option<Full>,
+    full_retry_at: Option<Instant>,
     mark_at: Option<Instant>,
     sync_at: Option<Instant>,
     stopping: bool,
@@ -70,12 +70,6 @@ enum Awaited {
     Entry(Index),
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Full {
-    write: WriteId,
-    retry_at: Instant,
-}
-
 impl Node {
     /// A node over what recovery found in its WAL and its store. Its first effects go to `out`: the recovered log is
     /// made safe, and an election is begun in every group.
@@ -87,9 +81,8 @@ impl Node {
         out: &mut Outputs,
     ) -> Result<Node, Fatal> {
         let damaged = |error: &dyn std::fmt::Display| Fatal::StateDamaged(error.to_string());
-        let anchor = recovered.anchor.map(|a| Anchor { boot: a.boot, mono: a.mono, time: a.time });
         let mut groups = BTreeMap::new();
-        let mut persisted = Timestamp(i64::MIN);
+        let mut persisted = Timestamp::EPOCH;
         for id in &config.groups {
             let state = State::open(*id, hash_seed(&config), store).map_err(|e| damaged(&e))?;
             let log = Self::recover_log(*id, &recovered, &state)?;
@@ -98,16 +91,10 @@ impl Node {
             let raft = crate::raft::Raft::recover(*id, config.node, hard, log);
             groups.insert(*id, (raft, state));
         }
-        let fresh = persisted == Timestamp::EPOCH;
-        let clock = ClusterClock::start(config.boot, now, anchor, (!fresh).then_some(persisted));
+        let clock = ClusterClock::start(config.boot, now, recovered.anchor, persisted);
         let time = clock.time(now.mono);
         let mut ops = Vec::new();
-        let wal = Writer::open(
-            &recovered,
-            config.wal_settings(),
-            Anchor { boot: config.boot, mono: now.mono, time },
-            &mut ops,
-        );
+        let (wal, _) = Writer::open(config.wal(), &recovered, clock.anchor(now.mono), &mut ops);
         for op in ops {
             out.now(Action::Wal(op));
         }
@@ -127,7 +114,7 @@ impl Node {
             awaited: VecDeque::new(),
             cut_at: now.mono,
             latencies: VecDeque::new(),
-            full: None,
+            full_retry_at: None,
             mark_at: None,
             sync_at: None,
             stopping: false,
@@ -147,15 +134,14 @@ impl Node {
         let Some(group) = recovered.groups.get(&id) else {
             return if state.applied == Index(0) { Ok(log) } else { Err(missing_log(id, state.applied)) };
         };
-        let first = group.entries.first().map_or(group.compacted.0.next(), |entry| entry.index);
+        let first = group.entries.first().map_or(group.compacted.index.next(), |entry| entry.index);
         if first > state.applied.next() {
             return Err(Fatal::StateDamaged(format!(
                 "group {id}: the store is at index {}, but the WAL begins at {first}: the store is older than it was; restore it or rejoin the cluster",
                 state.applied
             )));
         }
-        let last = group.entries.last().map_or(group.compacted.0, |entry| entry.index);
-        if last < state.applied {
+        if group.last() < state.applied {
             return Err(missing_log(id, state.applied));
         }
         let from = if crate::bugs::active(crate::bugs::Bug::ApplyTwice) { state.applied } else { state.applied.next() };
@@ -187,7 +173,8 @@ impl Node {
             Input::WriteDurable(write) => self.write_durable(write, store, out)?,
             Input::WriteFailed { error, .. } => return Err(Fatal::WalFailed(error)),
             Input::WriteFull(write) => {
-                self.full = Some(Full { write, retry_at: self.now.mono + FULL_RETRY });
+                self.wal.on_full(write);
+                self.full_retry_at = self.wal.is_full().then_some(self.now.mono + FULL_RETRY);
             }
             Input::CheckpointDurable(id) => self.checkpoint_durable(id, out),
             Input::CheckpointFull(id) => self.checkpoints.full(id, self.now.mono + FULL_RETRY),
@@ -214,8 +201,9 @@ impl Node {
     fn tick(&mut self, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
         self.observe_clock(out);
         let mono = self.now.mono;
-        if let Some(full) = self.full.filter(|full| mono >= full.retry_at) {
-            self.retry_full(full, out);
+        if self.full_retry_at.is_some_and(|at| mono >= at) {
+            self.full_retry_at = Some(mono + FULL_RETRY);
+            self.wal_ops(out, |wal, ops| wal.retry(ops));
         }
         if let Some(checkpoint) = self.checkpoints.retry(mono) {
             out.now(Action::Checkpoint(checkpoint));
@@ -226,11 +214,13 @@ impl Node {
         }
         if self.sync_at.is_some_and(|at| mono >= at) {
             self.sync_at = None;
-            self.wal_ops(out, |wal, ops| wal.sync_now(ops));
+            let anchor = self.clock.anchor(mono);
+            self.wal_ops(out, |wal, ops| wal.sync_now(anchor, ops));
         }
         if self.mark_at.is_some_and(|at| mono >= at) {
             self.mark_at = None;
-            self.wal.mark();
+            let anchor = self.clock.anchor(mono);
+            self.wal_ops(out, |wal, ops| wal.mark(anchor, ops));
         }
         self.cut(out);
         Ok(())
@@ -279,31 +269,23 @@ impl Node {
 
     /// Makes one WAL write of all that has gathered, unless one is in flight.
     fn cut(&mut self, out: &mut Outputs) {
-        if self.full.is_some() {
-            return;
-        }
-        let anchor =
-            Anchor { boot: self.config.boot, mono: self.now.mono, time: self.clock.time(self.now.mono) };
+        let anchor = self.clock.anchor(self.now.mono);
         if self.wal_ops(out, |wal, ops| wal.cut(anchor, ops)).is_some() {
             self.cut_at = self.now.mono;
             self.mark_at = None;
         }
     }
 
-    fn retry_full(&mut self, full: Full, out: &mut Outputs) {
-        self.full = Some(Full { retry_at: self.now.mono + FULL_RETRY, ..full });
-        self.wal_ops(out, |wal, ops| wal.retry(full.write, ops));
-    }
-
     fn write_durable(&mut self, write: WriteId, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
-        if self.full.is_some_and(|full| full.write <= write) {
-            self.full = None;
-        }
         self.latencies.push_back(self.now.mono.micros_since(self.cut_at));
         if self.latencies.len() > LATENCIES {
             self.latencies.pop_front();
         }
         self.wal.on_durable(write);
+        self.wal_ops(out, |wal, ops| wal.release(ops));
+        if !self.wal.is_full() {
+            self.full_retry_at = None;
+        }
         let mut touched = Vec::new();
         while let Some((_, group, awaited)) = self.awaited.pop_front_if(|(w, _, _)| *w <= write) {
             match awaited {
@@ -323,11 +305,12 @@ impl Node {
         }
         if let Fsync::Interval(every) = self.config.fsync
             && self.sync_at.is_none()
+            && self.wal.is_unsynced()
         {
             self.sync_at = Some(self.now.mono + Duration::from_micros(every));
         }
         self.cut(out);
-        if self.config.fsync == Fsync::Always && self.wal.is_idle() && self.wal.wants_mark() {
+        if self.wal.wants_mark() {
             self.mark_at = Some(self.now.mono + MARK_AFTER);
         }
         Ok(())
@@ -344,7 +327,7 @@ impl Node {
         if self.stopping {
             return Some(Refused::Stopping);
         }
-        if self.full.is_some() {
+        if self.full_retry_at.is_some() {
             return Some(Refused::Full("the disk that holds the WAL is full; free some space".into()));
         }
         let overlay: usize = self.groups.values().map(|g| g.state.overlay_bytes()).sum();
@@ -376,23 +359,17 @@ impl Node {
         };
         for group in self.groups.values() {
             for (time, reason) in group.deadlines(self.fire_ahead_us()) {
-                consider(Some(self.mono_at(time)), reason);
+                consider(Some(self.clock.when(time, self.now.mono)), reason);
             }
             consider(group.work_at(), Reason::Work);
         }
         consider(self.checkpoints.deadline(&self.config), Reason::Checkpoint);
-        consider(self.full.map(|full| full.retry_at), Reason::Wal);
+        consider(self.full_retry_at, Reason::Wal);
         consider(self.sync_at, Reason::Wal);
         consider(self.mark_at, Reason::Wal);
         consider(self.delivery.next_deadline(), Reason::Delivery);
-        consider(self.clock.next_check(), Reason::Clock);
+        consider(Some(self.clock.next_check()), Reason::Clock);
         first
-    }
-
-    /// The monotonic reading at which cluster time reaches `time`, if nothing moves it before.
-    fn mono_at(&self, time: Timestamp) -> Instant {
-        let ahead = time.micros_since(self.clock.time(self.now.mono)).max(0);
-        self.now.mono + Duration::from_micros(ahead.unsigned_abs())
     }
 }
 

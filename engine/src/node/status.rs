@@ -63,7 +63,7 @@ impl Node {
             timers_pending: sum(&|group| group.state.timers_pending),
             timers_near: sum(&|group| group.timers.near() as u64),
             overlay_bytes: sum(&|group| group.state.overlay_bytes() as u64),
-            wal_bytes: self.wal.bytes_since_checkpoint(),
+            wal_bytes: self.wal_bytes(),
             inflight: sum(&|group| group.waiting() as u64),
             subscribers: self.delivery.len() as u64,
             fire_ahead_us: self.fire_ahead_us(),

@@ -122,6 +122,13 @@ impl Timers {
         self.due.drain(..batch).collect()
     }
 
+    /// These could not be fired now.
+    pub fn put_back(&mut self, timers: Vec<TimerRef>) {
+        for timer in timers.into_iter().rev() {
+            self.due.push_front(timer);
+        }
+    }
+
     /// Whether some are due that were not taken yet.
     pub fn has_due(&self) -> bool {
         !self.due.is_empty()

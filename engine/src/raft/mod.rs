@@ -124,12 +124,15 @@ impl Raft {
         elected
     }
 
-    /// Appends an entry; only a leader may.
-    pub fn propose(&mut self, time: Timestamp, stamp: u64, command: Arc<Command>) -> Entry {
+    /// The entry that a command would be; only a leader may. [`Raft::append`] takes it once the WAL has.
+    pub fn entry(&self, time: Timestamp, stamp: u64, command: Arc<Command>) -> Entry {
         assert_eq!(self.role, Role::Leader, "only a leader proposes");
-        let entry = Entry { term: self.hard.term, index: self.log.last().next(), time, stamp, command };
-        self.log.push(entry.clone());
-        entry
+        Entry { term: self.hard.term, index: self.log.last().next(), time, stamp, command }
+    }
+
+    /// Appends the next entry of the log.
+    pub fn append(&mut self, entry: Entry) {
+        self.log.push(entry);
     }
 
     /// Entries up to `index` are durable here. True if more is committed now.

@@ -245,6 +245,7 @@ impl State {
             group: self.group,
             generation: self.generation,
             applied: self.applied,
+            term: self.applied_term,
             layer: self.overlay.freeze()?,
             root: sealed::seal(&keys::root(self.group), &codec::encode(&root)),
         })
