@@ -106,7 +106,8 @@ impl Node {
         for group in self.groups.values_mut() {
             group.state.thaw();
         }
-        let held = done.groups.iter().map(|g| (g.group, Compacted { index: g.applied, term: g.term })).collect();
+        let held =
+            done.groups.iter().map(|g| (g.group, Compacted { index: g.applied, term: g.term })).collect();
         for (group, before) in std::mem::replace(&mut self.checkpoints.durable, held) {
             self.append(group, &Record::Compacted(before));
         }

@@ -1,7 +1,18 @@
 //! What a node is told once, at its start.
 
-use crate::wal::{self, Fsync, Identity};
+use crate::wal::{self, Identity};
 use chronos_proto::id::{ClusterId, GroupId, Incarnation, NodeId};
+
+/// When a WAL write counts as durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// When it is synced. Acknowledged means synced.
+    Always,
+    /// When it is written; synced every so many microseconds. A power cut loses at most that much.
+    Interval(u64),
+    /// When it is written; synced by the operating system at its leisure.
+    Never,
+}
 
 /// A node's settings.
 #[derive(Clone, Debug)]

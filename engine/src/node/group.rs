@@ -12,7 +12,7 @@ use crate::txn::{Committed, Refused, Transaction};
 use crate::wal::{Record, WriteId};
 use bytes::Bytes;
 use chronos_proto::command::{Command, Op};
-use chronos_proto::id::{GroupId, Index, RelationId, RequestId, SessionId, Term};
+use chronos_proto::id::{GroupId, Index, RelationId, SessionId, Term};
 use chronos_proto::limits::TRANSACTION_MAX_BYTES;
 use chronos_proto::stamp::Hlc;
 use chronos_proto::time::{Instant, Timestamp};
@@ -214,7 +214,9 @@ impl Node {
         for (topic, count) in claims(&transaction.ops) {
             let in_flight = group.claims_in_flight.get(&topic).copied().unwrap_or(0);
             if group.state.claims_held(topic) + in_flight + count > crate::state::CLAIMS_MAX {
-                return Err(Refused::Full(format!("the dedup window of topic {topic} holds all the ids it may")));
+                return Err(Refused::Full(format!(
+                    "the dedup window of topic {topic} holds all the ids it may"
+                )));
             }
         }
         group.resolver.check(transaction)?;
@@ -262,7 +264,9 @@ impl Node {
             // Recovery's entries are applied: what they armed is released by the clock again.
             changes.retain(|change| matches!(change, Change::TimeSet(_)));
             let partitions: Vec<_> = group.state.partitions().map(|(topic, p, _)| (topic, p)).collect();
-            changes.extend(partitions.into_iter().map(|(topic, partition)| Change::Appended { topic, partition }));
+            changes.extend(
+                partitions.into_iter().map(|(topic, partition)| Change::Appended { topic, partition }),
+            );
         }
         for change in changes {
             self.changed(id, change, now);
@@ -442,11 +446,15 @@ fn op_bytes(op: &Op) -> usize {
         Op::PutRow { key, row, indexes, .. } => {
             key.len() + row.len() + indexes.iter().map(|i| i.key.len() + 16).sum::<usize>()
         }
-        Op::DeleteRow { key, indexes, .. } => key.len() + indexes.iter().map(|i| i.key.len() + 16).sum::<usize>(),
+        Op::DeleteRow { key, indexes, .. } => {
+            key.len() + indexes.iter().map(|i| i.key.len() + 16).sum::<usize>()
+        }
         Op::AppendRow { row, indexes, .. } => {
             row.len() + indexes.iter().map(|(_, columns)| columns.len() + 16).sum::<usize>()
         }
-        Op::Publish { event, .. } | Op::Schedule { event, .. } => event.payload.len() + event.message_id.len(),
+        Op::Publish { event, .. } | Op::Schedule { event, .. } => {
+            event.payload.len() + event.message_id.len()
+        }
         Op::Reschedule { payload, .. } => payload.as_ref().map_or(0, Bytes::len),
         Op::Cancel { timer_id, .. } => timer_id.len(),
         Op::PutRelation(_) | Op::DropRelation(_) => 1_024,

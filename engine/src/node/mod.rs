@@ -49,8 +49,8 @@ pub struct Node {
     delivery: Delivery,
     /// What becomes durable with which write, ascending.
     awaited: VecDeque<(WriteId, GroupId, Awaited)>,
-    /// When the write in flight was cut.
-    cut_at: Instant,
+    /// The write in flight and when it was cut.
+    cut_at: Option<(WriteId, Instant)>,
     latencies: VecDeque<u64>,
     checkpoints: Checkpoints,
     /// The disk is full: new writes are refused until a retry succeeds.
@@ -112,7 +112,7 @@ impl Node {
             groups,
             delivery: Delivery::default(),
             awaited: VecDeque::new(),
-            cut_at: now.mono,
+            cut_at: None,
             latencies: VecDeque::new(),
             full_retry_at: None,
             mark_at: None,
@@ -144,7 +144,11 @@ impl Node {
         if group.last() < state.applied {
             return Err(missing_log(id, state.applied));
         }
-        let from = if crate::bugs::active(crate::bugs::Bug::ApplyTwice) { state.applied } else { state.applied.next() };
+        let from = if crate::bugs::active(crate::bugs::Bug::ApplyTwice) {
+            state.applied
+        } else {
+            state.applied.next()
+        };
         for entry in group.entries.iter().filter(|entry| entry.index >= from) {
             log.push(entry.clone());
         }
@@ -153,7 +157,12 @@ impl Node {
 
     /// Takes one input. `store` is the newest durable checkpoint.
     pub fn step(&mut self, now: Now, input: Input, store: &SharedStore, out: &mut Outputs) {
-        assert!(now.mono >= self.now.mono, "the monotonic clock went back: {:?} after {:?}", now.mono, self.now.mono);
+        assert!(
+            now.mono >= self.now.mono,
+            "the monotonic clock went back: {:?} after {:?}",
+            now.mono,
+            self.now.mono
+        );
         self.now = now;
         if self.failed {
             return;
@@ -270,14 +279,16 @@ impl Node {
     /// Makes one WAL write of all that has gathered, unless one is in flight.
     fn cut(&mut self, out: &mut Outputs) {
         let anchor = self.clock.anchor(self.now.mono);
-        if self.wal_ops(out, |wal, ops| wal.cut(anchor, ops)).is_some() {
-            self.cut_at = self.now.mono;
+        if let Some(write) = self.wal_ops(out, |wal, ops| wal.cut(anchor, ops)) {
+            self.cut_at = Some((write, self.now.mono));
             self.mark_at = None;
         }
     }
 
     fn write_durable(&mut self, write: WriteId, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
-        self.latencies.push_back(self.now.mono.micros_since(self.cut_at));
+        if let Some((_, at)) = self.cut_at.take_if(|(cut, _)| *cut == write) {
+            self.latencies.push_back(self.now.mono.micros_since(at));
+        }
         if self.latencies.len() > LATENCIES {
             self.latencies.pop_front();
         }
@@ -292,7 +303,8 @@ impl Node {
                 Awaited::HardState(term) => self.hard_state_durable(group, term, out),
                 Awaited::Entry(index) => {
                     let raft = self.groups.get_mut(&group).map(|g| &mut g.raft);
-                    if raft.is_some_and(|raft| raft.entries_durable(index)) && touched.last() != Some(&group) {
+                    if raft.is_some_and(|raft| raft.entries_durable(index)) && touched.last() != Some(&group)
+                    {
                         touched.push(group);
                     }
                 }

@@ -142,7 +142,8 @@ impl Raft {
         let matched: Vec<Index> = self.voters.iter().map(|_| self.persisted).collect();
         let committed = committed_index(&matched);
         // Only an entry of the own term commits by counting (figure 8 of the paper).
-        let advances = self.role == Role::Leader && committed >= self.own_term_from && committed > self.hard.commit;
+        let advances =
+            self.role == Role::Leader && committed >= self.own_term_from && committed > self.hard.commit;
         if advances {
             self.hard.commit = committed;
         }

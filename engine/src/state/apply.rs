@@ -260,9 +260,10 @@ impl Apply<'_> {
             due: timer.deliver_at,
             sequence: timer.sequence,
             topic,
+            partition: timer.partition,
             timer_id: timer_id.to_owned(),
         };
-        let due_value = Bytes::from(codec::encode(&(topic, timer_id)));
+        let due_value = Bytes::from(codec::encode(&(topic, timer.partition, timer_id)));
         self.state.put_known(keys::due(timer.deliver_at, timer.sequence), Some(due_value), 0);
         self.state.put_known(keys::timer(topic, timer_id), Some(Bytes::from(codec::encode(&timer))), 0);
         self.changes.push(Change::TimerSet(reference));
