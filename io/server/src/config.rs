@@ -51,7 +51,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("checkpoint_wal_bytes", "256MB", "checkpoint after so much WAL"),
     setting("checkpoint_interval", "10m", "checkpoint at this age of the last one"),
     setting("wal_segment_bytes", "64MB", "size of a WAL segment"),
-    setting("memory_max_bytes", "1GB", "memory for writes since the last checkpoint; beyond it they are refused"),
+    setting(
+        "memory_max_bytes",
+        "1GB",
+        "memory for writes since the last checkpoint; beyond it they are refused",
+    ),
     setting("max_connections", "500", "PostgreSQL connections at once"),
     setting("max_message_bytes", "64MB", "the largest PostgreSQL message or HTTP body of /sql"),
     setting("result_max_bytes", "256MB", "the largest result that is held for one client"),
@@ -310,8 +314,10 @@ impl Resolved {
 }
 
 fn read_file(file: &File) -> Result<BTreeMap<String, String>, ConfigError> {
-    let table: toml::Table = toml::from_str(&file.text)
-        .map_err(|e| ConfigError::File { path: file.path.clone(), why: e.to_string().trim_end().to_owned() })?;
+    let table: toml::Table = toml::from_str(&file.text).map_err(|e| ConfigError::File {
+        path: file.path.clone(),
+        why: e.to_string().trim_end().to_owned(),
+    })?;
     let mut out = BTreeMap::new();
     for (key, value) in table {
         if !SETTINGS.iter().any(|setting| setting.key == key) {
@@ -322,7 +328,8 @@ fn read_file(file: &File) -> Result<BTreeMap<String, String>, ConfigError> {
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(yes) => yes.to_string(),
             other => {
-                let why = format!("{key}: expected a text, a number or a boolean, not a {}", other.type_str());
+                let why =
+                    format!("{key}: expected a text, a number or a boolean, not a {}", other.type_str());
                 return Err(ConfigError::File { path: file.path.clone(), why });
             }
         };
@@ -338,9 +345,9 @@ impl Reader<'_> {
         let address = self.read("address", Address::parse)?;
         let follow = |key, above| {
             self.read(key, |text| match text {
-                "" => address
-                    .shifted(above)
-                    .ok_or_else(|| format!("port {} + {above} is above 65535: give this address", address.port)),
+                "" => address.shifted(above).ok_or_else(|| {
+                    format!("port {} + {above} is above 65535: give this address", address.port)
+                }),
                 text => Address::parse(text),
             })
         };
@@ -465,7 +472,11 @@ pub fn parse_fsync(text: &str) -> Result<Fsync, String> {
 mod tests {
     use super::*;
 
-    fn resolve(flags: &[(&'static str, &str)], env: &[(&str, &str)], file: &str) -> Result<Resolved, ConfigError> {
+    fn resolve(
+        flags: &[(&'static str, &str)],
+        env: &[(&str, &str)],
+        file: &str,
+    ) -> Result<Resolved, ConfigError> {
         let flags = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
         let env = |name: &str| env.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
         let file = File { path: "chronos.toml".into(), text: file.into() };

@@ -358,8 +358,13 @@ mod tests {
 
     #[test]
     fn every_shortened_body_is_refused_and_every_shortened_stream_waits() {
-        let bodies: [(u8, &[u8]); 5] =
-            [(b'B', BIND), (b'P', b"n\0SELECT 1\0\0\x01\0\0\0\x17"), (b'Q', b"x\0"), (b'D', b"Sx\0"), (b'E', b"\0\0\0\0\0")];
+        let bodies: [(u8, &[u8]); 5] = [
+            (b'B', BIND),
+            (b'P', b"n\0SELECT 1\0\0\x01\0\0\0\x17"),
+            (b'Q', b"x\0"),
+            (b'D', b"Sx\0"),
+            (b'E', b"\0\0\0\0\0"),
+        ];
         for (kind, body) in bodies {
             let whole = framed(kind, body);
             assert!(message(&whole, 1000).unwrap().is_some());

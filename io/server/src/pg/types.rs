@@ -229,7 +229,9 @@ mod tests {
 
     #[test]
     fn wrong_lengths_are_errors() {
-        for (bytes, declared) in [(&b"\0"[..], INT2), (b"\0\0\0", 20), (b"", 16), (b"\0\x01\0\0\0\0\0\0", NUMERIC)] {
+        for (bytes, declared) in
+            [(&b"\0"[..], INT2), (b"\0\0\0", 20), (b"", 16), (b"\0\x01\0\0\0\0\0\0", NUMERIC)]
+        {
             assert!(read(1, Some(bytes), true, declared, Type::Int).is_err());
         }
         assert!(read(1, Some(b"\xff"), true, 25, Type::Text).is_err());

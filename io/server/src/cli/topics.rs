@@ -1,0 +1,130 @@
+//! `chronos topic` and `chronos schedule`: SQL under another name.
+
+use super::connect::{Connect, explain};
+use super::failure::{Failure, Outcome};
+use super::pg::PgError;
+use super::print::{Format, Printer};
+use super::{identifier, quote};
+use std::io::Write;
+
+/// Makes and lists topics
+#[derive(Debug, clap::Subcommand)]
+pub enum TopicCommand {
+    /// Makes a topic
+    Create {
+        #[command(flatten)]
+        connect: Connect,
+        /// Its name
+        topic: String,
+        /// How long a message id is remembered: 7d, 1h
+        #[arg(long, value_name = "LENGTH", value_parser = super::when::length)]
+        dedup: Option<std::time::Duration>,
+        /// What payloads are: their column's type in SQL
+        #[arg(long, value_enum)]
+        payload: Option<Payload>,
+        /// Do nothing if it is there already
+        #[arg(long)]
+        if_not_exists: bool,
+    },
+    /// Lists topics
+    List {
+        #[command(flatten)]
+        connect: Connect,
+        /// How to show them
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// What a topic's payloads are.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Payload {
+    /// BYTEA.
+    Bytes,
+    /// TEXT.
+    Text,
+    /// JSONB.
+    Json,
+}
+
+/// Lists and cancels events that are yet to come
+#[derive(Debug, clap::Subcommand)]
+pub enum ScheduleCommand {
+    /// Lists pending timers in the order of their times
+    List {
+        #[command(flatten)]
+        connect: Connect,
+        /// Of this topic only
+        topic: Option<String>,
+        /// How many at the most
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u32,
+        /// How to show them
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Cancels a pending timer; fails if it is too late
+    Cancel {
+        #[command(flatten)]
+        connect: Connect,
+        /// Its topic
+        topic: String,
+        /// Its id: the message id, unless it was given another
+        id: String,
+    },
+}
+
+/// Runs `chronos topic`.
+pub fn topic(command: TopicCommand, quiet: bool) -> Outcome {
+    match command {
+        TopicCommand::Create { connect, topic, dedup, payload, if_not_exists } => {
+            let dedup = dedup.map(|dedup| format!("dedup = '{} seconds'", dedup.as_secs_f64()));
+            let payload =
+                payload.map(|payload| format!("payload = '{}'", format!("{payload:?}").to_lowercase()));
+            let options: Vec<String> = dedup.into_iter().chain(payload).collect();
+            let options =
+                if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
+            let unless = if if_not_exists { "IF NOT EXISTS " } else { "" };
+            let sql = format!("CREATE TOPIC {unless}{}{options}", identifier(&topic));
+            print(&connect, &sql, Format::Table, quiet)
+        }
+        TopicCommand::List { connect, format } => print(&connect, super::shell::LIST_TOPICS, format, quiet),
+    }
+}
+
+/// Runs `chronos schedule`.
+pub fn schedule(command: ScheduleCommand, quiet: bool) -> Outcome {
+    match command {
+        ScheduleCommand::List { connect, topic, limit, format } => {
+            let only = topic.map_or_else(String::new, |topic| format!("WHERE topic = {} ", quote(&topic)));
+            let sql = format!(
+                "SELECT topic, timer_id, key, deliver_at, payload, version FROM chronos.timers \
+                 {only}ORDER BY deliver_at LIMIT {limit}"
+            );
+            print(&connect, &sql, format, quiet)
+        }
+        ScheduleCommand::Cancel { connect, topic, id } => {
+            let sql = format!(
+                "DELETE FROM chronos.timers WHERE topic = {} AND timer_id = {}",
+                quote(&topic),
+                quote(&id)
+            );
+            let rows = connect.sql()?.query(&sql).map_err(|error| explain(&error))?;
+            match rows.tag.as_str() {
+                "DELETE 0" => Err(Failure::new(format!(
+                    "{topic}/{id}: no such pending timer: it has fired, was cancelled, or never was"
+                ))),
+                _ if quiet => Ok(()),
+                _ => Ok(writeln!(std::io::stdout(), "cancelled {topic}/{id}")?),
+            }
+        }
+    }
+}
+
+fn print(connect: &Connect, sql: &str, format: Format, quiet: bool) -> Outcome {
+    let out = std::io::BufWriter::new(std::io::stdout().lock());
+    connect.sql()?.run(sql, &mut Printer::new(out, format, quiet)).map_err(|error| match error {
+        PgError::Output(error) => error.into(),
+        error => explain(&error),
+    })
+}
