@@ -26,6 +26,7 @@
 //! written with an anchor, is forgotten by a crash: the caller writes an entry when a step is adopted.
 
 use crate::step::ClockReading;
+use crate::wal::Anchor;
 use chronos_proto::time::{Instant, Now, Timestamp};
 use std::time::Duration;
 
@@ -38,17 +39,6 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 const SMALL_STEP_US: i64 = SMALL_STEP.as_micros() as i64;
 const HOLD_US: u64 = HOLD.as_micros() as u64;
-
-/// A moment of cluster time that was written down: with each WAL write goes one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Anchor {
-    /// The boot of the machine that `mono` counts from.
-    pub boot: u64,
-    /// The monotonic reading.
-    pub mono: Instant,
-    /// Cluster time then.
-    pub time: Timestamp,
-}
 
 /// A step of the wall clock that was noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

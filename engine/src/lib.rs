@@ -16,7 +16,9 @@
 pub mod bugs;
 pub mod catalog;
 pub mod clock;
+pub mod delivery;
 pub mod node;
+pub mod raft;
 pub mod rng;
 pub mod state;
 pub mod step;

@@ -8,7 +8,7 @@ use crate::state::snapshot::Snapshot;
 use crate::txn::{Committed, Refused, Transaction};
 use crate::wal::{SegmentId, WalOp, WriteId};
 use bytes::Bytes;
-use chronos_proto::id::{GroupId, Index, RelationId};
+use chronos_proto::id::{GroupId, Index, RelationId, Term};
 use chronos_proto::time::{Instant, Timestamp};
 
 /// Correlates a request with its reply; chosen by the shell, never reused in one run.
@@ -208,6 +208,8 @@ pub struct GroupCheckpoint {
     pub generation: u32,
     /// The state at this index.
     pub applied: Index,
+    /// That entry's term.
+    pub term: Term,
     /// State keys to values; none is a deletion.
     pub layer: Layer,
     /// The group's root record, sealed, under `keys::root(group)`; written in the same transaction.

@@ -103,6 +103,8 @@ pub struct TimerRef {
     pub sequence: u64,
     /// Its topic.
     pub topic: RelationId,
+    /// The partition its event goes to.
+    pub partition: u32,
     /// Its id in the topic.
     pub timer_id: String,
 }

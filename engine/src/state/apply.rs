@@ -260,9 +260,10 @@ impl Apply<'_> {
             due: timer.deliver_at,
             sequence: timer.sequence,
             topic,
+            partition: timer.partition,
             timer_id: timer_id.to_owned(),
         };
-        let due_value = Bytes::from(codec::encode(&(topic, timer_id)));
+        let due_value = Bytes::from(codec::encode(&(topic, timer.partition, timer_id)));
         self.state.put_known(keys::due(timer.deliver_at, timer.sequence), Some(due_value), 0);
         self.state.put_known(keys::timer(topic, timer_id), Some(Bytes::from(codec::encode(&timer))), 0);
         self.changes.push(Change::TimerSet(reference));
@@ -272,12 +273,12 @@ impl Apply<'_> {
         let (key, due) = (keys::timer(topic, timer_id), keys::due(timer.deliver_at, timer.sequence));
         let digest = codec::digest(&key, &codec::encode(timer));
         self.state.put_known(key, None, digest);
-        let digest = codec::digest(&due, &codec::encode(&(topic, timer_id)));
+        let digest = codec::digest(&due, &codec::encode(&(topic, timer.partition, timer_id)));
         self.state.put_known(due, None, digest);
     }
 
     fn fire(&mut self, reference: &TimerRef) -> Result<(), ReadError> {
-        let TimerRef { due, sequence, topic, timer_id } = reference;
+        let TimerRef { due, sequence, topic, timer_id, .. } = reference;
         let Some(timer) = self.timer(*topic, timer_id, None)? else { return Ok(()) };
         if (timer.deliver_at, timer.sequence) != (*due, *sequence) || self.state.catalog.get(*topic).is_none()
         {
@@ -399,6 +400,7 @@ impl Apply<'_> {
     }
 
     fn store_relation(&mut self, relation: Relation) -> Result<(), ReadError> {
+        self.state.work = true;
         let value = Bytes::from(codec::encode(&relation));
         self.state.put(keys::catalog(relation.id), Some(value), self.store)?;
         Arc::make_mut(&mut self.state.catalog).put(relation);
@@ -409,6 +411,7 @@ impl Apply<'_> {
         if self.state.catalog.get(id).is_none() {
             return Ok(());
         }
+        self.state.work = true;
         self.state.put(keys::catalog(id), None, self.store)?;
         self.state.put(keys::purge(id), Some(Bytes::new()), self.store)?;
         Arc::make_mut(&mut self.state.catalog).remove(id);

@@ -17,7 +17,7 @@
 //! 40 topic partition offset             block of events, by its first offset
 //! 41 topic partition                    next offset, armed events
 //! 50 topic timer_id                     timer
-//! 51 due sequence                       timer by due time: topic, timer_id
+//! 51 due sequence                       timer by due time: topic, partition, timer_id
 //! 60 topic bucket hash                  dedup claim
 //! 70 session sequence                   outcome of a request
 //! 71 session                            session: floor, time of last use

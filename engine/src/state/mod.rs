@@ -28,6 +28,7 @@ use chronos_proto::codec;
 use chronos_proto::id::{GroupId, Index, IndexId, RelationId, Term};
 use chronos_proto::schema::Relation;
 use chronos_proto::time::Timestamp;
+pub use claims::CLAIMS_MAX;
 pub use digest::Digests;
 use keys::tag;
 use overlay::Overlay;
@@ -90,6 +91,8 @@ pub struct State {
     pub(crate) sessions: Sessions,
     pub(crate) timers_pending: u64,
     timer_sequence: u64,
+    /// Background work was asked for since [`State::work_appeared`] was last called.
+    work: bool,
     partitions: BTreeMap<(RelationId, u32), Partition>,
     rowids: BTreeMap<RelationId, i64>,
     claims: BTreeMap<(RelationId, u32), u64>,
@@ -113,6 +116,7 @@ impl State {
             sessions: Sessions::default(),
             timers_pending: 0,
             timer_sequence: 0,
+            work: true,
             partitions: BTreeMap::new(),
             rowids: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -241,6 +245,7 @@ impl State {
             group: self.group,
             generation: self.generation,
             applied: self.applied,
+            term: self.applied_term,
             layer: self.overlay.freeze()?,
             root: sealed::seal(&keys::root(self.group), &codec::encode(&root)),
         })
@@ -271,6 +276,24 @@ impl State {
     /// Partitions with events, their next offset and their armed events.
     pub fn partitions(&self) -> impl Iterator<Item = (RelationId, u32, &PartitionRecord)> {
         self.partitions.iter().map(|((topic, number), p)| (*topic, *number, &p.record))
+    }
+
+    /// Where a partition ends for readers at `now`: at the first event that is not released.
+    pub fn released_end(&self, topic: RelationId, partition: u32, now: Timestamp) -> u64 {
+        let Some(Partition { record, .. }) = self.partitions.get(&(topic, partition)) else { return 0 };
+        let armed = record.armed.iter().find(|(_, release, _)| *release > now);
+        armed.map_or(record.next, |(offset, _, _)| *offset)
+    }
+
+    /// Release times after `now` of a partition's events.
+    pub fn releases(&self, topic: RelationId, partition: u32, now: Timestamp) -> Vec<Timestamp> {
+        let armed = self.partitions.get(&(topic, partition)).map(|p| &p.record.armed[..]).unwrap_or_default();
+        armed.iter().map(|(_, release, _)| *release).filter(|release| *release > now).collect()
+    }
+
+    /// Whether background work was asked for since the last call.
+    pub(crate) fn work_appeared(&mut self) -> bool {
+        std::mem::take(&mut self.work)
     }
 
     pub(crate) fn partition_mut(&mut self, topic: RelationId, partition: u32) -> &mut Partition {

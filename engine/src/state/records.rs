@@ -177,6 +177,16 @@ impl Snapshot {
         })
     }
 
+    /// A consumer group's progress, if it has any.
+    pub fn consumer_if_any(
+        &self,
+        topic: RelationId,
+        consumer_group: &str,
+        partition: u32,
+    ) -> Result<Option<ConsumerRecord>, ReadError> {
+        self.record("consumer group", &keys::consumer(topic, consumer_group, partition))
+    }
+
     /// A consumer group's progress.
     pub fn consumer(
         &self,
@@ -184,7 +194,6 @@ impl Snapshot {
         consumer_group: &str,
         partition: u32,
     ) -> Result<ConsumerRecord, ReadError> {
-        let key = keys::consumer(topic, consumer_group, partition);
-        Ok(self.record("consumer group", &key)?.unwrap_or_default())
+        Ok(self.consumer_if_any(topic, consumer_group, partition)?.unwrap_or_default())
     }
 }

@@ -145,11 +145,6 @@ fn config(options: &Options, directory: &Directory, seed: u64) -> chronos_engine
     let signed = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     let (profile, identity) = (&options.profile, directory.identity);
     chronos_engine::Config {
-        cluster: identity.cluster,
-        node: identity.node,
-        incarnation: identity.incarnation,
-        boot: clock::boot_id(),
-        seed,
         fsync: match options.fsync {
             Fsync::Always => chronos_engine::node::Fsync::Always,
             Fsync::Interval(period) => chronos_engine::node::Fsync::Interval(micros(period)),
@@ -163,6 +158,13 @@ fn config(options: &Options, directory: &Directory, seed: u64) -> chronos_engine
         fire_ahead_max_us: signed(profile.fire_ahead_max),
         wheel_window_us: signed(profile.wheel_window),
         wheel_max: profile.wheel_max,
+        ..chronos_engine::Config::new(
+            identity.cluster,
+            identity.node,
+            identity.incarnation,
+            clock::boot_id(),
+            seed,
+        )
     }
 }
 

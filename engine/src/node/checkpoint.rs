@@ -1,0 +1,117 @@
+//! Checkpoints: when the overlay is frozen, what waits for it, and what may go once it is durable.
+//!
+//! At most one overlay is frozen. The WAL is kept back to the checkpoint before the last, so that the newest one can
+//! be found damaged and there is still a way to rebuild.
+
+use super::{Config, Node};
+use crate::step::{Action, Checkpoint, CheckpointId, Outputs, Trace};
+use crate::wal::{Compacted, Record};
+use chronos_proto::id::GroupId;
+use chronos_proto::time::Instant;
+use std::time::Duration;
+
+/// The state of checkpointing.
+pub(super) struct Checkpoints {
+    pub(super) wanted: bool,
+    next: u64,
+    last_at: Instant,
+    running: Option<Checkpoint>,
+    retry_at: Option<Instant>,
+    /// What the WAL had written when the last checkpoint began.
+    written_before: u64,
+    /// What the last durable checkpoint holds.
+    durable: Vec<(GroupId, Compacted)>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(now: Instant) -> Checkpoints {
+        Checkpoints {
+            wanted: false,
+            next: 1,
+            last_at: now,
+            running: None,
+            retry_at: None,
+            written_before: 0,
+            durable: Vec::new(),
+        }
+    }
+
+    /// There was no space for it.
+    pub(super) fn full(&mut self, id: CheckpointId, retry_at: Instant) {
+        if self.running.as_ref().is_some_and(|running| running.id == id) {
+            self.retry_at = Some(retry_at);
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    /// The checkpoint to try again, if it is time.
+    pub(super) fn retry(&mut self, now: Instant) -> Option<Checkpoint> {
+        self.retry_at.take_if(|at| now >= *at)?;
+        self.running.clone()
+    }
+
+    pub(super) fn deadline(&self, config: &Config) -> Option<Instant> {
+        match self.running {
+            Some(_) => self.retry_at,
+            None => Some(self.last_at + Duration::from_micros(config.checkpoint_interval_us)),
+        }
+    }
+}
+
+impl Node {
+    /// WAL bytes since the last checkpoint began.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        self.wal.written() - self.checkpoints.written_before
+    }
+
+    pub(super) fn checkpoint_due(&self) -> bool {
+        let checkpoints = &self.checkpoints;
+        let config = &self.config;
+        let age = self.now.mono.micros_since(checkpoints.last_at);
+        let overlay: usize = self.groups.values().map(|g| g.state.overlay_bytes()).sum();
+        checkpoints.running.is_none()
+            && (checkpoints.wanted
+                || self.wal_bytes() >= config.checkpoint_wal_bytes
+                || overlay >= config.overlay_max_bytes / 2
+                || age >= config.checkpoint_interval_us)
+    }
+
+    pub(super) fn begin_checkpoint(&mut self, out: &mut Outputs) {
+        self.checkpoints.wanted = false;
+        self.checkpoints.last_at = self.now.mono;
+        let moved = |group: &super::Group| {
+            let last = self.checkpoints.durable.iter().find(|(id, _)| *id == group.raft.group());
+            last.is_none_or(|(_, held)| held.index < group.state.applied)
+        };
+        if !self.groups.values().any(moved) {
+            return;
+        }
+        let groups = self.groups.values_mut().filter_map(|group| group.state.freeze()).collect();
+        let id = CheckpointId(self.checkpoints.next);
+        self.checkpoints.next += 1;
+        self.checkpoints.written_before = self.wal.written();
+        let checkpoint = Checkpoint { id, groups };
+        self.checkpoints.running = Some(checkpoint.clone());
+        self.publish = true;
+        out.now(Action::Trace(Trace::Checkpoint { id, done: false }));
+        out.now(Action::Checkpoint(checkpoint));
+    }
+
+    pub(super) fn checkpoint_durable(&mut self, id: CheckpointId, out: &mut Outputs) {
+        let Some(done) = self.checkpoints.running.take_if(|running| running.id == id) else { return };
+        self.checkpoints.retry_at = None;
+        for group in self.groups.values_mut() {
+            group.state.thaw();
+        }
+        let held =
+            done.groups.iter().map(|g| (g.group, Compacted { index: g.applied, term: g.term })).collect();
+        for (group, before) in std::mem::replace(&mut self.checkpoints.durable, held) {
+            self.append(group, &Record::Compacted(before));
+        }
+        self.publish = true;
+        out.now(Action::Trace(Trace::Checkpoint { id, done: true }));
+    }
+}

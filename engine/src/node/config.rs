@@ -1,0 +1,100 @@
+//! What a node is told once, at its start.
+
+use crate::wal::{self, Identity};
+use chronos_proto::id::{ClusterId, GroupId, Incarnation, NodeId};
+
+/// When a WAL write counts as durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// When it is synced. Acknowledged means synced.
+    Always,
+    /// When it is written; synced every so many microseconds. A power cut loses at most that much.
+    Interval(u64),
+    /// When it is written; synced by the operating system at its leisure.
+    Never,
+}
+
+/// A node's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Itself.
+    pub node: NodeId,
+    /// The life of its store.
+    pub incarnation: Incarnation,
+    /// The groups it hosts.
+    pub groups: Vec<GroupId>,
+    /// Differs after every boot of the machine: the monotonic clock counts from there.
+    pub boot: u64,
+    /// Seeds the node's generator.
+    pub seed: u64,
+    /// When a write counts as durable.
+    pub fsync: Fsync,
+    /// The overlay is frozen for a checkpoint at this many bytes of WAL.
+    pub checkpoint_wal_bytes: u64,
+    /// Or at this age, in microseconds.
+    pub checkpoint_interval_us: u64,
+    /// The overlay's budget; over it, writes are refused until a checkpoint made room.
+    pub overlay_max_bytes: usize,
+    /// The size of a WAL segment.
+    pub segment_bytes: u64,
+    /// The most requests that may be waiting for their write.
+    pub inflight_max: usize,
+    /// Writes are refused while this many bytes wait for the WAL.
+    pub pending_max_bytes: usize,
+    /// How many recent writes the resolver remembers, by key.
+    pub resolver_keys: usize,
+    /// How far ahead of its due time a timer's firing is written at the most, in microseconds.
+    pub fire_ahead_max_us: i64,
+    /// How far ahead the wheel holds timers, in microseconds.
+    pub wheel_window_us: i64,
+    /// How many timers the wheel loads at the most; it holds twice as many before it starts over.
+    pub wheel_max: usize,
+}
+
+impl Config {
+    /// The settings of a server with memory to spare, for one group.
+    pub fn new(cluster: ClusterId, node: NodeId, incarnation: Incarnation, boot: u64, seed: u64) -> Config {
+        Config {
+            cluster,
+            node,
+            incarnation,
+            groups: vec![GroupId(0)],
+            boot,
+            seed,
+            fsync: Fsync::Always,
+            checkpoint_wal_bytes: 256 << 20,
+            checkpoint_interval_us: 600_000_000,
+            overlay_max_bytes: 1 << 30,
+            segment_bytes: 64 << 20,
+            inflight_max: 16_384,
+            pending_max_bytes: 64 << 20,
+            resolver_keys: 1 << 18,
+            fire_ahead_max_us: 20_000,
+            wheel_window_us: 60_000_000,
+            wheel_max: 1 << 18,
+        }
+    }
+
+    /// Smaller bounds, for a small machine with an SD card.
+    pub fn small(self) -> Config {
+        Config {
+            checkpoint_wal_bytes: 32 << 20,
+            overlay_max_bytes: 128 << 20,
+            segment_bytes: 8 << 20,
+            resolver_keys: 1 << 15,
+            wheel_max: 1 << 15,
+            ..self
+        }
+    }
+
+    pub(super) fn wal(&self) -> wal::Config {
+        wal::Config {
+            identity: Identity { cluster: self.cluster, node: self.node, incarnation: self.incarnation },
+            segment_bytes: self.segment_bytes,
+            fsync: self.fsync,
+            pending_max_bytes: self.pending_max_bytes,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What `/status` and `/metrics` show of the engine.
+
+use super::Node;
+use chronos_proto::id::GroupId;
+
+/// A node's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// By group.
+    pub groups: Vec<GroupStatus>,
+    /// Timers pending in all, whether in the wheel or beyond its window.
+    pub timers_pending: u64,
+    /// Timers in the wheel.
+    pub timers_near: u64,
+    /// Bytes of the overlay.
+    pub overlay_bytes: u64,
+    /// WAL bytes since the last checkpoint.
+    pub wal_bytes: u64,
+    /// Requests whose write is awaited.
+    pub inflight: u64,
+    /// Open subscriptions.
+    pub subscribers: u64,
+    /// How far ahead of due times firings are written now, in microseconds.
+    pub fire_ahead_us: i64,
+    /// Writes are refused, and why.
+    pub refusing: Option<String>,
+}
+
+/// One group's part of the status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// Its term.
+    pub term: u64,
+    /// Whether this node leads it and takes writes.
+    pub leader: bool,
+    /// Committed so far.
+    pub committed: u64,
+    /// Applied so far.
+    pub applied: u64,
+    /// Sum of the digests of all its state.
+    pub digest: u64,
+}
+
+impl Node {
+    /// What an operator may want to know.
+    pub fn status(&self) -> Status {
+        let sum = |of: &dyn Fn(&super::Group) -> u64| self.groups.values().map(of).sum();
+        Status {
+            groups: self
+                .groups
+                .values()
+                .map(|group| GroupStatus {
+                    group: group.raft.group(),
+                    term: group.raft.term().0,
+                    leader: group.raft.ready(),
+                    committed: group.raft.committed().0,
+                    applied: group.state.applied.0,
+                    digest: group.state.digests().total(),
+                })
+                .collect(),
+            timers_pending: sum(&|group| group.state.timers_pending),
+            timers_near: sum(&|group| group.timers.near() as u64),
+            overlay_bytes: sum(&|group| group.state.overlay_bytes() as u64),
+            wal_bytes: self.wal_bytes(),
+            inflight: sum(&|group| group.waiting() as u64),
+            subscribers: self.delivery.len() as u64,
+            fire_ahead_us: self.fire_ahead_us(),
+            refusing: self.refusal().map(|refused| refused.to_string()),
+        }
+    }
+
+    /// The state of a group, for checkers and tools.
+    pub fn state(&self, group: GroupId) -> Option<&crate::state::State> {
+        self.groups.get(&group).map(|group| &group.state)
+    }
+}

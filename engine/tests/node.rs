@@ -1,0 +1,413 @@
+//! One node on a disk that does at once what it is told: what a client sees of a write, a timer, a request asked
+//! twice, an index that fills, a checkpoint.
+
+use bytes::Bytes;
+use chronos_engine::node::{Config, Node};
+use chronos_engine::state::{Sessions, keys};
+use chronos_engine::step::{
+    Action, Delivery, Input, Outputs, Published, Reply, Request, Start, SubscriberId, SubscriberInput,
+    Subscription, Token,
+};
+use chronos_engine::store::{MemoryStore, SharedStore};
+use chronos_engine::txn::{Committed, Refused, Transaction};
+use chronos_engine::wal::{Recovered, WalOp, WriteId};
+use chronos_proto::command::{Event, IndexChange, Op, OpOutcome};
+use chronos_proto::id::{
+    ClusterId, ColumnId, GroupId, Incarnation, Index, IndexId, NodeId, RelationId, RequestId,
+};
+use chronos_proto::schema::{Column, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic};
+use chronos_proto::time::{Instant, Now, Timestamp};
+use chronos_proto::value::{Type, Value};
+use chronos_proto::{codec, key, row};
+use std::sync::Arc;
+
+const GROUP: GroupId = GroupId(0);
+const START: Timestamp = Timestamp(1_700_000_000_000_000);
+const TABLE: RelationId = RelationId(16);
+const TOPIC: RelationId = RelationId(17);
+
+struct World {
+    node: Node,
+    store: MemoryStore,
+    shared: SharedStore,
+    mono: u64,
+    published: Option<Published>,
+    replies: Vec<(Token, Result<Committed, Refused>)>,
+    deliveries: Vec<Delivery>,
+    token: u64,
+}
+
+impl World {
+    fn new() -> World {
+        let config = Config::new(ClusterId(7), NodeId(1), Incarnation(1), 1, 42);
+        let shared: SharedStore = Arc::new(MemoryStore::default());
+        let mut out = Outputs::default();
+        let now = Now { mono: Instant(0), wall: START };
+        let node =
+            Node::new(config, now, Recovered::default(), &shared, &mut out).expect("an empty node starts");
+        let mut world = World {
+            node,
+            store: MemoryStore::default(),
+            shared,
+            mono: 0,
+            published: None,
+            replies: Vec::new(),
+            deliveries: Vec::new(),
+            token: 0,
+        };
+        world.perform(out);
+        world
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Instant(self.mono), wall: START + std::time::Duration::from_micros(self.mono) }
+    }
+
+    fn input(&mut self, input: Input) {
+        let mut out = Outputs::default();
+        self.node.step(self.now(), input, &self.shared, &mut out);
+        self.perform(out);
+    }
+
+    fn perform(&mut self, out: Outputs) {
+        let mut durable: Option<WriteId> = None;
+        for effect in out.effects {
+            match effect.action {
+                Action::Wal(WalOp::Sync { write, .. } | WalOp::Done { write }) => durable = Some(write),
+                Action::Wal(_) | Action::Trace(_) => {}
+                Action::Reply(token, Reply::Commit(result)) => self.replies.push((token, result)),
+                Action::Publish(published) => self.published = Some(published),
+                Action::Deliver(delivery) => self.deliveries.push(delivery),
+                Action::CloseSubscriber(id, why) => panic!("{id:?} was closed: {why}"),
+                Action::Fatal(fatal) => panic!("{fatal}"),
+                Action::Checkpoint(checkpoint) => {
+                    for group in &checkpoint.groups {
+                        for (key, value) in group.entries() {
+                            match value {
+                                Some(value) => self.store.0.insert(key, value),
+                                None => self.store.0.remove(&key),
+                            };
+                        }
+                    }
+                    self.shared = Arc::new(self.store.clone());
+                    self.input(Input::CheckpointDurable(checkpoint.id));
+                }
+            }
+        }
+        if let Some(write) = durable {
+            self.input(Input::WriteDurable(write));
+        }
+    }
+
+    /// Lets time pass, ticking at each deadline on the way.
+    fn pass(&mut self, micros: u64) {
+        let until = self.mono + micros;
+        while let Some((at, _)) = self.node.next_deadline().filter(|(at, _)| at.0 <= until) {
+            self.mono = self.mono.max(at.0) + 1;
+            self.input(Input::Tick);
+        }
+        self.mono = self.mono.max(until);
+    }
+
+    fn published(&self) -> &Published {
+        self.published.as_ref().expect("a node publishes at once")
+    }
+
+    fn submit(&mut self, transaction: Transaction) -> Result<Committed, Refused> {
+        self.token += 1;
+        let token = Token(self.token);
+        self.input(Input::Request { token, request: Request::Commit(GROUP, transaction) });
+        self.input(Input::QueueDrained);
+        let at = self.replies.iter().position(|(t, _)| *t == token).expect("an answer");
+        self.replies.swap_remove(at).1
+    }
+
+    fn write(&mut self, ops: Vec<Op>) -> Committed {
+        let read_index = self.published().snapshot.applied;
+        self.submit(Transaction { read_index, ops, ..Transaction::default() }).expect("a write")
+    }
+
+    fn make_relations(&mut self) {
+        let column = |id, name: &str, not_null| Column {
+            id: ColumnId(id),
+            name: name.into(),
+            ty: Type::Int,
+            not_null,
+            default: None,
+        };
+        let table = Table {
+            columns: vec![column(1, "id", true), column(2, "x", false)],
+            primary_key: vec![ColumnId(1)],
+            next_column: 3,
+            next_index: 1,
+            ..Table::default()
+        };
+        let topic = Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text };
+        let relation =
+            |id, name: &str, kind| Relation { id, name: name.into(), group: GROUP, version: 1, kind };
+        self.write(vec![
+            Op::PutRelation(relation(TABLE, "t", RelationKind::Table(table))),
+            Op::PutRelation(relation(TOPIC, "alerts", RelationKind::Topic(topic))),
+        ]);
+    }
+
+    fn offsets(&self) -> Vec<(u64, String)> {
+        let published = self.published();
+        let read_time = published.clock.at(Instant(self.mono));
+        let events = published.snapshot.events(TOPIC, 0, 0, 1_000, read_time).expect("events");
+        events.into_iter().map(|e| (e.offset, e.stored.event.message_id)).collect()
+    }
+
+    /// The sums that were kept along the way are those of what is there.
+    fn check_digests(&self) {
+        let state = self.node.state(GROUP).expect("the group");
+        let differences = state.digests().differences(&state.recompute_digests(&self.shared).expect("state"));
+        assert_eq!(differences, [], "digests differ at (tag, relation, bucket)");
+    }
+}
+
+fn primary_key(id: i64) -> Bytes {
+    let mut out = Vec::new();
+    key::encode(&mut out, &Value::Int(id));
+    out.into()
+}
+
+fn put(id: i64, x: i64) -> Op {
+    let value = Value::Int(x);
+    Op::PutRow {
+        relation: TABLE,
+        key: primary_key(id),
+        row: row::encode([(ColumnId(2), &value)].into_iter()),
+        replaces: 0,
+        indexes: Vec::new(),
+    }
+}
+
+fn schedule(id: &str, at: Timestamp) -> Op {
+    Op::Schedule {
+        topic: TOPIC,
+        partition: 0,
+        timer_id: id.into(),
+        event: Event { message_id: id.into(), payload: Bytes::from_static(b"hello"), ..Event::default() },
+        deliver_at: at,
+        claim: true,
+    }
+}
+
+fn publish(id: &str) -> Op {
+    let event = Event { message_id: id.into(), ..Event::default() };
+    Op::Publish { topic: TOPIC, partition: 0, event, claim: true }
+}
+
+#[test]
+fn a_row_is_readable_once_its_commit_is_answered() {
+    let mut world = World::new();
+    world.make_relations();
+    let committed = world.write(vec![put(1, 10)]);
+    let snapshot = &world.published().snapshot;
+    assert!(snapshot.applied >= committed.index);
+    assert!(snapshot.get(&keys::row(TABLE, &primary_key(1))).expect("a read").is_some());
+    world.check_digests();
+}
+
+#[test]
+fn a_transaction_whose_reads_were_overwritten_conflicts() {
+    let mut world = World::new();
+    world.make_relations();
+    let read_index = world.published().snapshot.applied;
+    world.write(vec![put(1, 10)]);
+    let reads = vec![keys::KeyRange::point(keys::row(TABLE, &primary_key(1)))];
+    let stale =
+        Transaction { read_index, reads: reads.clone(), ops: vec![put(2, 20)], ..Transaction::default() };
+    assert_eq!(world.submit(stale), Err(Refused::Conflict));
+    let read_index = world.published().snapshot.applied;
+    let fresh = Transaction { read_index, reads, ops: vec![put(2, 20)], ..Transaction::default() };
+    world.submit(fresh).expect("nothing it read has changed");
+}
+
+#[test]
+fn a_request_asked_twice_has_one_effect_and_one_answer() {
+    let mut world = World::new();
+    world.make_relations();
+    let session = Sessions::id(START, 9);
+    let request = RequestId { session, sequence: 1, floor: 1 };
+    let read_index = world.published().snapshot.applied;
+    let transaction = Transaction { request, read_index, ops: vec![publish("a")], ..Transaction::default() };
+    let first = world.submit(transaction.clone()).expect("the first");
+    assert_eq!(world.submit(transaction.clone()).expect("the second"), first);
+    assert_eq!(world.offsets(), [(0, "a".into())]);
+    let next = RequestId { session, sequence: 2, floor: 2 };
+    world
+        .submit(Transaction { request: next, ops: vec![publish("b")], ..transaction.clone() })
+        .expect("the next");
+    assert_eq!(world.submit(transaction), Err(Refused::Expired(request)));
+    world.check_digests();
+}
+
+#[test]
+fn a_timer_fires_once_at_its_time_and_not_before() {
+    let mut world = World::new();
+    world.make_relations();
+    let due = START + std::time::Duration::from_micros(2_000_500);
+    world.write(vec![schedule("t1", due)]);
+    world.pass(1_990_000);
+    assert_eq!(world.offsets(), []);
+    assert_eq!(world.node.status().timers_pending, 1);
+    world.pass(10_400);
+    assert_eq!(world.offsets(), [], "armed or not, nobody sees it before it is due");
+    world.pass(2_000);
+    assert_eq!(world.offsets(), [(0, "t1".into())]);
+    assert_eq!(world.node.status().timers_pending, 0);
+    world.pass(10_000_000);
+    assert_eq!(world.offsets().len(), 1);
+    world.check_digests();
+}
+
+#[test]
+fn a_cancelled_timer_never_fires_and_a_fired_one_cannot_be_cancelled() {
+    let mut world = World::new();
+    world.make_relations();
+    let after = |us| START + std::time::Duration::from_micros(us);
+    world.write(vec![schedule("a", after(1_000_000)), schedule("b", after(1_000_000))]);
+    let cancel = |id: &str| Op::Cancel { topic: TOPIC, timer_id: id.into(), if_version: None };
+    assert_eq!(world.write(vec![cancel("a")]).outcomes, [OpOutcome::Changed]);
+    world.pass(1_100_000);
+    assert_eq!(world.offsets(), [(0, "b".into())]);
+    assert_eq!(world.write(vec![cancel("b")]).outcomes, [OpOutcome::TooLate]);
+}
+
+#[test]
+fn timers_beyond_the_window_come_when_it_moves_on() {
+    let mut world = World::new();
+    world.make_relations();
+    let after = |us| START + std::time::Duration::from_micros(us);
+    let far: Vec<u64> = vec![400_000_000, 59_999_999, 60_000_000, 60_000_001, 90_000_000, 3_600_000_000];
+    let ops = far.iter().map(|us| schedule(&format!("t{us}"), after(*us))).collect();
+    world.write(ops);
+    world.pass(3_700_000_000);
+    let fired: Vec<String> = world.offsets().into_iter().map(|(_, id)| id).collect();
+    let mut expected = far.clone();
+    expected.sort_unstable();
+    assert_eq!(fired, expected.iter().map(|us| format!("t{us}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_message_id_is_stored_once_within_its_window_and_again_after_it() {
+    let mut world = World::new();
+    world.make_relations();
+    assert_eq!(world.write(vec![publish("m")]).outcomes, [OpOutcome::Published { partition: 0, offset: 0 }]);
+    let duplicate = OpOutcome::Duplicate { position: Some((0, 0)) };
+    assert_eq!(world.write(vec![publish("m")]).outcomes, [duplicate.clone()]);
+    world.input(Input::Checkpoint);
+    world.pass(30_000_000);
+    assert_eq!(world.write(vec![publish("m")]).outcomes, [duplicate]);
+    world.pass(31_000_000);
+    assert_eq!(world.write(vec![publish("m")]).outcomes, [OpOutcome::Published { partition: 0, offset: 1 }]);
+    world.check_digests();
+}
+
+#[test]
+fn an_index_on_a_filled_table_becomes_public_with_every_row_in_it() {
+    let mut world = World::new();
+    world.make_relations();
+    for chunk in 0..10 {
+        world.write((0..100).map(|i| put(chunk * 100 + i, i)).collect());
+    }
+    world.input(Input::Checkpoint);
+    let mut relation = Relation::clone(world.published().snapshot.catalog.get(TABLE).expect("the table"));
+    let RelationKind::Table(table) = &mut relation.kind else { panic!("a table") };
+    table.indexes.push(SecondaryIndex {
+        id: IndexId(1),
+        name: "t_x".into(),
+        columns: vec![ColumnId(2)],
+        state: IndexState::WriteOnly,
+    });
+    table.next_index = 2;
+    relation.version += 1;
+    world.write(vec![Op::PutRelation(relation)]);
+    world.pass(1_000_000);
+    let snapshot = world.published().snapshot.clone();
+    let table = snapshot.catalog.get(TABLE).and_then(|r| r.table().cloned()).expect("the table");
+    assert_eq!(table.indexes[0].state, IndexState::Public);
+    assert_eq!(snapshot.scan(&keys::index_entries(TABLE, IndexId(1)), false).count(), 1_000);
+    world.check_digests();
+}
+
+#[test]
+fn a_dropped_table_leaves_nothing_behind() {
+    let mut world = World::new();
+    world.make_relations();
+    world.write((0..1_000).map(|i| put(i, i)).collect());
+    world.write(
+        (0..100).map(|i| schedule(&format!("s{i}"), START + std::time::Duration::from_secs(100))).collect(),
+    );
+    world.write(vec![Op::DropRelation(TABLE), Op::DropRelation(TOPIC)]);
+    world.pass(1_000_000);
+    let snapshot = &world.published().snapshot;
+    let everything =
+        keys::KeyRange { start: Bytes::from_static(&[keys::tag::CATALOG]), end: Bytes::from_static(&[0xFF]) };
+    assert_eq!(snapshot.scan(&everything, false).count(), 0);
+    assert_eq!(world.node.status().timers_pending, 0);
+    world.check_digests();
+}
+
+#[test]
+fn a_checkpoint_holds_the_state_and_readers_see_no_difference() {
+    let mut world = World::new();
+    world.make_relations();
+    world.write((0..500).map(|i| put(i, i)).collect());
+    let before: Vec<_> =
+        world.published().snapshot.scan(&keys::rows(TABLE), false).map(Result::unwrap).collect();
+    world.input(Input::Checkpoint);
+    assert!(world.store.0.len() > 500);
+    let after: Vec<_> =
+        world.published().snapshot.scan(&keys::rows(TABLE), false).map(Result::unwrap).collect();
+    assert_eq!(before, after);
+    let backwards: Vec<_> =
+        world.published().snapshot.scan(&keys::rows(TABLE), true).map(Result::unwrap).collect();
+    assert!(backwards.iter().rev().eq(&after));
+    let old = codec::digest(&after[0].0, &after[0].1);
+    let gone = IndexChange { index: IndexId(9), key: Bytes::from_static(b"unused"), present: true };
+    assert!(gone.present && old != 0);
+    world.write(vec![Op::DeleteRow {
+        relation: TABLE,
+        key: primary_key(0),
+        replaces: old,
+        indexes: Vec::new(),
+    }]);
+    assert_eq!(world.published().snapshot.scan(&keys::rows(TABLE), false).count(), 499);
+    world.check_digests();
+}
+
+#[test]
+fn a_subscriber_gets_what_is_released_and_not_what_it_acknowledged() {
+    let mut world = World::new();
+    world.make_relations();
+    world.write(vec![publish("a")]);
+    let subscription = Subscription {
+        topic: TOPIC,
+        consumer_group: Some("g".into()),
+        start: Start::Earliest,
+        credit: 10,
+        ack_timeout_ms: 30_000,
+    };
+    let open =
+        |id| Input::Subscriber { id: SubscriberId(id), event: SubscriberInput::Open(subscription.clone()) };
+    world.input(open(1));
+    world.write(vec![publish("b"), schedule("c", START + std::time::Duration::from_millis(50))]);
+    world.pass(100_000);
+    let offsets = |world: &World| -> Vec<u64> {
+        world.deliveries.iter().flat_map(|d| d.offsets.iter().map(|(offset, _)| *offset)).collect()
+    };
+    assert_eq!(offsets(&world), [0, 1, 2]);
+    let ack = Input::Subscriber { id: SubscriberId(1), event: SubscriberInput::Ack(vec![(0, 0), (0, 2)]) };
+    world.input(ack);
+    world.input(Input::QueueDrained);
+    world.input(Input::Subscriber { id: SubscriberId(1), event: SubscriberInput::Close });
+    world.deliveries.clear();
+    world.input(open(2));
+    assert_eq!(offsets(&world), [1]);
+    assert_eq!(world.published().snapshot.consumer(TOPIC, "g", 0).expect("progress").floor, 1);
+    assert_eq!(world.published().snapshot.applied, Index(world.node.status().groups[0].applied));
+    world.check_digests();
+}
