@@ -55,11 +55,14 @@ enum WorkState {
 
 impl Group {
     pub(super) fn new(raft: Raft, state: State, now: Timestamp, config: &Config) -> Group {
+        let last = raft.last_entry();
+        let stamp = last.map_or(0, |entry| entry.stamp).max(state.stamp);
+        let last_time = last.map_or(state.applied_time, |entry| entry.time);
         Group {
             timers: Timers::new(now, config.wheel_window_us, config.wheel_max),
             resolver: Resolver::new(config.resolver_keys),
-            hlc: Hlc::above(state.stamp),
-            last_time: state.applied_time,
+            hlc: Hlc::above(stamp),
+            last_time,
             waiting: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             claims_in_flight: BTreeMap::new(),
@@ -90,13 +93,18 @@ impl Group {
         .filter_map(move |(time, reason)| time.filter(|_| ready).map(|time| (time, reason)))
     }
 
+    /// Cluster time moved by itself: the group's time follows by an entry, so that no restart takes it back.
+    pub(super) fn time_moved(&mut self, now: Instant) {
+        self.advance_at = Some(now);
+    }
+
     /// When background work or a bare time entry is due.
     pub(super) fn work_at(&self) -> Option<Instant> {
         let look = match self.work {
-            WorkState::LookAt(at) if self.raft.ready() => Some(at),
-            _ => None,
+            WorkState::LookAt(at) => Some(at),
+            WorkState::Proposed(_) => None,
         };
-        look.into_iter().chain(self.advance_at).min()
+        look.into_iter().chain(self.advance_at).min().filter(|_| self.raft.ready())
     }
 
     /// Where events of a partition end for readers at `now`: at the first that is not released.
@@ -349,7 +357,8 @@ impl Node {
             }
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        if group.advance_at.take_if(|at| mono >= *at).is_some()
+        if group.raft.ready()
+            && group.advance_at.take_if(|at| mono >= *at).is_some()
             && self.propose(id, Command::AdvanceTime).is_err()
             && let Some(group) = self.groups.get_mut(&id)
         {

@@ -238,7 +238,10 @@ impl Node {
     fn observe_clock(&mut self, out: &mut Outputs) {
         if let Some(step) = self.clock.observe(self.now, self.synchronised) {
             out.now(Action::Trace(Trace::ClockStep { micros: step.micros, adopted: step.adopted }));
-            self.publish |= step.adopted;
+            if step.adopted {
+                self.publish = true;
+                self.groups.values_mut().for_each(|group| group.time_moved(self.now.mono));
+            }
         }
     }
 

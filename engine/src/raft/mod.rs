@@ -89,6 +89,11 @@ impl Raft {
         self.log.last()
     }
 
+    /// The last entry, if it is in memory.
+    pub fn last_entry(&self) -> Option<&Entry> {
+        self.log.last_entry()
+    }
+
     /// The commit index.
     pub fn committed(&self) -> Index {
         self.hard.commit

@@ -114,11 +114,23 @@ impl Apply<'_> {
     fn op(&mut self, op: &Op) -> Result<OpOutcome, ReadError> {
         match op {
             Op::PutRow { relation, key, row, replaces, indexes } => {
-                self.state.put_known(keys::row(*relation, key), Some(row.clone()), *replaces);
+                let key = keys::row(*relation, key);
+                debug_assert_eq!(
+                    self.state.digest_of(&key, self.store)?,
+                    *replaces,
+                    "it replaces another row"
+                );
+                self.state.put_known(key, Some(row.clone()), *replaces);
                 self.index_changes(*relation, indexes);
             }
             Op::DeleteRow { relation, key, replaces, indexes } => {
-                self.state.put_known(keys::row(*relation, key), None, *replaces);
+                let key = keys::row(*relation, key);
+                debug_assert_eq!(
+                    self.state.digest_of(&key, self.store)?,
+                    *replaces,
+                    "it deletes another row"
+                );
+                self.state.put_known(key, None, *replaces);
                 self.index_changes(*relation, indexes);
             }
             Op::AppendRow { relation, row, indexes } => {

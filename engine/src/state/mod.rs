@@ -209,9 +209,14 @@ impl State {
 
     /// Writes a value, reading its predecessor.
     fn put(&mut self, key: Bytes, value: Option<Bytes>, store: &SharedStore) -> Result<(), ReadError> {
-        let replaces = self.get(&key, store)?.map_or(0, |old| codec::digest(&key, &old));
+        let replaces = self.digest_of(&key, store)?;
         self.put_known(key, value, replaces);
         Ok(())
+    }
+
+    /// The digest of what is under a key; 0 if nothing is.
+    fn digest_of(&self, key: &[u8], store: &SharedStore) -> Result<u64, ReadError> {
+        Ok(self.get(key, store)?.map_or(0, |value| codec::digest(key, &value)))
     }
 
     /// Bytes held in memory over the store.
