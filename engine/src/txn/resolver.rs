@@ -304,6 +304,7 @@ mod tests {
             due: chronos_proto::Timestamp(5),
             sequence: 1,
             topic: T,
+            partition: 0,
             timer_id: id.into(),
         });
         let mut out = Vec::new();

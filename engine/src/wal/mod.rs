@@ -4,10 +4,12 @@
 mod record;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use record::{Base, Compacted, HardState, Record};
-pub use recovery::{GroupLog, Recovered};
+pub use recovery::{Cut, GroupLog, Recovered, Row, Segments, WalDamage, recover};
 pub use segment::{Anchor, FORMAT_VERSION, Identity, SECTOR};
 pub use writer::{Backlog, Config, Writer};
 

@@ -63,7 +63,7 @@ pub enum Record {
     },
     /// Entries up to here are not needed any more. Synced in every mode.
     Compacted(Compacted),
-    /// Nothing: it carries a write header that says what is durable.
+    /// Nothing: it carries a write header that says what is durable. The writer adds these.
     Mark,
     /// The group as a whole, so that nothing before this segment is needed for it. The writer adds these.
     Base(Base),

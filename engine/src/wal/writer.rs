@@ -8,6 +8,7 @@ use super::segment::{
     Anchor, FORMAT_VERSION, Identity, Link, SECTOR, SegmentHeader, WRITE_HEADER, WriteHeader,
 };
 use super::{Base, Compacted, Record, SegmentId, WalOp, WriteId};
+use crate::bugs::{self, Bug};
 use crate::node::Fsync;
 use bytes::{Bytes, BytesMut};
 use chronos_proto::id::{GroupId, Index, Lsn};
@@ -187,8 +188,7 @@ impl Writer {
                 self.pruned = lsn;
                 self.pending.sync = true;
             }
-            Record::Mark => {}
-            Record::Base(base) => unreachable!("group {group}: only the writer adds {base:?}"),
+            Record::Mark | Record::Base(_) => unreachable!("only the writer adds {record:?}"),
         }
         self.pending.push(group, record);
         Ok((lsn, self.pending.write))
@@ -427,7 +427,7 @@ impl Writer {
 
 /// Whether a write is durable only once it is synced.
 fn must_sync(fsync: Fsync, asked: bool) -> bool {
-    fsync == Fsync::Always || asked
+    (fsync == Fsync::Always || asked) && !bugs::active(Bug::AckBeforeSync)
 }
 
 fn clamp(last: &mut BTreeMap<GroupId, Index>, group: GroupId, to: Index) {
