@@ -156,7 +156,7 @@ impl Node {
         let Record::Entry(entry) = record else { unreachable!("it was made an entry above") };
         let index = entry.index;
         let mut written: Vec<Bytes> = Vec::new();
-        resolver::command_keys(&entry.command, |timer| timer.partition, &mut written);
+        resolver::command_keys(&entry.command, &mut written);
         group.resolver.record(index, written);
         group.last_time = time;
         group.raft.append(entry);

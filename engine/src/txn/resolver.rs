@@ -7,7 +7,7 @@
 use super::{Refused, Transaction};
 use crate::state::keys::{self, KeyRange};
 use bytes::Bytes;
-use chronos_proto::command::{Command, TimerRef, Work};
+use chronos_proto::command::{Command, Work};
 use chronos_proto::{Index, Op};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -136,16 +136,15 @@ pub fn written_keys(op: &Op, out: &mut Vec<Bytes>) {
     }
 }
 
-/// Appends the state keys that stand for what a command writes. `partition_of` tells where a fired timer's event
-/// goes.
-pub fn command_keys(command: &Command, mut partition_of: impl FnMut(&TimerRef) -> u32, out: &mut Vec<Bytes>) {
+/// Appends the state keys that stand for what a command writes.
+pub fn command_keys(command: &Command, out: &mut Vec<Bytes>) {
     match command {
         Command::Batch { ops, .. } => ops.iter().for_each(|op| written_keys(op, out)),
         Command::Fire { timers } => {
             let mut last = None;
             for timer in timers {
                 out.push(keys::timer(timer.topic, &timer.timer_id));
-                let target = (timer.topic, partition_of(timer));
+                let target = (timer.topic, timer.partition);
                 if last.replace(target) != Some(target) {
                     out.push(keys::partition(target.0, target.1));
                 }
@@ -169,7 +168,7 @@ pub fn command_keys(command: &Command, mut partition_of: impl FnMut(&TimerRef) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chronos_proto::command::IndexChange;
+    use chronos_proto::command::{IndexChange, TimerRef};
     use chronos_proto::{IndexId, RelationId};
     use proptest::prelude::*;
 
@@ -304,11 +303,11 @@ mod tests {
             due: chronos_proto::Timestamp(5),
             sequence: 1,
             topic: T,
-            partition: 0,
+            partition: 3,
             timer_id: id.into(),
         });
         let mut out = Vec::new();
-        command_keys(&Command::Fire { timers: timers.into() }, |_| 3, &mut out);
+        command_keys(&Command::Fire { timers: timers.into() }, &mut out);
         assert_eq!(out, [keys::timer(T, "a"), keys::partition(T, 3), keys::timer(T, "b")]);
     }
 
@@ -316,7 +315,7 @@ mod tests {
     fn an_index_becoming_public_meets_all_who_use_its_table() {
         let written = |work| {
             let mut out = Vec::new();
-            command_keys(&Command::Work(work), |_| 0, &mut out);
+            command_keys(&Command::Work(work), &mut out);
             out
         };
         assert_eq!(written(Work::PublishIndex { relation: T, index: IndexId(1) }), [keys::catalog(T)]);

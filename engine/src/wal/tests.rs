@@ -27,6 +27,7 @@ fn entry(index: u64, size: usize) -> Record {
         due: Timestamp(index as i64),
         sequence: index,
         topic: chronos_proto::RelationId(1),
+        partition: 0,
         timer_id: "t".repeat(size),
     }];
     Record::Entry(Entry {
