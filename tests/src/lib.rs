@@ -2,7 +2,7 @@
 //!
 //! - [`node`] starts, kills, stops and restarts it, and never leaves one behind.
 //! - [`http`] and [`wire`] are clients thin enough to send what a proper client would refuse to send; ordinary
-//!   sessions use tokio-postgres and the gRPC client.
+//!   sessions use tokio-postgres and [`grpc`].
 //! - [`postgres`] starts a PostgreSQL of its own, for what compares the two.
 //! - [`random`] makes a test's choices repeatable from the seed it prints.
 //!
@@ -11,6 +11,7 @@
 //!
 //! Not here: more than one node, links between nodes, and clocks set by a test; the simulator has these.
 
+pub mod grpc;
 pub mod http;
 pub mod node;
 pub mod postgres;

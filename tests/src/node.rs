@@ -2,6 +2,7 @@
 
 use crate::{eventually, http, micros_now, random::Random};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -41,6 +42,24 @@ impl Exit {
     /// Whether a signal ended it.
     pub fn by_signal(&self) -> bool {
         self.status.signal().is_some()
+    }
+}
+
+/// Why a node is not ready.
+#[derive(Clone, Debug)]
+pub enum NotReady {
+    /// Its process ended.
+    Ended(Exit),
+    /// It still runs, after this long, and said this.
+    Late(Duration, String),
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotReady::Ended(exit) => write!(f, "it ended ({}) and said:\n{}", exit.status, exit.stderr),
+            NotReady::Late(limit, said) => write!(f, "not after {limit:?}; it said:\n{said}"),
+        }
     }
 }
 
@@ -134,19 +153,19 @@ impl Node {
         self.child = Some(child.unwrap_or_else(|e| panic!("cannot run {}: {e}", binary().display())));
     }
 
-    /// Waits until `/readyz` says yes. An error says how it ended or what it last said.
-    pub async fn ready(&mut self, limit: Duration) -> Result<Duration, String> {
+    /// Waits until `/readyz` says yes.
+    pub async fn ready(&mut self, limit: Duration) -> Result<Duration, NotReady> {
         let (start, address) = (Instant::now(), self.http());
         loop {
             if let Some(exit) = self.ended() {
-                return Err(format!("it ended ({}) and said:\n{}", exit.status, exit.stderr));
+                return Err(NotReady::Ended(exit));
             }
             let once = || async { http::get(address, "/readyz").await.ok().filter(|r| r.status == 200) };
             if eventually(Duration::from_millis(50), once).await.is_some() {
                 return Ok(start.elapsed());
             }
             if start.elapsed() > limit {
-                return Err(format!("not after {limit:?}; it said:\n{}", self.stderr()));
+                return Err(NotReady::Late(limit, self.stderr()));
             }
         }
     }
@@ -242,15 +261,15 @@ impl Node {
     fn port(&self, above: u16) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.base + above).into()
     }
+}
 
-    /// A session over the PostgreSQL wire.
-    pub async fn sql(&self) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-        let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.pg().port()).user("chronos").dbname("chronos");
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client)
-    }
+/// A session over the PostgreSQL wire.
+pub async fn sql_at(pg: SocketAddr) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::new();
+    config.host(pg.ip().to_string()).port(pg.port()).user("chronos").dbname("chronos");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 impl Default for Node {
