@@ -59,6 +59,15 @@ pub enum Command {
     },
     /// An operator's correction of a wrongly adopted clock step: the group's time is set, even back.
     TimeEpoch(Timestamp),
+    /// Fixes where a consumer group begins, in each partition where it has no progress yet.
+    StartGroup {
+        /// The topic.
+        topic: RelationId,
+        /// The consumer group.
+        consumer_group: String,
+        /// (partition, offset): everything below counts as done.
+        floors: Vec<(u32, u64)>,
+    },
 }
 
 /// Background work that keeps its cursor in the state, so it goes on after a crash or an election.

@@ -2,6 +2,7 @@
 
 use super::timers::Timers;
 use super::{Awaited, Config, Node};
+use crate::delivery::PartitionProgress;
 use crate::raft::{Raft, Role};
 use crate::state::apply::Change;
 use crate::state::{ReadError, State};
@@ -277,12 +278,12 @@ impl Node {
             );
         }
         for change in changes {
-            self.changed(id, change, now);
+            self.changed(id, change, now, out);
         }
         Ok(())
     }
 
-    fn changed(&mut self, id: GroupId, change: Change, now: Timestamp) {
+    fn changed(&mut self, id: GroupId, change: Change, now: Timestamp, out: &mut Outputs) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         match change {
             Change::TimerSet(timer) => group.timers.set(timer),
@@ -296,7 +297,11 @@ impl Node {
             Change::Acked { topic, consumer_group, offsets } => {
                 self.delivery.acked(topic, &consumer_group, &offsets);
             }
-            Change::Dropped(topic) => self.delivery.dropped(topic),
+            Change::Dropped(topic) => {
+                for subscriber in self.delivery.drop_topic(topic) {
+                    out.now(Action::CloseSubscriber(subscriber, "the topic was dropped".into()));
+                }
+            }
             Change::TimeSet(time) => group.last_time = time,
         }
     }
@@ -392,32 +397,34 @@ impl Node {
                 let snapshot = group.state.snapshot(store);
                 let mut positions = Vec::new();
                 for partition in 0..partitions {
-                    let progress = match &subscription.consumer_group {
+                    let stored = match &subscription.consumer_group {
                         Some(name) => snapshot.consumer_if_any(topic, name, partition).map_err(damaged)?,
                         None => None,
                     };
-                    let end = group.released_end(topic, partition, now);
-                    positions.push((partition, end, progress));
+                    let released = group.released_end(topic, partition, now);
+                    positions.push(PartitionProgress { partition, stored, released });
                 }
-                self.delivery.open(id, subscription, positions);
+                if let Some(command) = self.delivery.open(self.now.mono, id, subscription, &positions) {
+                    self.propose_progress(command);
+                }
             }
             SubscriberInput::Credit(more) => self.delivery.credit(id, more),
             SubscriberInput::Ack(offsets) => {
-                if let Some(command) = self.delivery.ack(id, offsets) {
-                    self.propose_ack(command);
+                if let Some(command) = self.delivery.ack(id, &offsets) {
+                    self.propose_progress(command);
                 }
             }
             SubscriberInput::Nack { offsets, delay_ms } => {
-                self.delivery.nack(id, offsets, self.now.mono + Duration::from_millis(delay_ms));
+                self.delivery.nack(self.now.mono, id, &offsets, delay_ms);
             }
-            SubscriberInput::Close => self.delivery.close(id),
+            SubscriberInput::Close => self.delivery.close(self.now.mono, id),
         }
         Ok(())
     }
 
     /// Proposes a consumer group's progress in the group that holds the topic.
-    pub(super) fn propose_ack(&mut self, command: Command) {
-        let Command::Ack { topic, .. } = &command else { return };
+    fn propose_progress(&mut self, command: Command) {
+        let (Command::Ack { topic, .. } | Command::StartGroup { topic, .. }) = &command else { return };
         let topic = *topic;
         let holder = self.groups.iter().find(|(_, group)| group.state.catalog.get(topic).is_some());
         // Progress that could not be logged is not lost: the events are handed out again.
@@ -479,5 +486,6 @@ fn name(command: &Command) -> &'static str {
         Command::Work(_) => "work",
         Command::Ack { .. } => "ack",
         Command::TimeEpoch(_) => "epoch",
+        Command::StartGroup { .. } => "start group",
     }
 }

@@ -17,7 +17,7 @@ pub use config::{Config, Fsync};
 pub use status::{GroupStatus, Status};
 
 use crate::clock::ClusterClock;
-use crate::delivery::Delivery;
+use crate::delivery::Tracker;
 use crate::raft::Log;
 use crate::state::State;
 use crate::step::{Action, Fatal, Input, Outputs, Published, Reason, Reply, Request, Token, Trace};
@@ -46,7 +46,7 @@ pub struct Node {
     synchronised: Option<bool>,
     wal: Writer,
     groups: BTreeMap<GroupId, Group>,
-    delivery: Delivery,
+    delivery: Tracker,
     /// What becomes durable with which write, ascending.
     awaited: VecDeque<(WriteId, GroupId, Awaited)>,
     /// The write in flight and when it was cut.
@@ -110,7 +110,7 @@ impl Node {
             synchronised: None,
             wal,
             groups,
-            delivery: Delivery::default(),
+            delivery: Tracker::new(),
             awaited: VecDeque::new(),
             cut_at: None,
             latencies: VecDeque::new(),
@@ -218,9 +218,7 @@ impl Node {
             out.now(Action::Checkpoint(checkpoint));
         }
         self.tick_groups(store, out)?;
-        for command in self.delivery.tick(mono) {
-            self.propose_ack(command);
-        }
+        self.delivery.tick(mono);
         if self.sync_at.is_some_and(|at| mono >= at) {
             self.sync_at = None;
             let anchor = self.clock.anchor(mono);

@@ -103,6 +103,9 @@ impl Apply<'_> {
             }
             Command::Work(work) => self.work(work)?,
             Command::Ack { topic, consumer_group, offsets } => self.ack(*topic, consumer_group, offsets)?,
+            Command::StartGroup { topic, consumer_group, floors } => {
+                self.start_group(*topic, consumer_group, floors)?;
+            }
             Command::TimeEpoch(time) => {
                 self.time = *time;
                 self.changes.push(Change::TimeSet(*time));
@@ -384,6 +387,22 @@ impl Apply<'_> {
             consumer_group: group.to_owned(),
             offsets: offsets.to_vec(),
         });
+        Ok(())
+    }
+
+    fn start_group(
+        &mut self,
+        topic: RelationId,
+        group: &str,
+        floors: &[(u32, u64)],
+    ) -> Result<(), ReadError> {
+        for (partition, floor) in floors {
+            let key = keys::consumer(topic, group, *partition);
+            if self.state.get(&key, self.store)?.is_none() {
+                let record = ConsumerRecord { floor: *floor, done: Vec::new() };
+                self.state.put(key, Some(Bytes::from(codec::encode(&record))), self.store)?;
+            }
+        }
         Ok(())
     }
 

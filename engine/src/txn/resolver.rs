@@ -151,7 +151,8 @@ pub fn command_keys(command: &Command, out: &mut Vec<Bytes>) {
             }
         }
         Command::Work(Work::PublishIndex { relation, .. }) => out.push(keys::catalog(*relation)),
-        Command::Ack { topic, consumer_group, offsets } => {
+        Command::Ack { topic, consumer_group, offsets }
+        | Command::StartGroup { topic, consumer_group, floors: offsets } => {
             let mut last = None;
             for (partition, _) in offsets {
                 if last.replace(*partition) != Some(*partition) {

@@ -1,0 +1,102 @@
+//! A queue: the lanes of one topic for one consumer group, or for one subscriber, and how its members share.
+
+use super::lane::{Lane, Lease};
+use super::{DELIVERY_MAX, Deadlines, PartitionProgress};
+use crate::step::{Delivery, Start, SubscriberId};
+use chronos_proto::id::RelationId;
+use chronos_proto::time::Instant;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug)]
+pub(super) struct Queue {
+    pub(super) topic: RelationId,
+    /// None for a subscriber of its own.
+    pub(super) consumer_group: Option<String>,
+    pub(super) members: Vec<SubscriberId>,
+    pub(super) lanes: BTreeMap<u32, Lane>,
+    /// When it is forgotten, while it has no members.
+    pub(super) idle_until: Option<Instant>,
+    /// Moves on with every round, so that the same member and lane are not always first.
+    turn: usize,
+}
+
+/// What one member gets in a round.
+pub(super) struct Share {
+    pub(super) member: SubscriberId,
+    pub(super) events: u64,
+}
+
+impl Queue {
+    pub(super) fn new(topic: RelationId, consumer_group: Option<String>) -> Queue {
+        Queue {
+            topic,
+            consumer_group,
+            members: Vec::new(),
+            lanes: BTreeMap::new(),
+            idle_until: None,
+            turn: 0,
+        }
+    }
+
+    /// Splits what is there evenly among the members with credit, in turn.
+    pub(super) fn shares(&mut self, budget: u64, credit: impl Fn(&SubscriberId) -> u32) -> Vec<Share> {
+        let mut left = self.lanes.values().map(Lane::available).sum::<u64>().min(budget);
+        let first = self.turn % self.members.len().max(1);
+        let in_turn = self.members[first..].iter().chain(&self.members[..first]);
+        let eager: Vec<_> = in_turn.map(|m| (*m, u64::from(credit(m)))).filter(|(_, c)| *c > 0).collect();
+        let mut shares = Vec::new();
+        for (at, (member, credit)) in eager.iter().enumerate() {
+            let events = left.div_ceil((eager.len() - at) as u64).min(*credit);
+            if events > 0 {
+                shares.push(Share { member: *member, events });
+                left -= events;
+            }
+        }
+        if let Some(served) = shares.first() {
+            let place = self.members.iter().position(|member| *member == served.member);
+            self.turn = place.map_or(0, |place| place + 1);
+        }
+        shares
+    }
+
+    /// Hands out up to `events`, and tells how many. Fewer, if some of what seemed there is done already.
+    pub(super) fn take(
+        &mut self,
+        events: u64,
+        lease: Lease,
+        deadlines: &mut Deadlines,
+        out: &mut Vec<Delivery>,
+    ) -> u64 {
+        let shared = self.consumer_group.is_some();
+        let mut left = events;
+        let mut lanes: Vec<(&u32, &mut Lane)> = self.lanes.iter_mut().collect();
+        let first = self.turn % lanes.len().max(1);
+        lanes.rotate_left(first);
+        for (partition, lane) in lanes {
+            while left > 0 {
+                let mut offsets = Vec::new();
+                let most = left.min(DELIVERY_MAX as u64);
+                lane.take(most as usize, shared.then_some(lease), deadlines, &mut offsets);
+                if offsets.is_empty() {
+                    break;
+                }
+                left -= offsets.len() as u64;
+                let (subscriber, topic) = (lease.to, self.topic);
+                out.push(Delivery { subscriber, topic, partition: *partition, offsets });
+            }
+        }
+        events - left
+    }
+}
+
+impl PartitionProgress {
+    /// Where a subscription begins here that finds no progress.
+    pub(super) fn begin(&self, start: Start) -> u64 {
+        match (&self.stored, start) {
+            (Some(stored), _) => stored.floor,
+            (None, Start::Earliest) => 0,
+            (None, Start::Latest) => self.released,
+            (None, Start::Offset(offset)) => offset,
+        }
+    }
+}
