@@ -4,7 +4,7 @@
 //! key: `data_dir` is the flag `--data-dir`, the variable `CHRONOS_DATA_DIR` and `data_dir = …` in the file.
 //! Not implemented: reloading, and certificates; a listener on anything but loopback needs `insecure`.
 
-use chronos_engine::node::Fsync;
+use chronos_node::{Fsync, Options, Profile};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -48,14 +48,16 @@ pub const SETTINGS: &[Setting] = &[
     secret("auth_token_readonly", "bearer token, and PostgreSQL password, that may only read"),
     secret("auth_token", "the same as auth_token_admin"),
     setting("fsync", "always", "when a write counts as durable: always, interval=5ms or never"),
-    setting("checkpoint_wal_bytes", "256MB", "checkpoint after so much WAL"),
-    setting("checkpoint_interval", "10m", "checkpoint at this age of the last one"),
-    setting("wal_segment_bytes", "64MB", "size of a WAL segment"),
+    setting("profile", "standard", "standard, or small for a machine with little memory and an SD card"),
+    setting("checkpoint_wal_bytes", "", "checkpoint after so much WAL; the profile's unless given"),
+    setting("checkpoint_interval", "", "checkpoint at this age of the last one; the profile's unless given"),
+    setting("wal_segment_bytes", "", "size of a WAL segment; the profile's unless given"),
     setting(
         "memory_max_bytes",
-        "1GB",
-        "memory for writes since the last checkpoint; beyond it they are refused",
+        "",
+        "memory for writes since the last checkpoint; the profile's unless given",
     ),
+    setting("store_max_bytes", "", "how large the checkpoint store may grow; the profile's unless given"),
     setting("max_connections", "500", "PostgreSQL connections at once"),
     setting("max_message_bytes", "64MB", "the largest PostgreSQL message or HTTP body of /sql"),
     setting("result_max_bytes", "256MB", "the largest result that is held for one client"),
@@ -225,14 +227,8 @@ pub struct Config {
     pub auth_token_readonly: Option<Secret>,
     /// When a write counts as durable.
     pub fsync: Fsync,
-    /// A checkpoint is due after this much WAL.
-    pub checkpoint_wal_bytes: u64,
-    /// Or at this age.
-    pub checkpoint_interval: Duration,
-    /// Size of a WAL segment.
-    pub wal_segment_bytes: u64,
-    /// The budget of the writes since the last checkpoint.
-    pub memory_max_bytes: usize,
+    /// The node's budgets.
+    pub profile: Profile,
     /// PostgreSQL connections at once.
     pub max_connections: usize,
     /// The largest PostgreSQL message, and body of /sql.
@@ -243,6 +239,13 @@ pub struct Config {
     pub ingest_max_body_bytes: usize,
     /// Requests to /ingest at once.
     pub ingest_max_inflight: usize,
+}
+
+impl Config {
+    /// How to open the node that this configuration speaks of.
+    pub fn node_options(&self, name: impl Into<String>, data_dir: impl Into<PathBuf>) -> Options {
+        Options { name: name.into(), fsync: self.fsync, profile: self.profile, ..Options::new(data_dir) }
+    }
 }
 
 impl Default for Config {
@@ -287,9 +290,19 @@ impl Resolved {
             values.insert(key, value);
         }
         let config = Reader(&values).config()?;
-        for (key, address) in [("http_address", &config.http_address), ("pg_address", &config.pg_address)] {
+        let profile = &config.profile;
+        let follows = [
+            ("http_address", config.http_address.to_string()),
+            ("pg_address", config.pg_address.to_string()),
+            ("checkpoint_wal_bytes", profile.checkpoint_wal_bytes.to_string()),
+            ("checkpoint_interval", format!("{}s", profile.checkpoint_interval.as_secs())),
+            ("wal_segment_bytes", profile.segment_bytes.to_string()),
+            ("memory_max_bytes", profile.overlay_max_bytes.to_string()),
+            ("store_max_bytes", profile.store_max_bytes.to_string()),
+        ];
+        for (key, effective) in follows {
             if let Some((value, Origin::Default)) = values.get_mut(key) {
-                *value = address.to_string();
+                *value = effective;
             }
         }
         Ok(Resolved { config, origins: values })
@@ -362,10 +375,7 @@ impl Reader<'_> {
             },
             auth_token_readonly: self.token("auth_token_readonly")?,
             fsync: self.read("fsync", parse_fsync)?,
-            checkpoint_wal_bytes: self.read("checkpoint_wal_bytes", parse_bytes)?,
-            checkpoint_interval: self.read("checkpoint_interval", parse_duration)?,
-            wal_segment_bytes: self.read("wal_segment_bytes", parse_bytes)?,
-            memory_max_bytes: self.size("memory_max_bytes")?,
+            profile: self.profile()?,
             max_connections: self.read("max_connections", parse_count)?,
             max_message_bytes: self.size("max_message_bytes")?,
             result_max_bytes: self.size("result_max_bytes")?,
@@ -394,6 +404,29 @@ impl Reader<'_> {
             value: if hidden { String::new() } else { value.clone() },
             origin: origin.clone(),
             why,
+        })
+    }
+
+    fn profile(&self) -> Result<Profile, ConfigError> {
+        let base = self.read("profile", |text| match text {
+            "standard" => Ok(Profile::STANDARD),
+            "small" => Ok(Profile::SMALL),
+            _ => Err("expected standard or small".into()),
+        })?;
+        let bytes =
+            |key, preset| self.read(key, |text| if text.is_empty() { Ok(preset) } else { parse_bytes(text) });
+        let interval = self.read("checkpoint_interval", |text| match text {
+            "" => Ok(base.checkpoint_interval),
+            text => parse_duration(text),
+        })?;
+        let memory = bytes("memory_max_bytes", base.overlay_max_bytes as u64)?;
+        Ok(Profile {
+            checkpoint_wal_bytes: bytes("checkpoint_wal_bytes", base.checkpoint_wal_bytes)?,
+            checkpoint_interval: interval,
+            segment_bytes: bytes("wal_segment_bytes", base.segment_bytes)?,
+            overlay_max_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
+            store_max_bytes: bytes("store_max_bytes", base.store_max_bytes)?,
+            ..base
         })
     }
 
@@ -460,10 +493,7 @@ pub fn parse_fsync(text: &str) -> Result<Fsync, String> {
     match text.split_once('=') {
         None if text == "always" => Ok(Fsync::Always),
         None if text == "never" => Ok(Fsync::Never),
-        Some(("interval", every)) => {
-            let every = parse_duration(every)?.as_micros();
-            Ok(Fsync::Interval(u64::try_from(every).unwrap_or(u64::MAX)))
-        }
+        Some(("interval", every)) => parse_duration(every).map(Fsync::Interval),
         _ => Err("expected always, never, or interval=5ms".into()),
     }
 }
@@ -531,7 +561,7 @@ mod tests {
     fn units() {
         assert_eq!(parse_bytes("64KB"), Ok(65_536));
         assert_eq!(parse_duration("5ms"), Ok(Duration::from_millis(5)));
-        assert_eq!(parse_fsync("interval=5ms"), Ok(Fsync::Interval(5_000)));
+        assert_eq!(parse_fsync("interval=5ms"), Ok(Fsync::Interval(Duration::from_millis(5))));
         assert!(parse_bytes("many").is_err() && parse_duration("5").is_err());
     }
 }

@@ -3,5 +3,12 @@
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod gateway;
 pub mod grpc;
+pub mod http;
+pub mod metrics;
 pub mod pg;
+pub mod server;
+
+pub use config::Config;
+pub use server::Server;

@@ -1,4 +1,136 @@
-//! The PostgreSQL wire.
+//! The PostgreSQL wire: simple and extended protocol, as psql, psycopg, JDBC and their kind speak it.
+//!
+//! ```text
+//! frontend    what a client sends, read in place      backend   what the server sends
+//! startup     from a connection to a session          types     values, text and binary
+//! connection  the session: statements, portals, pipelines
+//! ```
+//!
+//! Not implemented: TLS (a request for it is answered "no"), SCRAM, COPY, LISTEN/NOTIFY, function calls.
+
 pub mod backend;
+mod connection;
 pub mod frontend;
+mod startup;
 pub mod types;
+
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::server::stopped;
+use connection::Connection;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinSet;
+
+/// After a failed accept (too many open files, say) the next waits a little.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the connections share.
+struct Listener {
+    gateway: Arc<Gateway>,
+    auth: Arc<Auth>,
+    config: Config,
+    permits: Arc<Semaphore>,
+    sessions: Sessions,
+}
+
+/// Open connections by number, for cancel requests and for the end.
+#[derive(Default)]
+struct Sessions {
+    next: AtomicI32,
+    open: Mutex<HashMap<i32, Handle>>,
+}
+
+struct Handle {
+    secret: i32,
+    cancel: Arc<AtomicBool>,
+    /// Dropped to end the connection.
+    _close: oneshot::Sender<()>,
+}
+
+/// A connection's own side of its entry, which goes with it.
+struct Registered<'a> {
+    sessions: &'a Sessions,
+    pid: i32,
+    secret: i32,
+    cancel: Arc<AtomicBool>,
+    closed: oneshot::Receiver<()>,
+}
+
+impl Sessions {
+    fn register(&self, secret: i32) -> Registered<'_> {
+        let pid = self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (close, closed) = oneshot::channel();
+        let handle = Handle { secret, cancel: cancel.clone(), _close: close };
+        self.lock().insert(pid, handle);
+        Registered { sessions: self, pid, secret, cancel, closed }
+    }
+
+    fn cancel(&self, pid: i32, secret: i32) {
+        if let Some(handle) = self.lock().get(&pid)
+            && handle.secret == secret
+        {
+            handle.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn close_all(&self) {
+        for (_, handle) in self.lock().drain() {
+            handle.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Handle>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.sessions.lock().remove(&self.pid);
+    }
+}
+
+/// Accepts connections until `stop`, then ends them all.
+pub(crate) async fn serve(
+    socket: TcpListener,
+    gateway: Arc<Gateway>,
+    auth: Arc<Auth>,
+    config: Config,
+    mut stop: watch::Receiver<bool>,
+) {
+    let permits = Arc::new(Semaphore::new(config.max_connections));
+    let listener = Arc::new(Listener { gateway, auth, config, permits, sessions: Sessions::default() });
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            accepted = socket.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve_one(listener.clone(), stream));
+                }
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(socket);
+    listener.sessions.close_all();
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_one(listener: Arc<Listener>, stream: TcpStream) {
+    // Replies are written whole; waiting to fill a packet would only delay them.
+    let _ = stream.set_nodelay(true);
+    // A connection that breaks has nobody to be told.
+    if let Ok(Some(start)) = startup::start(&listener, stream).await {
+        let _counted = listener.gateway.metrics().pg_connection();
+        let _ = Connection::new(&listener, start).run().await;
+    }
+}

@@ -1,0 +1,317 @@
+//! What every listener speaks to: runs statements on the node and says how they ended.
+//!
+//! A statement reads the newest published snapshot at cluster time; what it writes goes to the engine as one
+//! transaction, and its answer comes when that is durable. A conflict of a statement outside a transaction is
+//! retried on a newer snapshot, since nothing was shown to anybody; inside one it is the client's to retry.
+//!
+//! A statement that was short when it last ran, runs on the thread that serves its connection; one that is long or
+//! unknown, beside it, so that the others of that thread go on.
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use chronos_engine::Snapshot;
+use chronos_engine::txn::{Committed, Refused, Transaction};
+use chronos_node::{CommitError, NodeHandle, NodeStatus, Role};
+use chronos_proto::id::{GroupId, RequestId};
+use chronos_proto::time::Timestamp;
+use chronos_proto::{Type, Value};
+use chronos_sql::{Context, Kind, Limits, Outcome, Prepared, RowSet, Session, SqlError, SqlState, Statement};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
+
+/// How long a statement waits for a leader before it fails with 57P03.
+pub const LEADER_WAIT: Duration = Duration::from_secs(10);
+/// How often a conflict is retried for the client.
+const CONFLICT_RETRIES: u32 = 20;
+/// Between looks for a leader.
+const LEADER_POLL: Duration = Duration::from_millis(20);
+/// A statement that took less is short.
+const SHORT: Duration = Duration::from_micros(500);
+
+/// What a statement came to.
+#[derive(Debug)]
+pub enum Answer {
+    /// Rows, and the tag after them.
+    Rows(RowSet),
+    /// A tag alone.
+    Tag(String),
+}
+
+/// How long a statement takes, as far as is known: learnt each time it runs.
+#[derive(Debug, Default)]
+pub struct Pace(AtomicU8);
+
+const SHORT_BEFORE: u8 = 1;
+
+impl Pace {
+    /// Of a statement that is known to be short.
+    pub fn short() -> Pace {
+        Pace(AtomicU8::new(SHORT_BEFORE))
+    }
+
+    fn run<T>(&self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let out = match self.0.load(Ordering::Relaxed) {
+            SHORT_BEFORE => work(),
+            _ => tokio::task::block_in_place(work),
+        };
+        self.0.store(u8::from(began.elapsed() < SHORT), Ordering::Relaxed);
+        out
+    }
+}
+
+/// The one object that all listeners share.
+#[derive(Debug)]
+pub struct Gateway {
+    node: NodeHandle,
+    metrics: Metrics,
+    limits: Limits,
+    random: AtomicU64,
+    ready: watch::Sender<bool>,
+}
+
+impl Gateway {
+    /// A gateway to a node.
+    pub fn new(node: NodeHandle, config: &Config) -> Gateway {
+        Gateway {
+            node,
+            metrics: Metrics::new(config.profile.segment_bytes),
+            limits: Limits { memory_bytes: config.result_max_bytes, ..Limits::default() },
+            random: AtomicU64::new(seed()),
+            ready: watch::Sender::new(false),
+        }
+    }
+
+    /// The node.
+    pub fn node(&self) -> &NodeHandle {
+        &self.node
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether the node has had a leader since it was started: until then PostgreSQL connections are refused.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Waits for a leader, at most [`LEADER_WAIT`]; from then on the gateway is ready.
+    pub async fn wait_for_leader(&self) -> Result<(), SqlError> {
+        let deadline = Instant::now() + LEADER_WAIT;
+        loop {
+            if self.status().await.is_some_and(|status| status.role == Role::Leader) {
+                self.ready.send_replace(true);
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let message =
+                    format!("no leader after {} s: nothing was done; try again", LEADER_WAIT.as_secs());
+                return Err(SqlError::new(SqlState::CANNOT_CONNECT_NOW, message));
+            }
+            tokio::time::sleep(LEADER_POLL).await;
+        }
+    }
+
+    /// The node at this moment; none if it has stopped.
+    pub async fn status(&self) -> Option<NodeStatus> {
+        let (send, receive) = oneshot::channel();
+        self.node.status_with(Box::new(move |status| {
+            // Whoever asked may have gone.
+            let _ = send.send(status);
+        }));
+        receive.await.ok().flatten()
+    }
+
+    /// The newest snapshot and the time to read it at.
+    pub fn read(&self) -> (Snapshot, Timestamp) {
+        let published = self.node.published();
+        let read_time = published.clock.at(self.node.mono());
+        (published.snapshot, read_time)
+    }
+
+    /// A number that nobody can guess from others: a step of a seeded sequence, mixed.
+    pub fn random(&self) -> u64 {
+        let mut z = self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Binds and plans a statement.
+    pub fn prepare(
+        &self,
+        session: &mut Session,
+        statement: &Statement,
+        declared: &[Option<Type>],
+    ) -> Result<Arc<Prepared>, SqlError> {
+        let published = self.node.published();
+        session.prepare(statement, declared, &published.snapshot).inspect_err(|e| self.count(e))
+    }
+
+    /// Runs a prepared statement, its commit included.
+    pub async fn execute(
+        &self,
+        session: &mut Session,
+        prepared: &Arc<Prepared>,
+        params: &[Value],
+        cancel: &AtomicBool,
+        pace: &Pace,
+    ) -> Result<Answer, SqlError> {
+        let began = Instant::now();
+        let known = match prepared.kind {
+            Kind::Transaction | Kind::Setting => &Pace::short(),
+            Kind::Query | Kind::Write | Kind::Schema => pace,
+        };
+        let run =
+            |session: &mut Session, cx: &Context<'_>| known.run(|| session.execute(prepared, params, cx));
+        let answer = self.run(session, cancel, run).await;
+        self.metrics.statement(prepared.kind, began.elapsed());
+        answer.inspect_err(|e| self.count(e))
+    }
+
+    /// Ends an implicit transaction: its commit included.
+    pub async fn finish_implicit(
+        &self,
+        session: &mut Session,
+        cancel: &AtomicBool,
+    ) -> Result<Answer, SqlError> {
+        let answer = self.run(session, cancel, |session, cx| session.finish_implicit(cx)).await;
+        answer.inspect_err(|e| self.count(e))
+    }
+
+    async fn run(
+        &self,
+        session: &mut Session,
+        cancel: &AtomicBool,
+        mut work: impl FnMut(&mut Session, &Context<'_>) -> Result<Outcome, SqlError>,
+    ) -> Result<Answer, SqlError> {
+        let mut conflicts = 0;
+        let mut leaderless = None;
+        loop {
+            let outcome = {
+                let (snapshot, read_time) = self.read();
+                let request = RequestId::default();
+                let random = self.random();
+                work(
+                    session,
+                    &Context { snapshot: &snapshot, read_time, random, request, cancel, limits: self.limits },
+                )?
+            };
+            let mut commit = match outcome {
+                Outcome::Rows(rows) => return Ok(Answer::Rows(rows)),
+                Outcome::Tag(tag) => return Ok(Answer::Tag(tag)),
+                Outcome::Commit(commit) => commit,
+            };
+            let answer = self.commit(commit.group, std::mem::take(&mut commit.transaction)).await?;
+            match &answer {
+                Err(Refused::Conflict) if commit.retryable && conflicts < CONFLICT_RETRIES => {
+                    conflicts += 1;
+                    continue;
+                }
+                Err(Refused::NotLeader) if commit.retryable => {
+                    let deadline = *leaderless.get_or_insert_with(|| Instant::now() + LEADER_WAIT);
+                    if Instant::now() < deadline {
+                        tokio::time::sleep(LEADER_POLL).await;
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            return match session.committed(*commit, answer)? {
+                Outcome::Rows(rows) => Ok(Answer::Rows(rows)),
+                Outcome::Tag(tag) => Ok(Answer::Tag(tag)),
+                Outcome::Commit(_) => Err(SqlError::new(SqlState::INTERNAL, "a commit led to another")),
+            };
+        }
+    }
+
+    /// Hands a transaction to the engine. The inner result is definite; an error means that the outcome is unknown.
+    pub async fn commit(
+        &self,
+        group: GroupId,
+        transaction: Transaction,
+    ) -> Result<Result<Committed, Refused>, SqlError> {
+        let began = Instant::now();
+        let (send, receive) = oneshot::channel();
+        let reply = Box::new(move |result| {
+            // A client that went away does not undo its commit.
+            let _ = send.send(result);
+        });
+        self.node.commit_with(group, transaction, reply);
+        let answer = receive.await.unwrap_or_else(|_| Err(CommitError::Unknown("the node is gone".into())));
+        match answer {
+            Ok(committed) => {
+                self.metrics.commit(began.elapsed());
+                Ok(Ok(committed))
+            }
+            Err(CommitError::Refused(refused)) => {
+                if refused == Refused::Conflict {
+                    self.metrics.conflict();
+                }
+                Ok(Err(refused))
+            }
+            Err(CommitError::Unknown(why)) => Err(SqlError::new(
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                format!("outcome unknown: {why}"),
+            )
+            .hint("look whether the transaction took effect before running it again")),
+        }
+    }
+
+    /// Builds a transaction on the newest snapshot and commits it; again on a newer one if it conflicts.
+    pub async fn write<T>(
+        &self,
+        group: GroupId,
+        mut build: impl FnMut(&Snapshot, Timestamp) -> Result<(Transaction, T), SqlError>,
+    ) -> Result<(Committed, T), SqlError> {
+        let mut conflicts = 0;
+        let mut leaderless = None;
+        loop {
+            let (transaction, extra) = {
+                let (snapshot, read_time) = self.read();
+                build(&snapshot, read_time)?
+            };
+            match self.commit(group, transaction).await? {
+                Ok(committed) => return Ok((committed, extra)),
+                Err(Refused::Conflict) if conflicts < CONFLICT_RETRIES => conflicts += 1,
+                Err(Refused::NotLeader)
+                    if Instant::now() < *leaderless.get_or_insert_with(|| Instant::now() + LEADER_WAIT) =>
+                {
+                    tokio::time::sleep(LEADER_POLL).await;
+                }
+                Err(refused) => return Err(refusal(&refused)),
+            }
+        }
+    }
+
+    /// Counts a failure.
+    pub fn count(&self, error: &SqlError) {
+        self.metrics.error(error.code.as_str());
+    }
+}
+
+/// A refusal in SQL's words.
+pub fn refusal(refused: &Refused) -> SqlError {
+    let code = match refused {
+        Refused::Conflict => SqlState::SERIALIZATION_FAILURE,
+        Refused::Expired(_) => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+        Refused::NotLeader => SqlState::CANNOT_CONNECT_NOW,
+        Refused::Full(_) => SqlState::DISK_FULL,
+        Refused::Overloaded(_) => SqlState::TOO_MANY,
+        Refused::TooLarge { .. } => SqlState::LIMIT_EXCEEDED,
+        Refused::Stopping => SqlState::SHUTDOWN,
+    };
+    SqlError::new(code, refused.to_string())
+}
+
+/// From the operating system; a machine without its generator still serves, with one seeded by time.
+fn seed() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        since.as_nanos() as u64
+    })
+}

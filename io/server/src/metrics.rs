@@ -1,0 +1,356 @@
+//! What `/metrics` shows. Counters are held by whoever counts; gauges of the node are read when they are scraped.
+
+use chronos_node::{Histogram as NodeHistogram, NodeStatus, Role};
+use chronos_sql::Kind;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// What `Content-Type` a scrape is answered with.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByCode {
+    code: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByProtocol {
+    protocol: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByStage {
+    stage: &'static str,
+}
+
+/// Everything that is counted here.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    segment_bytes: u64,
+    statements: [Counter; 5],
+    durations: [Histogram; 5],
+    errors: Family<ByCode, Counter>,
+    conflicts: Counter,
+    commits: Histogram,
+    pg_connections: Gauge,
+    /// Requests to `/ingest` being worked on.
+    pub ingest_inflight: Gauge,
+    /// Requests to `/ingest` turned away because too many were being worked on.
+    pub ingest_rejected: Counter,
+    ingest_inserted: Counter,
+    ingest_duplicates: Counter,
+    published: Counter,
+    delivered: Counter,
+    redelivered: Counter,
+    lateness: Histogram,
+    handed_out: Histogram,
+}
+
+const KINDS: [&str; 5] = ["query", "write", "schema", "transaction", "setting"];
+
+const fn index(kind: Kind) -> usize {
+    match kind {
+        Kind::Query => 0,
+        Kind::Write => 1,
+        Kind::Schema => 2,
+        Kind::Transaction => 3,
+        Kind::Setting => 4,
+    }
+}
+
+/// From 32 µs to 16 s.
+fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_032, 2.0, 20))
+}
+
+impl Metrics {
+    /// All at zero, for a node with WAL segments of this size.
+    pub fn new(segment_bytes: u64) -> Metrics {
+        let mut registry = Registry::default();
+        let statements = Family::<ByKind, Counter>::default();
+        registry.register("chronos_sql_requests", "SQL statements run, by kind", statements.clone());
+        let durations = Family::<ByKind, Histogram, fn() -> Histogram>::new_with_constructor(latency);
+        let help = "Time to run a SQL statement, its commit included, by kind";
+        registry.register("chronos_sql_duration_seconds", help, durations.clone());
+        let errors = Family::default();
+        registry.register("chronos_sql_errors", "SQL statements that failed, by SQLSTATE", errors.clone());
+        let results = Family::<ByResult, Counter>::default();
+        registry.register(
+            "chronos_ingest_readings",
+            "Readings that /ingest took, by result",
+            results.clone(),
+        );
+        let connections = Family::<ByProtocol, Gauge>::default();
+        registry.register("chronos_connections", "Open connections, by protocol", connections.clone());
+        let lateness = Family::<ByStage, Histogram, fn() -> Histogram>::new_with_constructor(latency);
+        let help = "How late scheduled events are after their due time, by stage: released to all readers by the \
+                    clock, handed out to a subscriber that was waiting";
+        registry.register("chronos_fire_lateness_seconds", help, lateness.clone());
+        let metrics = Metrics {
+            statements: KINDS.map(|kind| statements.get_or_create(&ByKind { kind }).clone()),
+            durations: KINDS.map(|kind| durations.get_or_create(&ByKind { kind }).clone()),
+            errors,
+            conflicts: Counter::default(),
+            commits: latency(),
+            pg_connections: connections.get_or_create(&ByProtocol { protocol: "postgresql" }).clone(),
+            ingest_inflight: Gauge::default(),
+            ingest_rejected: Counter::default(),
+            ingest_inserted: results.get_or_create(&ByResult { result: "inserted" }).clone(),
+            ingest_duplicates: results.get_or_create(&ByResult { result: "duplicate" }).clone(),
+            published: Counter::default(),
+            delivered: Counter::default(),
+            redelivered: Counter::default(),
+            lateness: lateness.get_or_create(&ByStage { stage: "released" }).clone(),
+            handed_out: lateness.get_or_create(&ByStage { stage: "handed_out" }).clone(),
+            registry: Registry::default(),
+            segment_bytes,
+        };
+        let m = &metrics;
+        registry.register("chronos_conflicts", "Commits refused because of a conflict", m.conflicts.clone());
+        registry.register(
+            "chronos_commit_duration_seconds",
+            "Time from commit to durable",
+            m.commits.clone(),
+        );
+        registry.register(
+            "chronos_ingest_inflight",
+            "Requests to /ingest in work",
+            m.ingest_inflight.clone(),
+        );
+        let help = "Requests to /ingest turned away with 429";
+        registry.register("chronos_ingest_rejected", help, m.ingest_rejected.clone());
+        registry.register(
+            "chronos_events_published",
+            "Events published or scheduled over gRPC",
+            m.published.clone(),
+        );
+        registry.register("chronos_events_delivered", "Events handed to subscribers", m.delivered.clone());
+        let help = "Events handed to subscribers that had been handed out before";
+        registry.register("chronos_events_redelivered", help, m.redelivered.clone());
+        Metrics { registry, ..metrics }
+    }
+
+    /// Counts a statement.
+    pub fn statement(&self, kind: Kind, took: Duration) {
+        self.statements[index(kind)].inc();
+        self.durations[index(kind)].observe(took.as_secs_f64());
+    }
+
+    /// Counts a failure.
+    pub fn error(&self, code: &str) {
+        self.errors.get_or_create(&ByCode { code: code.to_owned() }).inc();
+    }
+
+    /// Counts a conflict.
+    pub fn conflict(&self) {
+        self.conflicts.inc();
+    }
+
+    /// Counts a commit.
+    pub fn commit(&self, took: Duration) {
+        self.commits.observe(took.as_secs_f64());
+    }
+
+    /// Counts a connection for as long as the guard lives.
+    pub fn pg_connection(&self) -> ConnectionGuard {
+        self.pg_connections.inc();
+        ConnectionGuard(self.pg_connections.clone())
+    }
+
+    /// Counts readings.
+    pub fn ingested(&self, inserted: u64, duplicates: u64) {
+        self.ingest_inserted.inc_by(inserted);
+        self.ingest_duplicates.inc_by(duplicates);
+    }
+
+    /// Counts published events.
+    pub fn published(&self, count: u64) {
+        self.published.inc_by(count);
+    }
+
+    /// Counts an event that is handed out: how often it was before, and how long after it was due it was released
+    /// and is handed out now, where it was scheduled and its subscriber was waiting.
+    pub fn delivered(&self, redeliveries: u32, lateness: Option<(Duration, Duration)>) {
+        self.delivered.inc();
+        if redeliveries > 0 {
+            self.redelivered.inc();
+        } else if let Some((released, handed_out)) = lateness {
+            self.lateness.observe(released.as_secs_f64());
+            self.handed_out.observe(handed_out.as_secs_f64());
+        }
+    }
+
+    /// The whole page, in the text format that Prometheus and promtool read.
+    pub fn render(&self, node: Option<&NodeStatus>) -> String {
+        let mut page = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut page, &self.registry);
+        if let Some(node) = node {
+            let mut gauges = Registry::default();
+            gauges.register_collector(Box::new(NodeCollector {
+                node: node.clone(),
+                segment_bytes: self.segment_bytes,
+            }));
+            let _ = encode(&mut page, &gauges);
+        }
+        plain_text(&page)
+    }
+}
+
+/// Counts one connection while it lives.
+#[derive(Debug)]
+pub struct ConnectionGuard(Gauge);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// OpenMetrics to the older text format, which differs in that a counter's family is named as its samples are.
+fn plain_text(open_metrics: &str) -> String {
+    let counters: Vec<&str> = open_metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut out = String::with_capacity(open_metrics.len() + 512);
+    for line in open_metrics.lines().filter(|line| !line.starts_with("# EOF") && !line.starts_with("# UNIT"))
+    {
+        let comment = line.strip_prefix("# ").and_then(|rest| {
+            let (word, rest) = rest.split_once(' ')?;
+            let (name, rest) = rest.split_once(' ')?;
+            counters.contains(&name).then_some((word, name, rest))
+        });
+        // Writing to a String does not fail.
+        let _ = match comment {
+            Some((word, name, rest)) => writeln!(out, "# {word} {name}_total {rest}"),
+            None => writeln!(out, "{line}"),
+        };
+    }
+    out
+}
+
+#[derive(Debug)]
+struct NodeCollector {
+    node: NodeStatus,
+    segment_bytes: u64,
+}
+
+impl prometheus_client::collector::Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let node = &self.node;
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+        };
+        let role = match node.role {
+            Role::Follower => 0,
+            Role::Candidate => 1,
+            Role::Leader => 2,
+            Role::Learner => 3,
+        };
+        gauge("chronos_raft_term", "Group 0's term", node.term)?;
+        gauge("chronos_raft_role", "Group 0's role: 0 follower, 1 candidate, 2 leader, 3 learner", role)?;
+        let applied = node.engine.groups.first().map_or(0, |group| group.applied);
+        gauge("chronos_raft_applied_index", "Last entry applied in group 0", applied)?;
+        let storage = node.store.file_bytes + node.wal.segments * self.segment_bytes;
+        gauge("chronos_storage_size_bytes", "Bytes on disk, checkpoint store and WAL together", storage)?;
+        gauge("chronos_store_used_bytes", "Bytes in use in the checkpoint store", node.store.used_bytes)?;
+        gauge("chronos_wal_segments", "Segment files of the WAL", node.wal.segments)?;
+        gauge("chronos_wal_pending_bytes", "WAL written since the last checkpoint", node.engine.wal_bytes)?;
+        gauge(
+            "chronos_overlay_bytes",
+            "Memory held by writes since the last checkpoint",
+            node.engine.overlay_bytes,
+        )?;
+        gauge("chronos_timers_pending", "Timers that wait for their time", node.engine.timers_pending)?;
+        gauge("chronos_timers_near", "Timers held in memory by the timing wheel", node.engine.timers_near)?;
+        gauge("chronos_writes_inflight", "Writes that wait to be durable", node.engine.inflight)?;
+        gauge("chronos_subscribers", "Open subscriptions", node.engine.subscribers)?;
+        let refusing = u64::from(node.engine.refusing.is_some());
+        gauge("chronos_writes_refused", "1 while writes are refused for want of space or memory", refusing)?;
+        let synchronised = u64::from(node.clock.synchronised);
+        gauge(
+            "chronos_clock_synchronised",
+            "1 if the operating system's clock is synchronised",
+            synchronised,
+        )?;
+        gauge(
+            "chronos_store_old_views",
+            "Superseded checkpoints that readers still hold",
+            node.store.old_views,
+        )?;
+        let offset = node.clock.cluster.micros_since(node.clock.wall) as f64 / 1e6;
+        let help = "How far cluster time is ahead of the wall clock";
+        ConstGauge::new(offset).encode(encoder.encode_descriptor(
+            "chronos_clock_offset_seconds",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)?;
+        let mut counter = |name: &str, help: &str, value: u64| {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        };
+        counter("chronos_wal_written_bytes", "Bytes written to the WAL", node.wal.written_bytes)?;
+        counter("chronos_wal_full", "WAL writes that met a full disk", node.wal.full)?;
+        counter("chronos_checkpoints", "Checkpoints written", node.store.checkpoints)?;
+        counter("chronos_checkpoints_full", "Checkpoints that met a full disk", node.store.checkpoints_full)?;
+        histogram(
+            &mut encoder,
+            "chronos_wal_fsync_duration_seconds",
+            "Time of a WAL sync",
+            &node.wal.sync_latency,
+        )
+    }
+}
+
+fn histogram(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    histogram: &NodeHistogram,
+) -> Result<(), std::fmt::Error> {
+    let last = histogram.buckets.len() - 1;
+    let edge = |i: usize| if i == last { f64::MAX } else { (1u64 << i) as f64 / 1e6 };
+    let buckets: Vec<(f64, u64)> = histogram.buckets.iter().enumerate().map(|(i, n)| (edge(i), *n)).collect();
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    let sum = histogram.sum_us as f64 / 1e6;
+    metric.encode_histogram::<NoLabelSet>(sum, histogram.count, &buckets, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_named_as_their_samples() {
+        let metrics = Metrics::new(1);
+        metrics.statement(Kind::Query, Duration::from_micros(100));
+        metrics.error("42601");
+        let page = metrics.render(None);
+        assert!(page.contains("# TYPE chronos_sql_requests_total counter\n"), "{page}");
+        assert!(page.contains("chronos_sql_requests_total{kind=\"query\"} 1\n"), "{page}");
+        assert!(page.contains("chronos_sql_errors_total{code=\"42601\"} 1\n"), "{page}");
+        assert!(!page.contains("# EOF") && !page.contains("_total_total"), "{page}");
+    }
+}

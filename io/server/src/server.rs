@@ -1,0 +1,137 @@
+//! A running server: the listeners of one node.
+
+use crate::auth::Auth;
+use crate::config::{Address, Config};
+use crate::gateway::Gateway;
+use crate::{http, pg};
+use chronos_node::NodeHandle;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How long connections get to end once the server stops.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+/// And how long blocking work gets after that.
+const BLOCKING_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be listened on.
+    #[error(
+        "cannot listen on {address} for {what}: {error}; is another node running? Give another --address"
+    )]
+    Bind {
+        /// For which listener.
+        what: &'static str,
+        /// The address.
+        address: Address,
+        /// The operating system's words.
+        error: std::io::Error,
+    },
+    /// A name leads elsewhere than to this machine.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The threads could not be made.
+    #[error("cannot start threads: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// A server that runs until it is stopped. It has threads of its own, so it is started and stopped from any thread
+/// that is not itself a runtime's.
+#[derive(Debug)]
+pub struct Server {
+    runtime: Runtime,
+    gateway: Arc<Gateway>,
+    stop: watch::Sender<bool>,
+    listeners: JoinSet<()>,
+    http_address: SocketAddr,
+    pg_address: SocketAddr,
+}
+
+impl Server {
+    /// Starts the listeners of a node and returns once they are bound. The node serves as soon as it has a leader;
+    /// until then PostgreSQL connections are refused with 57P03 and `/readyz` says 503.
+    pub fn start(config: Config, node: NodeHandle) -> Result<Server, StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("chronos-server")
+            .build()
+            .map_err(StartError::Runtime)?;
+        let gateway = Arc::new(Gateway::new(node, &config));
+        let auth = Arc::new(Auth::new(&config));
+        let stop = watch::Sender::new(false);
+        let mut listeners = JoinSet::new();
+        let (http, pg) = runtime.block_on(async {
+            let http = bind("HTTP and gRPC", "http_address", &config.http_address, config.insecure).await?;
+            let pg = bind("PostgreSQL", "pg_address", &config.pg_address, config.insecure).await?;
+            Ok::<_, StartError>((http, pg))
+        })?;
+        let local = |what, address: &Address, listener: &TcpListener| {
+            listener.local_addr().map_err(|error| StartError::Bind { what, address: address.clone(), error })
+        };
+        let http_address = local("HTTP and gRPC", &config.http_address, &http)?;
+        let pg_address = local("PostgreSQL", &config.pg_address, &pg)?;
+        let handle = runtime.handle();
+        let (g, a, s) = (gateway.clone(), auth.clone(), stop.subscribe());
+        listeners.spawn_on(http::serve(http, g, a, config.clone(), s), handle);
+        listeners.spawn_on(pg::serve(pg, gateway.clone(), auth, config, stop.subscribe()), handle);
+        let waiting = gateway.clone();
+        handle.spawn(async move {
+            // Without a leader after one wait, keep looking: whoever asks meanwhile is told so.
+            while waiting.wait_for_leader().await.is_err() {}
+        });
+        Ok(Server { runtime, gateway, stop, listeners, http_address, pg_address })
+    }
+
+    /// Where HTTP and gRPC are served.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Where the PostgreSQL wire is served.
+    pub fn pg_address(&self) -> SocketAddr {
+        self.pg_address
+    }
+
+    /// Waits until the node serves, at most ten seconds; says whether it does.
+    pub fn wait_ready(&self) -> bool {
+        self.runtime.block_on(self.gateway.wait_for_leader()).is_ok()
+    }
+
+    /// Stops: no new connections, running statements are cancelled, clients are told (57P01) and disconnected.
+    /// Takes a few seconds at the most; the node is to be stopped after it.
+    pub fn stop(mut self) {
+        self.stop.send_replace(true);
+        let ended = async { while self.listeners.join_next().await.is_some() {} };
+        // What has not ended by then is cut off.
+        let _ = self.runtime.block_on(async { tokio::time::timeout(STOP_WAIT, ended).await });
+        self.runtime.shutdown_timeout(BLOCKING_WAIT);
+    }
+}
+
+async fn bind(
+    what: &'static str,
+    key: &'static str,
+    address: &Address,
+    insecure: bool,
+) -> Result<TcpListener, StartError> {
+    let failed = |error| StartError::Bind { what, address: address.clone(), error };
+    let listener = TcpListener::bind((address.host.as_str(), address.port)).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    if !bound.ip().is_loopback() && !insecure {
+        let address = address.to_string();
+        return Err(crate::config::ConfigError::NotLoopback { what: key, address }.into());
+    }
+    Ok(listener)
+}
+
+/// Ends when the server is to stop.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the server is gone, which is as good.
+    let _ = stop.wait_for(|&stop| stop).await;
+}
