@@ -275,6 +275,18 @@ impl Survey {
         Ok(())
     }
 
+    /// The chain begins too late for a group.
+    fn gap(&self, group: GroupId, missing: Index) -> WalDamage {
+        let unread = self.files.first().filter(|file| file.row != Row::A);
+        let first = unread.or(self.files.first()).map_or_else(SegmentId::default, |file| file.id);
+        let what = match unread {
+            Some(_) => "the segment's header or first write does not read",
+            None => "the log begins here, and the segment before it is missing",
+        };
+        let what = format!("{what}, but group {group} still needs entry {missing}");
+        WalDamage { row: Row::N, segment: first, offset: 0, lsn: None, what }
+    }
+
     /// The segment whose opening follows `link`: of the newest generation, since that takes along what it replaces.
     fn successor(&self, link: Link) -> Option<usize> {
         let follows = |index: &usize| self.files[*index].opening.is_some_and(|write| write.before == link);
@@ -456,23 +468,12 @@ impl<'a> Walk<'a> {
     }
 
     fn finish(self) -> Result<Recovered, WalDamage> {
-        let files = &self.survey.files;
         let mut groups = BTreeMap::new();
         for (group, replay) in self.groups {
-            let log = replay.finish().map_err(|missing| {
-                let first = files.iter().find(|file| file.row == Row::A);
-                WalDamage {
-                    row: Row::N,
-                    segment: first.map_or_else(SegmentId::default, |file| file.id),
-                    offset: 0,
-                    lsn: None,
-                    what: format!(
-                        "the log begins here, but group {group} still needs entry {missing} from a segment before it"
-                    ),
-                }
-            })?;
+            let log = replay.finish().map_err(|missing| self.survey.gap(group, missing))?;
             groups.insert(group, log);
         }
+        let files = &self.survey.files;
         let is_void = |id: &SegmentId| self.kept.iter().all(|kept| kept.id != *id);
         Ok(Recovered {
             groups,

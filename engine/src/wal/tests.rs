@@ -1,5 +1,6 @@
 //! The writer against recovery, over a disk that loses, tears and reorders whatever is not synced.
 
+use super::segment::{SegmentHeader, WriteHeader};
 use super::*;
 use crate::node::Fsync;
 use chronos_proto::command::{Command, Entry};
@@ -321,4 +322,318 @@ proptest! {
     ) {
         let _ = recover(identity(), &files).map(|recovered| assert!(recovered.groups.is_empty()));
     }
+}
+
+/// A small log at rest: four segments and a spare, three groups, everything durable and marked.
+fn at_rest(mark: bool) -> World {
+    let mut world = World::new(config(4096, Fsync::Always));
+    world.rest();
+    for index in 1..=14 {
+        world.append(GroupId(0), entry(index, 300));
+        world.append(GroupId(2), entry(index, 20));
+        if index % 4 == 0 {
+            let hard = HardState { term: Term(index), vote: Some(NodeId(2)), commit: Index(index) };
+            world.append(GroupId(1), Record::HardState(hard));
+            world.append(GroupId(2), Record::Truncate { from: Index(index) });
+            world.append(GroupId(2), entry(index, 30));
+        }
+        world.cut();
+        world.settle();
+    }
+    if mark {
+        world.rest();
+    }
+    world
+}
+
+/// The state before its last write.
+fn without_last(world: &World) -> State {
+    let mut state = world.state().clone();
+    for group in [GroupId(0), GroupId(2)] {
+        state.get_mut(&group).expect("written").entries.pop();
+    }
+    state
+}
+
+fn rows(files: &Files) -> Result<State, Row> {
+    recover(identity(), files).map(|recovered| recovered.groups).map_err(|damage| damage.row)
+}
+
+#[test]
+fn every_flipped_bit_is_detected_or_harmless() {
+    let world = at_rest(true);
+    let mut seen = BTreeMap::<String, u32>::new();
+    for segment in world.disk.synced.keys() {
+        for at in 0..world.disk.synced[segment].len() {
+            let mut files = world.disk.synced.clone();
+            files.get_mut(segment).expect("listed")[at] ^= 1 << (at % 8);
+            let outcome = match rows(&files) {
+                Ok(state) => {
+                    assert_eq!(state, *world.state(), "wrong data for byte {at} of {segment}");
+                    "harmless".to_owned()
+                }
+                Err(row) => row.to_string(),
+            };
+            *seen.entry(outcome).or_default() += 1;
+        }
+    }
+    assert_eq!(seen.keys().collect::<Vec<_>>(), ["K", "L", "N", "harmless"], "{seen:?}");
+}
+
+#[test]
+fn without_a_mark_only_the_last_write_can_be_lost_unnoticed() {
+    let world = at_rest(false);
+    let before = without_last(&world);
+    let mut lost = 0;
+    for segment in world.disk.synced.keys() {
+        for at in 0..world.disk.synced[segment].len() {
+            let mut files = world.disk.synced.clone();
+            files.get_mut(segment).expect("listed")[at] ^= 1 << (at % 8);
+            if let Ok(state) = rows(&files).map(|state| state != *world.state()) {
+                lost += u32::from(state);
+                assert!(
+                    !state || rows(&files) == Ok(before.clone()),
+                    "wrong data for byte {at} of {segment}"
+                );
+            }
+        }
+    }
+    assert!(lost > 0, "the residue that the essay states is gone: say so there");
+}
+
+/// Damage to whole files and sectors of a log at rest: each is refused or changes nothing.
+#[test]
+fn lost_and_swapped_sectors_are_detected_or_harmless() {
+    let world = at_rest(true);
+    let whole = &world.disk.synced;
+    let check = |files: &Files, what: String| match rows(files) {
+        Ok(state) => assert_eq!(state, *world.state(), "wrong data after {what}"),
+        Err(row) => assert!(row >= Row::C, "{row} after {what}"),
+    };
+    let spare = *whole.keys().next_back().expect("a spare");
+    for (segment, bytes) in whole {
+        let mut files = whole.clone();
+        files.remove(segment);
+        check(&files, format!("removing {segment}"));
+        assert!(*segment == spare || rows(&files).is_err(), "{segment} is not missed");
+        files.insert(*segment, Vec::new());
+        check(&files, format!("emptying {segment}"));
+        assert!(*segment == spare || rows(&files).is_err(), "{segment} is not missed");
+        files.insert(*segment, vec![0; bytes.len()]);
+        check(&files, format!("zeroing {segment}"));
+        assert!(*segment == spare || rows(&files).is_err(), "{segment} is not missed");
+        for at in (0..bytes.len()).step_by(SECTOR) {
+            files.insert(*segment, bytes[..at].to_vec());
+            check(&files, format!("cutting {segment} to {at} bytes"));
+            let mut zeroed = bytes.clone();
+            zeroed[at..at + SECTOR].fill(0);
+            files.insert(*segment, zeroed);
+            check(&files, format!("zeroing {segment} at {at}"));
+            for other in (0..at).step_by(SECTOR) {
+                let mut swapped = bytes.clone();
+                swapped[at..at + SECTOR].copy_from_slice(&bytes[other..other + SECTOR]);
+                swapped[other..other + SECTOR].copy_from_slice(&bytes[at..at + SECTOR]);
+                files.insert(*segment, swapped);
+                check(&files, format!("swapping {segment} at {other} and {at}"));
+            }
+        }
+        for other in whole.keys().filter(|other| *other != segment) {
+            files.insert(*segment, whole[other].clone());
+            assert_eq!(rows(&files), Err(Row::F), "{segment} replaced by {other}");
+        }
+    }
+}
+
+/// One test a row of the recovery table, for the rows that refuse.
+#[test]
+fn each_row_is_told() {
+    let world = at_rest(true);
+    let whole = &world.disk.synced;
+    let ids: Vec<SegmentId> = whole.keys().copied().collect();
+    let (first, middle, spare) = (ids[0], ids[2], ids[ids.len() - 1]);
+    let current = ids[ids.len() - 2];
+    let told = |change: &dyn Fn(&mut Files)| {
+        let mut files = whole.clone();
+        change(&mut files);
+        recover(identity(), &files)
+            .map(|_| ())
+            .map_err(|damage| (damage.row, damage.segment, damage.to_string()))
+    };
+    let header = |files: &mut Files, segment: SegmentId, edit: &dyn Fn(&mut SegmentHeader)| {
+        let file = files.get_mut(&segment).expect("listed");
+        let mut header = SegmentHeader::decode(file).expect("whole");
+        edit(&mut header);
+        file[..SECTOR].copy_from_slice(&header.encode());
+    };
+    let expect = |row: Row, segment: SegmentId, words: &str, change: &dyn Fn(&mut Files)| {
+        let (found, at, message) = told(change).expect_err("refused");
+        assert_eq!((found, at), (row, segment), "{message}");
+        assert!(message.starts_with(&segment.to_string()) && message.contains(words), "{message}");
+    };
+    assert_eq!(told(&|_| ()), Ok(()));
+    expect(Row::D, spare, "format 2", &|files| header(files, spare, &|header| header.version = 2));
+    expect(Row::E, middle, "belongs to node 9", &|files| {
+        header(files, middle, &|header| header.identity.node = NodeId(9))
+    });
+    expect(Row::F, spare, "holds segment", &|files| {
+        let bytes = files[&middle].clone();
+        files.insert(spare, bytes);
+    });
+    expect(Row::G, current, "4095 bytes of 4096", &|files| {
+        files.get_mut(&current).expect("listed").truncate(4095)
+    });
+    expect(Row::K, middle, "chronos verify", &|files| {
+        files.get_mut(&middle).expect("listed")[SECTOR * 3 + 100] ^= 1
+    });
+    expect(Row::L, middle, "chronos verify", &|files| {
+        files.get_mut(&middle).expect("listed")[SECTOR + 100] ^= 1
+    });
+    expect(Row::L, current, "chronos verify", &|files| files.get_mut(&current).expect("listed").clear());
+    expect(Row::M, middle, "missing", &|files| {
+        files.remove(&middle);
+    });
+    expect(Row::N, ids[1], "needs entry 1", &|files| {
+        files.remove(&first);
+    });
+    expect(Row::O, first, "kind 99 is unknown", &|files| {
+        let file = files.get_mut(&first).expect("listed");
+        let seed = identity().seed(first);
+        let mut write = WriteHeader::decode(seed, &file[SECTOR..]).expect("whole");
+        let end = SECTOR + write.span();
+        let records =
+            &mut file[SECTOR + segment::WRITE_HEADER..SECTOR + segment::WRITE_HEADER + write.length as usize];
+        records[20] = 99;
+        let crc = segment::extend_crc(crc32c::crc32c(&records[0..4]), &records[8..]);
+        records[4..8].copy_from_slice(&crc.to_le_bytes());
+        write.length = records.len() as u32;
+        let length = segment::WRITE_HEADER + records.len();
+        write.seal(seed, &mut file[SECTOR..end][..length]);
+    });
+}
+
+#[test]
+fn a_released_segment_is_not_missed_and_an_idle_group_pins_none() {
+    let mut world = at_rest(true);
+    let before = world.disk.synced.len();
+    for group in [GroupId(0), GroupId(2)] {
+        let mark = Compacted { index: Index(12), term: Term(1) };
+        world.append(group, Record::Compacted(mark));
+    }
+    world.release();
+    assert!(world.queue.is_empty(), "released before the compaction was durable");
+    world.rest();
+    world.release();
+    assert!(world.queue.len() > 1);
+    // A crash may come after each removal.
+    while world.step() {
+        assert_eq!(rows(&world.disk.synced), Ok(world.state().clone()));
+    }
+    assert!(world.disk.synced.len() < before);
+    assert_eq!(world.state()[&GroupId(1)].hard_state.term, Term(12));
+}
+
+#[test]
+fn a_write_that_found_no_space_comes_again() {
+    let mut world = at_rest(true);
+    let (_, write) = world.append(GroupId(0), entry(15, 9000));
+    let mut ops = Vec::new();
+    assert_eq!(world.writer.cut(ANCHOR, &mut ops), Some(write));
+    assert!(matches!(ops[0], WalOp::Create { bytes, .. } if bytes > 9000), "{ops:?}");
+    world.writer.on_full(write);
+    assert!(world.writer.is_full());
+    world.append(GroupId(0), entry(16, 10));
+    assert_eq!(world.writer.cut(ANCHOR, &mut Vec::new()), None);
+    let mut again = Vec::new();
+    assert_eq!(world.writer.retry(&mut again), Some(write));
+    assert_eq!(again, ops);
+    world.queue.extend(again);
+    world.rest();
+    world.crash(None);
+}
+
+#[test]
+fn a_spare_may_be_done_before_the_write_that_found_no_space() {
+    let mut world = World::new(config(65536, Fsync::Always));
+    world.settle();
+    let (_, write) = world.append(GroupId(0), entry(1, 40000));
+    let mut ops = Vec::new();
+    world.writer.cut(ANCHOR, &mut ops);
+    world.writer.on_full(write);
+    let mut again = Vec::new();
+    world.queue.extend(ops[2..].iter().cloned());
+    assert!(matches!(world.queue[0], WalOp::Create { .. }), "{ops:?}");
+    world.settle();
+    assert_eq!(world.writer.retry(&mut again), Some(write));
+    assert_eq!(again, ops[..2]);
+    world.queue.extend(again);
+    world.settle();
+    world.append(GroupId(0), entry(2, 40000));
+    world.rest();
+    world.crash(Some(&mut || 1));
+}
+
+#[test]
+fn a_spare_without_space_is_not_asked_for_until_segments_go() {
+    let mut world = World::new(config(4096, Fsync::Always));
+    world.settle();
+    let mut ops = Vec::new();
+    let write = world.writer.mark(ANCHOR, &mut ops).expect("a mark and a spare");
+    assert_eq!(ops.iter().filter(|op| matches!(op, WalOp::Create { .. })).count(), 1, "{ops:?}");
+    world.queue.extend(ops.into_iter().take(2));
+    world.settle();
+    world.writer.on_full(write);
+    assert!(!world.writer.is_full() && !world.writer.wants_mark());
+    for index in 1..12 {
+        world.append(GroupId(0), entry(index, 400));
+        world.cut();
+        world.settle();
+    }
+    world.crash(None);
+}
+
+#[test]
+fn a_backlog_refuses_entries_alone() {
+    let bound = Config { pending_max_bytes: 1000, ..config(4096, Fsync::Always) };
+    let mut world = World::new(bound);
+    world.append(GroupId(0), entry(1, 5000));
+    let refused = world.writer.append(GroupId(0), &entry(2, 10)).expect_err("full");
+    assert!(refused.pending > 5000 && refused.limit == 1000, "{refused}");
+    world.append(GroupId(0), Record::HardState(HardState { term: Term(3), ..HardState::default() }));
+    world.rest();
+    world.append(GroupId(0), entry(2, 10));
+    world.rest();
+    world.crash(None);
+}
+
+#[test]
+fn weak_modes_still_sync_term_and_vote() {
+    let mut world = World::new(config(4096, Fsync::Never));
+    world.rest();
+    world.append(GroupId(0), entry(1, 10));
+    let mut ops = Vec::new();
+    world.writer.cut(ANCHOR, &mut ops);
+    assert!(matches!(ops[..], [WalOp::Write { .. }, WalOp::Done { .. }]), "{ops:?}");
+    world.queue.extend(ops);
+    world.settle();
+    assert!(world.writer.is_unsynced());
+    world.append(GroupId(0), Record::HardState(HardState { term: Term(1), ..HardState::default() }));
+    let mut ops = Vec::new();
+    world.writer.cut(ANCHOR, &mut ops);
+    assert!(matches!(ops[..], [WalOp::Write { .. }, WalOp::Sync { .. }]), "{ops:?}");
+    world.queue.extend(ops);
+    world.settle();
+    assert!(!world.writer.is_unsynced());
+    world.crash(Some(&mut || 1));
+}
+
+#[test]
+fn the_last_anchor_and_all_numbers_go_on() {
+    let world = at_rest(true);
+    let found = recover(identity(), &world.disk.synced).expect("whole");
+    assert_eq!(found.anchor, Some(ANCHOR));
+    let generation = found.generation;
+    let world = world.crash(None);
+    assert_eq!(world.writer.generation(), generation + 1);
+    let torn = world.crash(Some(&mut || 1));
+    assert_eq!(torn.writer.generation(), generation + 1, "an opening that was lost leaves no trace");
 }

@@ -3,7 +3,7 @@
 //! Records gather in the pending write until [`Writer::cut`] hands it out, one at a time. Writing is in three places
 //! at once: the pending write (not cut), the flight (cut, not reported durable) and the segments (durable).
 
-use super::recovery::Recovered;
+use super::recovery::{Kept, Recovered};
 use super::segment::{
     Anchor, FORMAT_VERSION, Identity, Link, SECTOR, SegmentHeader, WRITE_HEADER, WriteHeader,
 };
@@ -89,6 +89,8 @@ struct Segment {
     id: SegmentId,
     bytes: u64,
     used: u64,
+    /// The last lsn of its first write.
+    opening: Lsn,
     /// The last entry of each group that it holds: it is needed until all of them are compacted.
     last: BTreeMap<GroupId, Index>,
 }
@@ -129,7 +131,7 @@ impl Writer {
             substance: recovered.floor.lsn,
             pruned: Lsn(0),
             opening: Lsn(0),
-            current: Segment { id: segment, bytes: 0, used: 0, last: BTreeMap::new() },
+            current: Segment { id: segment, bytes: 0, used: 0, opening: Lsn(0), last: BTreeMap::new() },
             sealed: VecDeque::new(),
             void: recovered.void.clone(),
             spare: None,
@@ -138,8 +140,8 @@ impl Writer {
             written: 0,
         };
         for kept in &recovered.kept {
-            let last = kept.last.clone();
-            writer.sealed.push_back(Segment { id: kept.id, bytes: kept.bytes, used: kept.bytes, last });
+            let Kept { id, bytes, last } = kept.clone();
+            writer.sealed.push_back(Segment { id, bytes, used: bytes, opening: Lsn(0), last });
         }
         for (group, record) in &recovered.tail {
             writer.pending.push(*group, record);
@@ -247,11 +249,14 @@ impl Writer {
 
     /// A write was reported durable (in a weak mode: done).
     pub fn on_durable(&mut self, write: WriteId) {
-        while let Some(flight) = self.flight.front().filter(|flight| flight.write <= write && !flight.full) {
-            self.durable = self.durable.max(flight.synced.unwrap_or_default());
-            self.spare = flight.spare.or(self.spare);
-            self.flight.pop_front();
-        }
+        self.flight.retain(|flight| {
+            let reported = flight.write <= write && !flight.full;
+            if reported {
+                self.durable = self.durable.max(flight.synced.unwrap_or_default());
+                self.spare = flight.spare.or(self.spare);
+            }
+            !reported
+        });
     }
 
     /// There was no space for a write, and nothing of it was done: [`Writer::retry`] asks for it again.
@@ -288,7 +293,9 @@ impl Writer {
         }
         while let Some(oldest) = self.sealed.front() {
             let compacted = |group| self.groups.get(group).map_or(Index(0), |base| base.compacted.index);
-            if oldest.last.iter().any(|(group, last)| *last > compacted(group)) {
+            let heir = self.sealed.get(1).unwrap_or(&self.current);
+            if oldest.last.iter().any(|(group, last)| *last > compacted(group)) || self.durable < heir.opening
+            {
                 return;
             }
             out.push(WalOp::Remove { segment: oldest.id });
@@ -379,7 +386,8 @@ impl Writer {
                 self.create(bytes, self.pending.write, ops)
             }
         };
-        let next = Segment { id, bytes, used: SECTOR as u64, last: BTreeMap::new() };
+        let opening = Lsn(self.pending.next().0 - 1);
+        let next = Segment { id, bytes, used: SECTOR as u64, opening, last: BTreeMap::new() };
         let full = std::mem::replace(&mut self.current, next);
         if full.bytes > 0 {
             self.sealed.push_back(full);
@@ -399,8 +407,10 @@ impl Writer {
         Some(write)
     }
 
+    /// Not before the current segment's opening is durable: the spare's header is the witness of that.
     fn wants_spare(&self) -> bool {
-        self.spare.is_none() && !self.spare_full && self.flight.iter().all(|flight| flight.spare.is_none())
+        let made = self.spare.is_some() || self.flight.iter().any(|flight| flight.spare.is_some());
+        !made && !self.spare_full && self.durable >= self.current.opening
     }
 
     fn create(&mut self, bytes: u64, write: WriteId, ops: &mut Vec<WalOp>) -> SegmentId {
