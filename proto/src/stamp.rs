@@ -69,14 +69,18 @@ impl Hlc {
         self.last
     }
 
-    /// Takes note of a stamp from elsewhere, unless it is too far ahead. Old ones are always accepted.
+    /// Takes note of a stamp from elsewhere, unless it is too far ahead. Old ones are always accepted. Taking note is
+    /// an event of its own, as in the paper: the clock comes to stand above both.
     pub fn merge(&mut self, stamp: Stamp, now: Timestamp, drift_max: Duration) -> Result<(), DriftExceeded> {
-        let ahead_micros = to_timestamp(stamp.time).micros_since(now);
-        let max_micros = i64::try_from(drift_max.as_micros()).unwrap_or(i64::MAX);
-        if ahead_micros > max_micros {
+        let physical = physical(now);
+        let drift_max = drift_max.min(Duration::from_secs(u32::MAX.into()));
+        if stamp.time.saturating_sub(physical) > NTP64::from(drift_max).0 {
+            let ahead_micros = to_timestamp(stamp.time).micros_since(now);
+            let max_micros = i64::try_from(drift_max.as_micros()).unwrap_or(i64::MAX);
             return Err(DriftExceeded { node: stamp.node, ahead_micros, max_micros });
         }
-        self.last = self.last.max(stamp.time);
+        let greatest = self.last.max(stamp.time);
+        self.last = if physical >= greatest { physical } else { greatest.saturating_add(1) };
         Ok(())
     }
 }

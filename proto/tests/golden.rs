@@ -1,0 +1,337 @@
+//! Golden files: old bytes of every stored or sent format stay readable, and are written the same.
+//!
+//! Each sample has a file in `tests/golden`. A new variant adds a file; a file that changes is a format that broke, and
+//! needs a new version instead. `UPDATE_GOLDEN=1 cargo test -p chronos-proto` writes what is missing or differs: its diff
+//! is the review.
+
+// Tests may read files and the environment; the crate may not.
+#![allow(clippy::disallowed_methods)]
+
+use bytes::Bytes;
+use chronos_proto::command::{Command, Entry, Event, IndexChange, Op, OpOutcome, TimerRef, Work};
+use chronos_proto::schema::{
+    Column, DefaultValue, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic,
+};
+use chronos_proto::stamp::{Hlc, Stamp};
+use chronos_proto::value::{Interval, Type, Value};
+use chronos_proto::{
+    ColumnId, GroupId, Index, IndexId, NodeId, RelationId, RequestId, SessionId, Term, Timestamp, codec,
+    frame, key, row,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Compares samples with their files, and remembers which files it saw.
+struct Golden {
+    folder: PathBuf,
+    seen: BTreeSet<String>,
+    wrong: Vec<String>,
+}
+
+impl Golden {
+    fn new() -> Golden {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        Golden { folder, seen: BTreeSet::new(), wrong: Vec::new() }
+    }
+
+    /// The bytes on file, after the sample's were compared with them.
+    fn bytes(&mut self, name: &str, encoded: &[u8]) -> Vec<u8> {
+        let name = format!("{name}.bin");
+        let path = self.folder.join(&name);
+        assert!(self.seen.insert(name.clone()), "two samples are called {name}");
+        let stored = std::fs::read(&path).unwrap_or_default();
+        if stored != encoded {
+            if std::env::var("UPDATE_GOLDEN").is_ok() {
+                std::fs::write(&path, encoded).expect("the golden folder takes files");
+                return encoded.to_vec();
+            }
+            self.wrong.push(name);
+        }
+        stored
+    }
+
+    /// A postcard type: what is on file decodes to the sample, and the sample encodes to what is on file.
+    fn sample<T: Serialize + DeserializeOwned + PartialEq + Debug>(&mut self, name: &str, sample: T) {
+        let stored = self.bytes(name, &codec::encode(&sample));
+        match codec::decode::<T>("a golden file", &stored) {
+            Ok(decoded) => assert_eq!(decoded, sample, "{name}"),
+            Err(error) => self.wrong.push(format!("{name}: {error}")),
+        }
+    }
+
+    fn finish(self) {
+        assert!(
+            self.wrong.is_empty(),
+            "formats differ from their golden files: {:#?}\nIf that is meant, UPDATE_GOLDEN=1 writes them anew.",
+            self.wrong
+        );
+        let files = std::fs::read_dir(&self.folder).expect("the golden folder is there");
+        let files: BTreeSet<String> =
+            files.map(|file| file.expect("listed").file_name().to_string_lossy().into_owned()).collect();
+        assert_eq!(files, self.seen, "files without a sample, or the other way round");
+    }
+}
+
+const TABLE: RelationId = RelationId(16);
+const TOPIC: RelationId = RelationId(17);
+const TIME: Timestamp = Timestamp(1_733_856_000_123_456);
+
+fn request() -> RequestId {
+    RequestId { session: SessionId(0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF), sequence: 42, floor: 40 }
+}
+
+fn event() -> Event {
+    Event {
+        message_id: "m-1".into(),
+        key: Some("sensor-7".into()),
+        headers: Some(r#"{"trace":"ab"}"#.into()),
+        payload: Bytes::from_static(b"\x00payload\xFF"),
+    }
+}
+
+fn change(present: bool) -> IndexChange {
+    IndexChange { index: IndexId(1), key: Bytes::from_static(b"\x01entry"), present }
+}
+
+/// One of each, by name. A variant that is not named here does not compile.
+fn ops() -> Vec<(&'static str, Op)> {
+    let name = |op: &Op| match op {
+        Op::PutRow { .. } => "put-row",
+        Op::DeleteRow { .. } => "delete-row",
+        Op::AppendRow { .. } => "append-row",
+        Op::Publish { .. } => "publish",
+        Op::Schedule { .. } => "schedule",
+        Op::Reschedule { .. } => "reschedule",
+        Op::Cancel { .. } => "cancel",
+        Op::PutRelation(_) => "put-relation",
+        Op::DropRelation(_) => "drop-relation",
+    };
+    let ops = vec![
+        Op::PutRow {
+            relation: TABLE,
+            key: Bytes::from_static(b"\x01key"),
+            row: Bytes::from_static(b"\x01\x00"),
+            replaces: 0xFEED_FACE_CAFE_BEEF,
+            indexes: vec![change(false), change(true)],
+        },
+        Op::DeleteRow {
+            relation: TABLE,
+            key: Bytes::from_static(b"\x01key"),
+            replaces: 7,
+            indexes: vec![change(false)],
+        },
+        Op::AppendRow {
+            relation: TABLE,
+            row: Bytes::from_static(b"\x01\x00"),
+            indexes: vec![(IndexId(1), Bytes::from_static(b"\x01columns"))],
+        },
+        Op::Publish { topic: TOPIC, partition: 3, event: event(), claim: true },
+        Op::Schedule {
+            topic: TOPIC,
+            partition: 0,
+            timer_id: "t-1".into(),
+            event: Event { payload: Bytes::from_static(b"later"), ..Event::default() },
+            deliver_at: TIME,
+            claim: false,
+        },
+        Op::Reschedule {
+            topic: TOPIC,
+            timer_id: "t-1".into(),
+            if_version: Some(2),
+            deliver_at: Some(TIME),
+            payload: Some(Bytes::from_static(b"new")),
+            headers: Some("{}".into()),
+        },
+        Op::Cancel { topic: TOPIC, timer_id: "t-1".into(), if_version: None },
+        Op::PutRelation(table()),
+        Op::DropRelation(TABLE),
+    ];
+    ops.into_iter().map(|op| (name(&op), op)).collect()
+}
+
+fn commands() -> Vec<(&'static str, Command)> {
+    let name = |command: &Command| match command {
+        Command::Noop => "noop",
+        Command::Batch { .. } => "batch",
+        Command::AdvanceTime => "advance-time",
+        Command::Fire { .. } => "fire",
+        Command::Work(Work::Backfill { .. }) => "work-backfill",
+        Command::Work(Work::PublishIndex { .. }) => "work-publish-index",
+        Command::Work(Work::Purge { .. }) => "work-purge",
+        Command::Work(Work::Expire { .. }) => "work-expire",
+        Command::Ack { .. } => "ack",
+        Command::TimeEpoch(_) => "time-epoch",
+        Command::StartGroup { .. } => "start-group",
+    };
+    let timer = |sequence| TimerRef {
+        due: TIME,
+        sequence,
+        topic: TOPIC,
+        partition: 3,
+        timer_id: format!("t-{sequence}"),
+    };
+    let commands = vec![
+        Command::Noop,
+        Command::Batch { request: request(), ops: ops().into_iter().map(|(_, op)| op).collect() },
+        Command::AdvanceTime,
+        Command::Fire { timers: vec![timer(8), timer(9)] },
+        Command::Work(Work::Backfill { relation: TABLE, index: IndexId(1), limit: 500 }),
+        Command::Work(Work::PublishIndex { relation: TABLE, index: IndexId(1) }),
+        Command::Work(Work::Purge { relation: TABLE, limit: 500 }),
+        Command::Work(Work::Expire { limit: 500 }),
+        Command::Ack { topic: TOPIC, consumer_group: "g".into(), offsets: vec![(0, 5), (3, u64::MAX)] },
+        Command::TimeEpoch(Timestamp(-1)),
+        Command::StartGroup { topic: TOPIC, consumer_group: "g".into(), floors: vec![(0, 5)] },
+    ];
+    commands.into_iter().map(|command| (name(&command), command)).collect()
+}
+
+fn outcomes() -> Vec<(&'static str, OpOutcome)> {
+    let name = |outcome: &OpOutcome| match outcome {
+        OpOutcome::Done => "done",
+        OpOutcome::Rowid(_) => "rowid",
+        OpOutcome::Published { .. } => "published",
+        OpOutcome::Scheduled { .. } => "scheduled",
+        OpOutcome::Duplicate { .. } => "duplicate",
+        OpOutcome::Changed => "changed",
+        OpOutcome::TooLate => "too-late",
+    };
+    let outcomes = vec![
+        OpOutcome::Done,
+        OpOutcome::Rowid(-7),
+        OpOutcome::Published { partition: 3, offset: 1 << 40 },
+        OpOutcome::Scheduled { version: 2 },
+        OpOutcome::Duplicate { position: Some((3, 9)) },
+        OpOutcome::Changed,
+        OpOutcome::TooLate,
+    ];
+    outcomes.into_iter().map(|outcome| (name(&outcome), outcome)).collect()
+}
+
+/// One of each type, with NULL.
+fn values() -> Vec<(Type, Value)> {
+    vec![
+        (Type::Bool, Value::Bool(true)),
+        (Type::Int, Value::Int(-42)),
+        (Type::Float, Value::Float(-21.5)),
+        (Type::Text, Value::Text("Grüße\0!".into())),
+        (Type::Bytes, Value::Bytes(Bytes::from_static(&[0, 1, 0xFE, 0xFF]))),
+        (Type::Timestamp, Value::Timestamp(TIME.0)),
+        (Type::Date, Value::Date(20_067)),
+        (Type::Interval, Value::Interval(Interval { months: 1, days: -2, micros: 3 })),
+        (Type::Json, Value::Json(r#"{"a": [1, 2]}"#.into())),
+        (Type::Uuid, Value::Uuid(*b"0123456789abcdef")),
+        (Type::Int, Value::Null),
+    ]
+}
+
+fn table() -> Relation {
+    let columns = values().into_iter().enumerate().map(|(n, (ty, value))| Column {
+        id: ColumnId(n as u32),
+        name: format!("c{n}"),
+        ty,
+        not_null: n == 0,
+        default: match n {
+            0 => None,
+            1 => Some(DefaultValue::Expression("now()".into())),
+            _ => Some(DefaultValue::Constant(value)),
+        },
+    });
+    let index = |id, state| SecondaryIndex {
+        id: IndexId(id),
+        name: format!("readings_{id}"),
+        columns: vec![ColumnId(2), ColumnId(1)],
+        state,
+    };
+    Relation {
+        id: TABLE,
+        name: "readings".into(),
+        group: GroupId(0),
+        version: 3,
+        kind: RelationKind::Table(Table {
+            columns: columns.collect(),
+            primary_key: vec![ColumnId(0), ColumnId(1)],
+            indexes: vec![index(1, IndexState::WriteOnly), index(2, IndexState::Public)],
+            next_column: 11,
+            next_index: 3,
+        }),
+    }
+}
+
+fn topic() -> Relation {
+    Relation {
+        id: TOPIC,
+        name: "alerts".into(),
+        group: GroupId(2),
+        version: 1,
+        kind: RelationKind::Topic(Topic {
+            partitions: 4,
+            dedup_micros: 7 * 86_400_000_000,
+            payload: Type::Json,
+        }),
+    }
+}
+
+#[test]
+fn every_format_is_as_it_was() {
+    let mut golden = Golden::new();
+    for (name, command) in commands() {
+        let command = Arc::new(command);
+        let entry =
+            Entry { term: Term(3), index: Index(1_000), time: TIME, stamp: 0x6758_A580_1F9A_DC50, command };
+        golden.sample(&format!("entry.{name}"), entry);
+    }
+    for (name, op) in ops() {
+        golden.sample(&format!("op.{name}"), op);
+    }
+    for (name, outcome) in outcomes() {
+        golden.sample(&format!("outcome.{name}"), outcome);
+    }
+    golden.sample("relation.table", table());
+    golden.sample("relation.topic", topic());
+    golden.sample("request-id", request());
+    golden.sample("stamp", Stamp { time: 0x6758_A580_1F9A_DC50, node: NodeId(7) });
+    golden.sample("hlc", Hlc::above(0x6758_A580_1F9A_DC50));
+
+    row_is_as_it_was(&mut golden);
+    key_is_as_it_was(&mut golden);
+    frame_is_as_it_was(&mut golden);
+    // Hashes are stored too: what a put replaces, dedup claims, shortened index entries.
+    let hashes = (codec::digest(b"key", b"value"), codec::keyed_hash(7, b"message"));
+    golden.sample("hashes", hashes);
+    golden.finish();
+}
+
+fn row_is_as_it_was(golden: &mut Golden) {
+    let values = values();
+    // Column numbers of one byte and of two.
+    let columns = || values.iter().enumerate().map(|(n, (_, value))| (ColumnId(n as u32 * 40), value));
+    let stored = golden.bytes("row", &row::encode(columns()));
+    let mut decoded = Vec::new();
+    row::decode(&stored, |column, value| decoded.push((column, value))).expect("the row on file decodes");
+    let expected: Vec<_> = columns().filter(|(_, v)| !v.is_null()).map(|(c, v)| (c, v.clone())).collect();
+    assert_eq!(decoded, expected);
+}
+
+fn key_is_as_it_was(golden: &mut Golden) {
+    let mut encoded = Vec::new();
+    values().iter().for_each(|(_, value)| key::encode(&mut encoded, value));
+    let stored = golden.bytes("key", &encoded);
+    let mut input = &stored[..];
+    for (ty, value) in values() {
+        assert_eq!(key::decode(&mut input, ty).expect("the key on file decodes"), value);
+    }
+    assert!(input.is_empty());
+}
+
+fn frame_is_as_it_was(golden: &mut Golden) {
+    let mut encoded = Vec::new();
+    frame::encode(&mut encoded, 9, b"a body").expect("a small frame");
+    let stored = golden.bytes("frame", &encoded);
+    let decoded = frame::decode(&stored).expect("the frame on file decodes").expect("whole");
+    assert_eq!((decoded.kind, decoded.body, decoded.length), (9, &b"a body"[..], stored.len()));
+}

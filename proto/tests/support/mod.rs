@@ -1,0 +1,75 @@
+//! Values of every type, with the edges drawn often.
+
+use bytes::Bytes;
+use chronos_proto::value::{Interval, Type, Value};
+use proptest::prelude::*;
+
+/// Every type.
+pub const TYPES: [Type; 10] = [
+    Type::Bool,
+    Type::Int,
+    Type::Float,
+    Type::Text,
+    Type::Bytes,
+    Type::Timestamp,
+    Type::Date,
+    Type::Interval,
+    Type::Json,
+    Type::Uuid,
+];
+
+fn integer() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        any::<i64>(),
+        -300i64..300,
+        prop::sample::select(vec![i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX]),
+    ]
+}
+
+fn float() -> impl Strategy<Value = f64> {
+    use std::f64::consts::PI;
+    let edges = [0.0, f64::MIN_POSITIVE, 5e-324, 1.0, PI, f64::MAX, f64::INFINITY, f64::NAN];
+    let signed = edges.iter().flat_map(|x| [*x, -*x]).collect::<Vec<_>>();
+    prop_oneof![any::<u64>().prop_map(f64::from_bits), -10.0..10.0f64, prop::sample::select(signed)]
+}
+
+/// Text over few characters, so that prefixes and zero bytes meet.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::collection::vec(prop::sample::select(vec!['\0', '\u{1}', 'a', 'b', 'ÿ', '\u{10FFFF}']), 0..6)
+            .prop_map(|chars| chars.into_iter().collect()),
+        ".{0,40}",
+    ]
+}
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        prop::collection::vec(prop::sample::select(vec![0u8, 1, 2, 0xFE, 0xFF]), 0..6),
+        prop::collection::vec(any::<u8>(), 0..40),
+    ]
+    .prop_map(Bytes::from)
+}
+
+/// A value of a type, or NULL.
+pub fn value(ty: Type) -> BoxedStrategy<Value> {
+    let some: BoxedStrategy<Value> = match ty {
+        Type::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
+        Type::Int => integer().prop_map(Value::Int).boxed(),
+        Type::Float => float().prop_map(Value::Float).boxed(),
+        Type::Text => text().prop_map(Value::Text).boxed(),
+        Type::Bytes => bytes().prop_map(Value::Bytes).boxed(),
+        Type::Timestamp => integer().prop_map(Value::Timestamp).boxed(),
+        Type::Date => any::<i32>().prop_map(Value::Date).boxed(),
+        Type::Interval => (any::<i32>(), any::<i32>(), integer())
+            .prop_map(|(months, days, micros)| Value::Interval(Interval { months, days, micros }))
+            .boxed(),
+        Type::Json => text().prop_map(Value::Json).boxed(),
+        Type::Uuid => any::<[u8; 16]>().prop_map(Value::Uuid).boxed(),
+    };
+    prop_oneof![1 => Just(Value::Null), 12 => some].boxed()
+}
+
+/// Any type.
+pub fn ty() -> impl Strategy<Value = Type> {
+    prop::sample::select(TYPES.to_vec())
+}
