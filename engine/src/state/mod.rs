@@ -35,7 +35,7 @@ use overlay::Overlay;
 use records::PartitionRecord;
 pub use records::ReadError;
 use serde::{Deserialize, Serialize};
-pub use sessions::{Outcome, Sessions};
+pub use sessions::{Outcome, SESSION_IDLE_US, SESSION_OUTCOMES_MAX, Sessions};
 use snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The data directory: who may use it, whose it is, and how the last run ended. `docs/FORMAT.md` draws it.
 
 use crate::error::OpenError;
-use chronos_engine::proto::id::{ClusterId, Incarnation, NodeId, SessionId};
+use crate::wal_files::{FileSegments, list};
+use chronos_engine::proto::id::{ClusterId, Incarnation, NodeId};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -29,8 +30,8 @@ pub struct Identity {
 pub(crate) struct Directory {
     root: PathBuf,
     pub(crate) identity: Identity,
-    /// The last run ended by a clean stop, or there was none.
-    pub(crate) was_clean: bool,
+    /// The WAL segments that the last run left at its clean stop; none after any other end.
+    left: Vec<String>,
     /// Why the store is to be verified in full before it serves, if it is.
     pub(crate) verify_reason: Option<String>,
     _lock: File,
@@ -70,7 +71,7 @@ impl Directory {
         let mut directory = Directory {
             root: root.to_owned(),
             identity,
-            was_clean: fresh || root.join("clean").exists(),
+            left: left_behind(root)?,
             verify_reason: None,
             _lock: lock,
         };
@@ -83,6 +84,35 @@ impl Directory {
         }
         directory.verify_reason = directory.last_words()?;
         Ok(directory)
+    }
+
+    pub(crate) fn wal_identity(&self) -> chronos_engine::wal::Identity {
+        let Identity { cluster, node, incarnation } = self.identity;
+        chronos_engine::wal::Identity { cluster, node, incarnation }
+    }
+
+    /// Refuses a WAL that lacks segments which the last run is known to have left.
+    pub(crate) fn check_segments(&self, segments: &FileSegments) -> Result<(), OpenError> {
+        let there = segments.names();
+        let missing: Vec<&str> =
+            self.left.iter().map(String::as_str).filter(|name| !there.contains(*name)).collect();
+        let problem = if !missing.is_empty() {
+            format!(
+                "segment {}.seg is missing: it was there at the clean stop. Put it back",
+                missing.join(".seg, ")
+            )
+        } else if there.is_empty() && self.root.join("served").exists() {
+            "has no segments, but this node has served: its WAL is missing. Put it back".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(OpenError::Damaged { file: self.wal(), problem })
+    }
+
+    /// From now on a WAL without segments is a lost one.
+    pub(crate) fn mark_served(&self) -> Result<(), OpenError> {
+        let path = self.root.join("served");
+        if path.exists() { Ok(()) } else { write_durably(&path, b"the WAL was begun\n") }
     }
 
     pub(crate) fn wal(&self) -> PathBuf {
@@ -123,7 +153,12 @@ impl Directory {
 
     /// The run ended as it should: everything is synced.
     pub(crate) fn mark_clean(&self) -> Result<(), OpenError> {
-        write_durably(&self.root.join("clean"), b"stopped cleanly\n")
+        let segments = list(&self.wal()).map_err(OpenError::io("cannot list", self.wal()))?;
+        let mut text = String::new();
+        for segment in segments {
+            text.push_str(&format!("{:016x}\n", segment.0));
+        }
+        write_durably(&self.root.join("clean"), text.as_bytes())
     }
 
     /// The next start verifies the store in full before it serves.
@@ -135,6 +170,16 @@ impl Directory {
     pub(crate) fn mark_verified(&self) -> Result<(), OpenError> {
         remove_durably(&self.verify_file())?;
         remove_durably(&self.signal_file())
+    }
+}
+
+/// What the clean stop of the last run wrote, if it ended so.
+fn left_behind(root: &Path) -> Result<Vec<String>, OpenError> {
+    let path = root.join("clean");
+    match fs::read(&path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(OpenError::io("cannot read", path)(error)),
     }
 }
 
@@ -255,10 +300,6 @@ pub(crate) fn draw_u64() -> u64 {
     ((draw_u128() >> 64) as u64).max(1)
 }
 
-pub(crate) fn draw_session() -> SessionId {
-    SessionId(draw_u128())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,7 +309,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("data");
         let first = Directory::open(&dir, true).unwrap();
-        assert!(first.was_clean);
         let Err(OpenError::InUse { pid, .. }) = Directory::open(&dir, true) else { panic!("opened twice") };
         assert_eq!(pid, std::process::id().to_string());
         let identity = first.identity;
@@ -276,12 +316,15 @@ mod tests {
         drop(first);
         let second = Directory::open(&dir, true).unwrap();
         assert_eq!(second.identity, identity);
-        assert!(!second.was_clean);
+        fs::write(second.wal().join("0000000000000007.seg"), b"").unwrap();
         second.mark_clean().unwrap();
         second.mark_verify("a value did not match").unwrap();
         drop(second);
         let third = Directory::open(&dir, true).unwrap();
-        assert!(third.was_clean);
+        third.check_segments(&FileSegments::open(&third.wal()).unwrap()).unwrap();
+        fs::remove_file(third.wal().join("0000000000000007.seg")).unwrap();
+        let error = third.check_segments(&FileSegments::open(&third.wal()).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("0000000000000007.seg is missing"), "{error}");
         assert_eq!(third.verify_reason.as_deref(), Some("a value did not match"));
         third.mark_verified().unwrap();
         drop(third);

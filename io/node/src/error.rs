@@ -37,6 +37,14 @@ pub enum OpenError {
         /// What is wrong with it, where, and what to do.
         problem: String,
     },
+    /// The WAL is damaged, or not this node's.
+    #[error("{}/{damage}", dir.display())]
+    Wal {
+        /// The data directory.
+        dir: PathBuf,
+        /// What, where, and what to do.
+        damage: Box<chronos_engine::wal::WalDamage>,
+    },
     /// The operating system refused something.
     #[error("{what} {path}: {error}")]
     Io {

@@ -81,9 +81,9 @@ impl NodeHandle {
         self.shared.clock.now().mono
     }
 
-    /// A name for a write request. It keeps older outcomes remembered until it is committed or
-    /// [given up](NodeHandle::abandon): draw it late. A transaction whose request is left at its default is given
-    /// one by [`NodeHandle::commit_with`].
+    /// A name for a write request that may be asked again: the second time it is answered with the first outcome.
+    /// It keeps outcomes remembered until it is committed or [given up](NodeHandle::abandon): draw it late. A
+    /// transaction that is asked once needs none: leave its request at the default.
     pub fn next_request_id(&self) -> RequestId {
         self.shared.draw_request()
     }
@@ -94,10 +94,7 @@ impl NodeHandle {
     }
 
     /// Commits a transaction; `reply` is called exactly once, after the write is durable, applied and published.
-    pub fn commit_with(&self, group: GroupId, mut transaction: Transaction, reply: CommitReply) {
-        if transaction.request == RequestId::default() {
-            transaction.request = self.shared.draw_request();
-        }
+    pub fn commit_with(&self, group: GroupId, transaction: Transaction, reply: CommitReply) {
         let request = transaction.request;
         match self.shared.inbox.request(Message::Commit { group, transaction, reply }) {
             Ok(()) => {}
@@ -195,7 +192,7 @@ impl Shared {
             inbox: Inbox::new(requests_max),
             published: RwLock::default(),
             clock: SystemClock,
-            requests: Mutex::new(Requests::new(crate::directory::draw_session())),
+            requests: Mutex::default(),
             subscribers: AtomicU64::new(1),
             exit: ExitCell::default(),
             threads: Mutex::default(),
@@ -229,10 +226,16 @@ impl Shared {
     }
 
     pub(crate) fn draw_request(&self) -> RequestId {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).draw(crate::directory::draw_session)
+        let mono = self.clock.now().mono;
+        let time = self.read_time(mono);
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.draw(mono, time, crate::directory::draw_u64)
     }
 
     pub(crate) fn request_done(&self, request: RequestId) {
+        if request == RequestId::default() {
+            return;
+        }
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).done(request);
     }
 }

@@ -23,7 +23,7 @@ mod options;
 mod requests;
 mod runner;
 mod status;
-mod store;
+pub mod store;
 pub mod wal_files;
 
 pub use chronos_engine as engine;

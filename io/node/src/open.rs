@@ -1,25 +1,150 @@
-//! From a directory to a running node.
+//! From a directory to a running node: lock, WAL, store, engine. Each step looks before it changes anything.
 
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::handle::NodeHandle;
 use crate::options::Options;
-use crate::runner::{Parts, VerifyCell};
+use crate::runner::{self, Parts};
+use crate::status::VerifyState;
 use crate::store::Store;
-use crate::wal_files::FileDisk;
-use crate::{runner, wal_files};
+use crate::store::check::{self, DATA_FILE, Depth, Found, Sound};
+use crate::store::mark::Mark;
+use crate::wal_files::{FileDisk, FileSegments};
+use chronos_engine::proto::id::Index;
+use chronos_engine::wal::{self, Recovered};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-/// Opens a data directory, recovers what is in it, and runs the node until [`NodeHandle::stop`].
+/// Opens a data directory, recovers what is in it, and runs the node until [`NodeHandle::stop`]. Returns once the
+/// node takes reads and writes.
 pub fn open(options: Options) -> Result<NodeHandle, OpenError> {
-    let directory = Directory::open(&options.data_dir, true)?;
-    directory.mark_running()?;
-    let store_dir = directory.store();
-    let store = Store::open(&store_dir, options.profile.store_max_bytes).map_err(|error| {
-        OpenError::Damaged { file: store_dir.join("data.mdb"), problem: error.to_string() }
-    })?;
+    let mut directory = Directory::open(&options.data_dir, true)?;
     let wal_dir = directory.wal();
-    let _segments = wal_files::list(&wal_dir).map_err(OpenError::io("cannot list", &wal_dir))?;
+    let segments = FileSegments::open(&wal_dir).map_err(OpenError::io("cannot read", &wal_dir))?;
+    directory.check_segments(&segments)?;
+    let identity = directory.wal_identity();
+    let recovered = wal::recover(identity, &segments)
+        .map_err(|damage| OpenError::Wal { dir: options.data_dir.clone(), damage: Box::new(damage) })?;
+    let mut notices = Vec::new();
+    if let Some(cut) = &recovered.cut {
+        notices.push(format!(
+            "the WAL ended in an unfinished write, which was never acknowledged and was cut: {} at byte {}, lsn {}",
+            cut.segment, cut.offset, cut.lsn
+        ));
+    }
+    directory.mark_running()?;
+    let (store, verify) = open_store(&mut directory, &options, &recovered, &mut notices)?;
     let disk = FileDisk::open(&wal_dir).map_err(OpenError::io("cannot open", &wal_dir))?;
-    let recovered = chronos_engine::wal::Recovered::default();
-    runner::start(Parts { options, directory, recovered, store, disk, verify: VerifyCell::default() })
+    runner::start(Parts {
+        options,
+        directory,
+        recovered,
+        store,
+        disk,
+        verify: Arc::new(Mutex::new(verify)),
+        notices,
+    })
+}
+
+/// Checks the store's file as thoroughly as there is reason to, repairs what can be, and maps it.
+fn open_store(
+    directory: &mut Directory,
+    options: &Options,
+    recovered: &Recovered,
+    notices: &mut Vec<String>,
+) -> Result<(Store, VerifyState), OpenError> {
+    let dir = directory.store();
+    let path = dir.join(DATA_FILE);
+    let mark = Mark::read(&dir)?;
+    let reach = |mark: &Mark| -> Result<(), OpenError> {
+        for (group, applied) in &mark.applied {
+            let last = recovered.groups.get(group).map_or(Index(0), |log| log.last());
+            if last < *applied {
+                return Err(OpenError::Damaged {
+                    file: directory.wal(),
+                    problem: format!(
+                        "the log of group {group} ends at entry {last}, but the last checkpoint held entry {applied}: WAL files are missing. Put them back"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    };
+    mark.as_ref().map_or(Ok(()), reach)?;
+    let length = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+    let small = length <= options.profile.verify_at_open_bytes;
+    let reason = directory.verify_reason.clone();
+    let depth = if small || reason.is_some() { Depth::Full } else { Depth::Quick };
+    let found = check::check(&dir, mark.as_ref(), depth, &mut |_, _| true);
+    let found = found.map_err(OpenError::io("cannot read", &path))?;
+    let begin_anew = |why: &str, notices: &mut Vec<String>| -> Result<(), OpenError> {
+        if !is_whole(recovered) {
+            return Err(OpenError::Damaged { file: path.clone(), problem: refusal(why) });
+        }
+        let kept = check::set_aside(&dir)?;
+        let kept =
+            kept.map_or(String::new(), |kept| format!("; the damaged file is kept as {}", kept.display()));
+        notices.push(format!(
+            "the store was damaged ({why}) and is rebuilt from the WAL, which has everything{kept}"
+        ));
+        Ok(())
+    };
+    let verify = match found {
+        Found::New => VerifyState::Verified,
+        Found::Lost(why) => {
+            begin_anew(&why, notices)?;
+            VerifyState::Verified
+        }
+        Found::Sound(Sound { damaged, .. }) if damaged.count > 0 && is_whole(recovered) => {
+            begin_anew(&damaged.to_string(), notices)?;
+            VerifyState::Verified
+        }
+        Found::Sound(Sound { damaged, walked, fall_back }) => {
+            if let Some(fall_back) = &fall_back {
+                check::fall_back(&dir, fall_back)?;
+                notices.push(format!(
+                    "the newest checkpoint was damaged ({}); the one before it and the WAL since are used",
+                    fall_back.why
+                ));
+            }
+            match (damaged.count, walked) {
+                (0, Some(_)) => VerifyState::Verified,
+                (0, None) => VerifyState::Pending,
+                _ => VerifyState::Damaged(damaged.to_string()),
+            }
+        }
+    };
+    let store = map(&dir, options, &path)?;
+    if mark.is_none() {
+        let made = Mark { length: store.file_bytes(), ..Mark::default() };
+        made.write(&dir)?;
+    }
+    match &verify {
+        VerifyState::Verified => directory.mark_verified()?,
+        VerifyState::Damaged(what) => {
+            directory.mark_verify(what)?;
+            notices.push(format!("the store has damaged values, which are refused: {what}"));
+        }
+        _ => {}
+    }
+    if let Some(reason) = reason {
+        notices.push(format!("the store was verified in full before serving, because {reason}"));
+    }
+    Ok((store, verify))
+}
+
+/// Whether the log has every entry from the first on, so that an empty store and the log make the whole state.
+fn is_whole(recovered: &Recovered) -> bool {
+    !recovered.groups.is_empty() && recovered.groups.values().all(|log| log.compacted.index == Index(0))
+}
+
+fn refusal(why: &str) -> String {
+    format!(
+        "{why}. The WAL does not reach back far enough to rebuild it. Restore the data directory from a copy; `chronos verify` lists all that is damaged. Nothing was changed"
+    )
+}
+
+fn map(dir: &Path, options: &Options, path: &Path) -> Result<Store, OpenError> {
+    Store::open(dir, options.profile.store_max_bytes)
+        .map_err(|error| OpenError::Damaged { file: path.to_owned(), problem: error.to_string() })
 }

@@ -53,7 +53,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often the kernel is asked whether its clock is synchronised.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
-/// How long the first state may take to be published once recovery is through.
+/// How long the first write may take once recovery is through.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 
 const DRIVER: &str = "chronos-driver";
@@ -66,6 +66,8 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) disk: FileDisk,
     pub(crate) verify: VerifyCell,
+    /// What the opening found and did, for the log.
+    pub(crate) notices: Vec<String>,
 }
 
 /// How far the store has been verified; shared with who does it.
@@ -73,7 +75,7 @@ pub(crate) type VerifyCell = Arc<Mutex<VerifyState>>;
 
 /// Starts the threads and waits for the first state.
 pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
-    let Parts { options, directory, recovered, store, disk, verify } = parts;
+    let Parts { options, directory, recovered, store, disk, verify, notices } = parts;
     let seed = options.seed.unwrap_or_else(crate::directory::draw_u64);
     let config = config(&options, &directory, seed);
     let shared = Arc::new(Shared::new(options.profile.inflight_max));
@@ -107,7 +109,6 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         next_token: 0,
         fatal: None,
         damaged: None,
-        ready: Some(ready),
     };
     let mut spawned = vec![
         spawn("chronos-wal", &shared, move || wal_thread.run(&wal_ops))?,
@@ -121,8 +122,10 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         wal_status,
         store_status,
         verify,
+        notices,
         opened: Instant::now(),
         synchronised: false,
+        ready: Some(ready),
         workers: std::mem::take(&mut spawned),
     };
     let driver = spawn(DRIVER, &shared, move || driver_thread.run(config, recovered, view))?;
@@ -131,7 +134,12 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
     match first_state.recv_timeout(READY_PATIENCE) {
         Ok(()) => Ok(handle),
         Err(mpsc::RecvTimeoutError::Timeout) => {
-            Err(OpenError::Engine(format!("no state was published within {READY_PATIENCE:?} of recovery")))
+            let refusing = handle.status().and_then(|status| status.engine.refusing);
+            let why = refusing.unwrap_or_else(|| "the disk did not answer".to_owned());
+            handle.stop();
+            Err(OpenError::Engine(format!(
+                "the node could not write within {READY_PATIENCE:?} of recovery: {why}"
+            )))
         }
         Err(mpsc::RecvTimeoutError::Disconnected) => match handle.stop() {
             Exit::Fatal(why) => Err(OpenError::Engine(why)),
@@ -216,7 +224,6 @@ struct Threads {
     next_token: u64,
     fatal: Option<String>,
     damaged: Option<String>,
-    ready: Option<mpsc::SyncSender<()>>,
 }
 
 impl Threads {
@@ -295,10 +302,6 @@ impl Outlet for Threads {
 
     fn publish(&mut self, published: Published) {
         self.shared.publish(published);
-        if let Some(ready) = self.ready.take() {
-            // The opener may have given up.
-            let _ = ready.send(());
-        }
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {
@@ -339,8 +342,10 @@ struct DriverThread {
     wal_status: Arc<Mutex<WalStatus>>,
     store_status: Arc<StoreCounters>,
     verify: VerifyCell,
+    notices: Vec<String>,
     opened: Instant,
     synchronised: bool,
+    ready: Option<mpsc::SyncSender<()>>,
     workers: Vec<thread::JoinHandle<()>>,
 }
 
@@ -402,11 +407,28 @@ impl DriverThread {
             if self.outlet.fatal.is_some() {
                 return;
             }
+            if self.ready.is_some() {
+                self.tell_ready(driver);
+            }
             if let Some(by) = stop_by
                 && (self.quiet(driver) || by <= Instant::now())
             {
                 return;
             }
+        }
+    }
+
+    /// Once every group takes writes, everything that was acknowledged before is applied and published.
+    fn tell_ready(&mut self, driver: &NodeDriver) {
+        let status = driver.node().status();
+        if status.groups.is_empty() || !status.groups.iter().all(|group| group.leader) {
+            return;
+        }
+        if let Err(error) = self.directory.mark_served() {
+            self.outlet.fatal.get_or_insert(error.to_string());
+        } else if let Some(ready) = self.ready.take() {
+            // The opener may have given up.
+            let _ = ready.send(());
         }
     }
 
@@ -474,6 +496,7 @@ impl DriverThread {
                 wall: now.wall,
                 synchronised: self.synchronised,
             },
+            notices: self.notices.clone(),
             fatal: self.outlet.fatal.clone(),
         }
     }

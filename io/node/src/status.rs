@@ -36,6 +36,8 @@ pub struct NodeStatus {
     pub store: StoreStatus,
     /// Clocks.
     pub clock: ClockStatus,
+    /// What the opening found and did that an operator should read: a torn tail that was cut, a store rebuilt.
+    pub notices: Vec<String>,
     /// Set once the node must stop: what happened.
     pub fatal: Option<String>,
 }

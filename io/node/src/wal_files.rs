@@ -4,8 +4,9 @@
 //! has no metadata to write. The next one is prepared ahead in the background, so that a change of segment costs the
 //! hot path a rename.
 
-use chronos_engine::wal::{SegmentId, WalOp, WriteId};
-use std::collections::BTreeMap;
+use chronos_engine::wal::{SegmentId, Segments, WalOp, WriteId};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -54,10 +55,8 @@ pub struct WalCounters {
 #[derive(Debug)]
 pub struct WalWorker<D> {
     disk: D,
-    /// The write whose remaining operations are skipped: there was no space for one of them.
-    full: Option<WriteId>,
-    /// There was no space for a segment: writes to it are full, whichever they are.
-    missing: Option<SegmentId>,
+    /// There was no space for an operation: the rest of its write is skipped, and its last one tells.
+    full: bool,
     failed: bool,
     /// For the status.
     pub counters: WalCounters,
@@ -66,7 +65,7 @@ pub struct WalWorker<D> {
 impl<D: Disk> WalWorker<D> {
     /// A worker on a disk.
     pub fn new(disk: D) -> WalWorker<D> {
-        WalWorker { disk, full: None, missing: None, failed: false, counters: WalCounters::default() }
+        WalWorker { disk, full: false, failed: false, counters: WalCounters::default() }
     }
 
     /// The disk.
@@ -85,37 +84,22 @@ impl<D: Disk> WalWorker<D> {
             return None;
         }
         match op {
-            WalOp::Create { segment, bytes } => match self.disk.create(segment, bytes) {
-                Ok(()) => {
-                    self.missing = None;
-                    None
-                }
-                Err(error) if is_full(&error) => {
-                    self.missing = Some(segment);
-                    None
-                }
-                Err(error) => self.fail(WriteId(0), error),
-            },
+            WalOp::Create { segment, bytes } => {
+                let result = self.disk.create(segment, bytes);
+                self.part(WriteId(0), result)
+            }
+            WalOp::Write { .. } if self.full => None,
             WalOp::Write { write, segment, offset, bytes } => {
-                if self.full == Some(write) {
-                    return None;
-                }
-                if self.missing == Some(segment) {
-                    return self.no_space(write);
-                }
-                match self.disk.write(segment, offset, &bytes) {
-                    Ok(()) => {
-                        self.counters.written_bytes += bytes.len() as u64;
-                        None
-                    }
-                    Err(error) if is_full(&error) => self.no_space(write),
-                    Err(error) => self.fail(write, error),
-                }
+                let result = self.disk.write(segment, offset, &bytes);
+                self.counters.written_bytes += bytes.len() as u64;
+                self.part(write, result)
+            }
+            WalOp::Sync { write, .. } | WalOp::Done { write } if self.full => {
+                self.full = false;
+                self.counters.full += 1;
+                Some(WalEvent::Full(write))
             }
             WalOp::Sync { write, segment } => {
-                if self.full == Some(write) {
-                    return None;
-                }
                 let begun = std::time::Instant::now();
                 match self.disk.sync(segment) {
                     Ok(()) => {
@@ -126,7 +110,6 @@ impl<D: Disk> WalWorker<D> {
                     Err(error) => self.fail(write, error),
                 }
             }
-            WalOp::Done { write } if self.full == Some(write) => None,
             WalOp::Done { write } => Some(WalEvent::Durable(write)),
             WalOp::Remove { segment } => match self.disk.remove(segment) {
                 Ok(()) => None,
@@ -135,10 +118,16 @@ impl<D: Disk> WalWorker<D> {
         }
     }
 
-    fn no_space(&mut self, write: WriteId) -> Option<WalEvent> {
-        self.full = Some(write);
-        self.counters.full += 1;
-        Some(WalEvent::Full(write))
+    /// One operation of a write, not its last.
+    fn part(&mut self, write: WriteId, result: io::Result<()>) -> Option<WalEvent> {
+        match result {
+            Ok(()) => None,
+            Err(error) if is_full(&error) => {
+                self.full = true;
+                None
+            }
+            Err(error) => self.fail(write, error),
+        }
     }
 
     fn fail(&mut self, write: WriteId, error: io::Error) -> Option<WalEvent> {
@@ -258,6 +247,35 @@ impl Drop for FileDisk {
             // The file is removed at the next start whatever became of it.
             let _ = spare.thread.join();
         }
+    }
+}
+
+/// The segment files of a directory, for recovery: read whole, one at a time.
+#[derive(Debug)]
+pub struct FileSegments {
+    dir: PathBuf,
+    ids: Vec<SegmentId>,
+}
+
+impl FileSegments {
+    /// Those that are there now.
+    pub fn open(dir: &Path) -> io::Result<FileSegments> {
+        Ok(FileSegments { dir: dir.to_owned(), ids: list(dir)? })
+    }
+
+    /// Their numbers, as in their names.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.ids.iter().map(|segment| format!("{:016x}", segment.0)).collect()
+    }
+}
+
+impl Segments for FileSegments {
+    fn ids(&self) -> Vec<SegmentId> {
+        self.ids.clone()
+    }
+
+    fn read(&self, segment: SegmentId) -> Result<Cow<'_, [u8]>, String> {
+        fs::read(path(&self.dir, segment)).map(Cow::Owned).map_err(|error| error.to_string())
     }
 }
 
@@ -392,16 +410,16 @@ mod tests {
         let mut worker = faulty();
         worker.disk.create = Some(io::ErrorKind::StorageFull);
         assert_eq!(worker.perform(WalOp::Create { segment: SegmentId(1), bytes: 1 }), None);
-        assert_eq!(worker.perform(write(1, 1, 0, b"a")), Some(WalEvent::Full(WriteId(1))));
+        assert_eq!(worker.perform(write(1, 1, 0, b"a")), None);
         assert_eq!(worker.perform(write(1, 1, 1, b"b")), None);
-        assert_eq!(worker.perform(sync(1, 1)), None);
+        assert_eq!(worker.perform(sync(1, 1)), Some(WalEvent::Full(WriteId(1))));
         worker.disk.create = None;
         assert_eq!(worker.perform(WalOp::Create { segment: SegmentId(1), bytes: 1 }), None);
-        assert_eq!(worker.perform(write(2, 1, 0, b"a")), None);
-        assert_eq!(worker.perform(sync(2, 1)), Some(WalEvent::Durable(WriteId(2))));
+        assert_eq!(worker.perform(write(1, 1, 0, b"a")), None);
+        assert_eq!(worker.perform(sync(1, 1)), Some(WalEvent::Durable(WriteId(1))));
         worker.disk.write = Some(io::ErrorKind::StorageFull);
-        assert_eq!(worker.perform(write(3, 1, 0, b"a")), Some(WalEvent::Full(WriteId(3))));
-        assert_eq!(worker.perform(sync(3, 1)), None);
+        assert_eq!(worker.perform(write(3, 1, 0, b"a")), None);
+        assert_eq!(worker.perform(WalOp::Done { write: WriteId(3) }), Some(WalEvent::Full(WriteId(3))));
         assert_eq!(worker.disk.done, ["create", "create", "write", "sync", "write"]);
     }
 

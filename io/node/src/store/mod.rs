@@ -11,13 +11,19 @@
 //! memory, large and sparse; the quota on the file is ours. LMDB has no checksums, so every value carries a seal
 //! that the engine checks, and `pages` can verify a whole file without trusting a byte of it.
 
+pub mod check;
+pub mod mark;
+pub mod pages;
 mod view;
 
 pub use view::View;
 
+use chronos_engine::proto::id::{GroupId, Index};
 use chronos_engine::step::Checkpoint;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
+use mark::Mark;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +43,8 @@ pub struct Store {
     quota_bytes: u64,
     current: Arc<View>,
     old: Vec<Weak<View>>,
+    /// Where each group's state is in the newest checkpoint, for the mark.
+    applied: BTreeMap<GroupId, Index>,
 }
 
 /// Why a checkpoint was not written. The file is as it was before.
@@ -63,7 +71,7 @@ impl Store {
         })?;
         let Some(db) = opened.commit() else { return Err(heed::Error::Mdb(MdbError::NotFound)) };
         let current = View::newest(&env, db)?;
-        Ok(Store { env, db, quota_bytes, current, old: Vec::new() })
+        Ok(Store { env, db, quota_bytes, current, old: Vec::new(), applied: BTreeMap::new() })
     }
 
     /// The view of the newest checkpoint.
@@ -88,7 +96,20 @@ impl Store {
         self.current.fill();
         let committed = txn.commit();
         let newest = View::newest(&self.env, self.db);
-        committed.and(newest.map(|view| self.supersede(view))).map_err(|error| self.explain(error))
+        let view =
+            committed.and(newest.map(|view| self.supersede(view))).map_err(|error| self.explain(error))?;
+        self.write_mark(&view, checkpoint);
+        Ok(view)
+    }
+
+    fn write_mark(&mut self, view: &View, checkpoint: &Checkpoint) {
+        for group in &checkpoint.groups {
+            self.applied.insert(group.group, group.applied);
+        }
+        let applied = self.applied.iter().map(|(group, index)| (*group, *index)).collect();
+        let mark = Mark { txn: view.id() as u64, length: self.file_bytes(), applied };
+        // Without it the mark before this one holds: it asks for less.
+        let _ = mark.write(self.env.path());
     }
 
     fn supersede(&mut self, view: Arc<View>) -> Arc<View> {
