@@ -113,49 +113,73 @@ impl Disk {
     }
 }
 
+/// What the groups remembered after a record.
+#[derive(Debug)]
+struct Written {
+    lsn: Lsn,
+    write: WriteId,
+    state: State,
+}
+
 /// A writer on a disk, the operations between them, and all states since the last one that must be kept.
 struct World {
     config: Config,
     disk: Disk,
     writer: Writer,
     queue: VecDeque<WalOp>,
-    history: Vec<(Lsn, State)>,
+    history: Vec<Written>,
     opening: WriteId,
     opened: bool,
+    /// Operations until the disk stops answering.
+    budget: usize,
 }
 
 impl World {
-    fn open(config: Config, disk: Disk, history: Vec<(Lsn, State)>) -> World {
+    fn open(config: Config, disk: Disk, mut history: Vec<Written>) -> World {
         let recovered = recover(config.identity, &disk.cached).expect("a log that only crashed");
         let mut out = Vec::new();
         let (writer, opening) = Writer::open(config, &recovered, ANCHOR, &mut out);
-        World { config, disk, writer, queue: out.into(), history, opening, opened: false }
+        // Until the opening is durable, what was found is no promise.
+        history.iter_mut().for_each(|written| written.write = WriteId(0));
+        history.last_mut().expect("never empty").write = opening;
+        World { config, disk, writer, queue: out.into(), history, opening, opened: false, budget: usize::MAX }
     }
 
     fn new(config: Config) -> World {
-        World::open(config, Disk::default(), vec![(Lsn(0), State::new())])
+        World::open(
+            config,
+            Disk::default(),
+            vec![Written { lsn: Lsn(0), write: WriteId(0), state: State::new() }],
+        )
     }
 
     fn append(&mut self, group: GroupId, record: Record) -> (Lsn, WriteId) {
         let appended = self.writer.append(group, &record).expect("within the bound");
-        let mut state = self.history.last().expect("never empty").1.clone();
+        let mut state = self.state().clone();
         apply(&mut state, group, &record);
-        self.history.push((appended.0, state));
+        let (lsn, write) = appended;
+        self.history.push(Written { lsn, write, state });
         appended
     }
 
     fn state(&self) -> &State {
-        &self.history.last().expect("never empty").1
+        &self.history.last().expect("never empty").state
     }
 
     /// Performs the next operation.
     fn step(&mut self) -> bool {
+        if self.budget == 0 {
+            return false;
+        }
         let Some(op) = self.queue.pop_front() else { return false };
+        self.budget -= 1;
         if let Some(write) = self.disk.perform(&op) {
             self.writer.on_durable(write);
             self.opened |= write >= self.opening;
-            let durable = self.writer.durable();
-            let kept = self.history.iter().rposition(|(lsn, _)| *lsn <= durable).unwrap_or(0);
+            let synced = self.writer.durable();
+            let always = self.config.fsync == Fsync::Always;
+            let kept = |written: &Written| written.lsn <= synced || always && written.write <= write;
+            let kept = self.history.iter().rposition(kept).unwrap_or(0);
             self.history.drain(..kept);
         }
         true
@@ -207,11 +231,10 @@ impl World {
             self.disk.cut_power(&mut dice);
         }
         let found = recover(self.config.identity, &self.disk.cached).expect("a crash is not damage").groups;
-        let Some(at) = self.history.iter().rposition(|(_, state)| *state == found) else {
+        let Some(at) = self.history.iter().rposition(|written| written.state == found) else {
             let (first, segments) = (self.history.first(), self.disk.cached.keys());
             panic!("found {found:?}\nwhere at least {first:?}\nbelongs, in {segments:?}");
         };
-        // Until the next opening is durable, what was found is no promise.
         self.history.truncate(at + 1);
         World::open(self.config, self.disk, self.history)
     }
@@ -321,6 +344,62 @@ proptest! {
         ),
     ) {
         let _ = recover(identity(), &files).map(|recovered| assert!(recovered.groups.is_empty()));
+    }
+}
+
+/// What a power cut does, from all lost to all kept.
+const POWER: [[u8; 5]; 4] = [[1; 5], [2; 5], [1, 2, 1, 2, 0], [2, 1, 2, 0, 1]];
+
+fn dice(throws: [u8; 5]) -> impl FnMut() -> u8 {
+    let mut throws = throws.into_iter().cycle();
+    move || throws.next().unwrap_or_default()
+}
+
+/// Opens, rolls over several segments, compacts and releases.
+fn life(world: &mut World) {
+    world.settle();
+    let next = world.writer.last(GroupId(0)).0 + 1;
+    for index in next..next + 4 {
+        world.append(GroupId(0), entry(index, 600));
+        world.cut();
+        world.settle();
+    }
+    world.mark();
+    world.settle();
+    world.append(GroupId(0), Record::Compacted(Compacted { index: Index(next + 2), term: Term(1) }));
+    world.rest();
+    if world.opened {
+        world.release();
+    }
+    world.settle();
+}
+
+#[test]
+fn a_crash_at_every_operation_of_two_lives_is_recovered() {
+    let first = |budget: usize| {
+        let mut world = World::new(config(2048, Fsync::Always));
+        world.budget = budget;
+        life(&mut world);
+        world
+    };
+    let all = usize::MAX - first(usize::MAX).budget;
+    assert!(all > 20, "only {all} operations");
+    for stop in 0..=all {
+        for throws in POWER {
+            // The second life begins on a page cache that outlived the first, or on what a power cut left.
+            let reborn = || match throws[0] {
+                2 => first(stop).crash(None),
+                _ => first(stop).crash(Some(&mut dice(throws))),
+            };
+            let mut whole = reborn();
+            life(&mut whole);
+            for second in 0..=usize::MAX - whole.budget {
+                let mut world = reborn();
+                world.budget = second;
+                life(&mut world);
+                world.crash(Some(&mut dice(throws)));
+            }
+        }
     }
 }
 
@@ -636,4 +715,25 @@ fn the_last_anchor_and_all_numbers_go_on() {
     assert_eq!(world.writer.generation(), generation + 1);
     let torn = world.crash(Some(&mut || 1));
     assert_eq!(torn.writer.generation(), generation + 1, "an opening that was lost leaves no trace");
+}
+
+/// The planted mistakes are seen here already.
+#[cfg(feature = "planted-bugs")]
+mod planted {
+    use super::*;
+    use crate::bugs::{Bug, plant};
+
+    #[test]
+    #[should_panic(expected = "belongs, in")]
+    fn ack_before_sync() {
+        plant(Some(Bug::AckBeforeSync));
+        at_rest(false).crash(Some(&mut || 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "wrong data")]
+    fn cut_damaged_middle() {
+        plant(Some(Bug::CutDamagedMiddle));
+        lost_and_swapped_sectors_are_detected_or_harmless();
+    }
 }

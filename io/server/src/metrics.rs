@@ -106,21 +106,21 @@ impl Metrics {
                     clock, handed out to a subscriber that was waiting";
         registry.register("chronos_fire_lateness_seconds", help, lateness.clone());
         let metrics = Metrics {
-            statements: KINDS.map(|kind| statements.get_or_create(&ByKind { kind }).clone()),
-            durations: KINDS.map(|kind| durations.get_or_create(&ByKind { kind }).clone()),
+            statements: KINDS.map(|kind| statements.get_or_create_owned(&ByKind { kind })),
+            durations: KINDS.map(|kind| durations.get_or_create_owned(&ByKind { kind })),
             errors,
             conflicts: Counter::default(),
             commits: latency(),
-            pg_connections: connections.get_or_create(&ByProtocol { protocol: "postgresql" }).clone(),
+            pg_connections: connections.get_or_create_owned(&ByProtocol { protocol: "postgresql" }),
             ingest_inflight: Gauge::default(),
             ingest_rejected: Counter::default(),
-            ingest_inserted: results.get_or_create(&ByResult { result: "inserted" }).clone(),
-            ingest_duplicates: results.get_or_create(&ByResult { result: "duplicate" }).clone(),
+            ingest_inserted: results.get_or_create_owned(&ByResult { result: "inserted" }),
+            ingest_duplicates: results.get_or_create_owned(&ByResult { result: "duplicate" }),
             published: Counter::default(),
             delivered: Counter::default(),
             redelivered: Counter::default(),
-            lateness: lateness.get_or_create(&ByStage { stage: "released" }).clone(),
-            handed_out: lateness.get_or_create(&ByStage { stage: "handed_out" }).clone(),
+            lateness: lateness.get_or_create_owned(&ByStage { stage: "released" }),
+            handed_out: lateness.get_or_create_owned(&ByStage { stage: "handed_out" }),
             registry: Registry::default(),
             segment_bytes,
         };

@@ -9,8 +9,10 @@
 //! than one node.
 
 mod connect;
+mod demo;
 mod events;
 mod failure;
+mod logging;
 mod pg;
 mod print;
 mod serve;
@@ -40,6 +42,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs one node for development, with all its listeners
+    #[command(visible_alias = "single-node")]
+    Dev(serve::DevArgs),
+    /// Runs one named node
+    Node(serve::NodeArgs),
     #[command(visible_alias = "sql")]
     Client(sql::SqlArgs),
     #[command(subcommand)]
@@ -48,6 +55,7 @@ enum Command {
     Subscribe(events::SubscribeArgs),
     #[command(subcommand)]
     Schedule(topics::ScheduleCommand),
+    Demo(demo::DemoArgs),
     #[command(subcommand)]
     Config(serve::ConfigCommand),
     /// Prints a completion script for a shell
@@ -76,11 +84,14 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Outcome {
     let quiet = cli.quiet;
     match cli.command {
+        Command::Dev(args) => serve::dev(args, quiet),
+        Command::Node(args) => serve::node(args, quiet),
         Command::Client(args) => sql::run(args, quiet),
         Command::Topic(command) => topics::topic(command, quiet),
         Command::Publish(args) => block_on(events::publish(args, quiet)),
         Command::Subscribe(args) => block_on(events::subscribe(args, quiet)),
         Command::Schedule(command) => topics::schedule(command, quiet),
+        Command::Demo(args) => block_on(demo::run(args)),
         Command::Config(serve::ConfigCommand::Show(settings)) => serve::show(&settings),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -119,7 +130,7 @@ mod tests {
 
     #[test]
     fn both_spellings_are_one_command() {
-        for (line, expected) in [("chronos sql -e x", "client")] {
+        for (line, expected) in [("chronos single-node", "dev"), ("chronos sql -e x", "client")] {
             let matches = Cli::command().try_get_matches_from(line.split(' ')).unwrap();
             assert_eq!(matches.subcommand_name(), Some(expected));
         }

@@ -83,6 +83,8 @@ pub enum PgError {
         /// The operating system's words.
         error: io::Error,
     },
+    /// The server asks for a password, and there is none.
+    NoPassword,
     /// The connection broke, or what came over it makes no sense.
     Lost(io::Error),
     /// The taker of the rows failed.
@@ -142,14 +144,7 @@ impl Pg {
     }
 
     fn log_in(&mut self, target: &Target) -> Result<(), PgError> {
-        let password = || {
-            let missing = "the server asks for a password: give --token or set CHRONOS_AUTH_TOKEN";
-            target
-                .password
-                .as_deref()
-                .map(str::as_bytes)
-                .ok_or_else(|| PgError::Lost(io::Error::other(missing)))
-        };
+        let password = || target.password.as_deref().map(str::as_bytes).ok_or(PgError::NoPassword);
         let options = [
             ("user", target.user.as_str()),
             ("database", "chronos"),
@@ -430,6 +425,9 @@ impl fmt::Display for PgError {
         match self {
             PgError::Refused(report) => report.fmt(f),
             PgError::Unreachable { address, error } => write!(f, "cannot connect to {address}: {error}"),
+            PgError::NoPassword => {
+                f.write_str("the server asks for a password: give --token or set CHRONOS_AUTH_TOKEN")
+            }
             PgError::Lost(error) => write!(f, "the connection is lost: {error}"),
             PgError::Output(error) => write!(f, "cannot write the output: {error}"),
         }

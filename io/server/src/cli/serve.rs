@@ -1,11 +1,54 @@
-//! `chronos config show`.
+//! `chronos dev`, `chronos node` and `chronos config show`.
 
 use super::failure::{Failure, Outcome};
-use chronos_server::config::{self, Resolved, SETTINGS};
+use super::{logging, signals};
+use chronos_node::{Exit, Fsync};
+use chronos_server::Server;
+use chronos_server::config::{self, Config, Resolved, SETTINGS};
 use clap::{Arg, ArgAction, ArgMatches, FromArgMatches};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// A stop that takes longer is cut short.
+const STOP_LIMIT: Duration = Duration::from_secs(9);
+
+/// One node's settings.
+#[derive(Debug, clap::Args)]
+pub struct DevArgs {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// One named node's settings.
+#[derive(Debug, clap::Args)]
+pub struct NodeArgs {
+    /// The node's name; its files are in a folder of that name in the data root, unless --data-dir is given
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    id: String,
+    /// The other members; must be empty: this version runs single nodes
+    #[arg(long, value_name = "NAME=HOST:PORT,…")]
+    peers: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// How the process behaves.
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Accepted for older scripts: /ingest is always on
+    #[arg(long)]
+    enable_ingest: bool,
+    /// Stop when standard input ends: for a parent that wants no orphans
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
 
 /// Shows the configuration
 #[derive(Debug, clap::Subcommand)]
@@ -106,6 +149,40 @@ fn capitalised(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
+fn node_name(text: &str) -> Result<String, String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(is_name)
+        && text.len() <= 64
+    {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a name has up to 64 letters, digits, -, _ and ., and begins with a letter or digit".into())
+        }
+    }
+}
+
+/// Runs `chronos dev`.
+pub fn dev(args: DevArgs, quiet: bool) -> Outcome {
+    let resolved = args.settings.resolve()?;
+    serve(resolved.config, "dev", &args.run, quiet)
+}
+
+/// Runs `chronos node`.
+pub fn node(args: NodeArgs, quiet: bool) -> Outcome {
+    if let Some(peers) = args.peers.filter(|peers| !peers.trim().is_empty()) {
+        return Err(Failure::usage(format!(
+            "--peers {peers}: this version runs single nodes; clusters come later"
+        ))
+        .hint("leave --peers out to run this node by itself"));
+    }
+    let mut resolved = args.settings.resolve()?;
+    if !args.settings.flags.contains_key("data_dir") {
+        resolved.config.data_dir.push(&args.id);
+    }
+    serve(resolved.config, &args.id, &args.run, quiet)
+}
+
 /// Runs `chronos config show`.
 pub fn show(settings: &Settings) -> Outcome {
     let resolved = settings.resolve()?;
@@ -117,4 +194,84 @@ pub fn show(settings: &Settings) -> Outcome {
     let mut out = std::io::stdout().lock();
     super::print::print_table(&mut out, &table)?;
     Ok(out.flush()?)
+}
+
+/// Why a node's process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Somebody wants it to.
+    Asked,
+    /// The node cannot go on.
+    Node,
+}
+
+/// Opens the node, serves until something ends it, and stops it.
+fn serve(config: Config, name: &str, run: &RunArgs, quiet: bool) -> Outcome {
+    logging::init(quiet)?;
+    let (ends, mut ended) = mpsc::unbounded_channel();
+    let node = chronos_node::open(config.node_options(name, &config.data_dir))
+        .map_err(|error| Failure::new(error.to_string()))?;
+    let exits = ends.clone();
+    node.on_exit(Box::new(move |_| {
+        // Nobody listens any more once the process is on its way out.
+        let _ = exits.send(End::Node);
+    }));
+    if run.until_stdin_closes {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = ends.send(End::Asked);
+        });
+    }
+    warn_of_risks(&config);
+    let place = config.data_dir.display().to_string();
+    let server = match Server::start(config, node.clone()) {
+        Ok(server) => server,
+        Err(error) => {
+            node.stop();
+            return Err(Failure::new(error.to_string()));
+        }
+    };
+    let (pg, http) = (server.pg_address(), server.http_address());
+    tracing::info!("chronos {} serves {place}", env!("CARGO_PKG_VERSION"));
+    tracing::info!("PostgreSQL {pg}, HTTP and gRPC {http}; `psql -h {} -p {} chronos`", pg.ip(), pg.port());
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
+    let end = runtime.block_on(async {
+        tokio::select! {
+            () = signals::stop() => End::Asked,
+            Some(end) = ended.recv() => end,
+        }
+    });
+    if end == End::Asked {
+        tracing::info!("stopping");
+        std::thread::spawn(|| {
+            std::thread::sleep(STOP_LIMIT);
+            eprintln!(
+                "chronos: not stopped after {} s: leaving; nothing acknowledged is lost",
+                STOP_LIMIT.as_secs()
+            );
+            std::process::exit(1);
+        });
+    }
+    server.stop();
+    match node.stop() {
+        Exit::Stopped => Ok(()),
+        Exit::Fatal(text) => Err(Failure::new(text)),
+    }
+}
+
+fn warn_of_risks(config: &Config) {
+    match config.fsync {
+        Fsync::Always => {}
+        Fsync::Interval(period) => {
+            tracing::warn!("--fsync interval: a power cut loses up to {period:?} of acknowledged writes")
+        }
+        Fsync::Never => {
+            tracing::warn!("--fsync never: a power cut loses acknowledged writes without a bound")
+        }
+    }
+    if config.insecure {
+        tracing::warn!("--insecure: whoever reaches the listeners can read what passes over them");
+    }
 }
