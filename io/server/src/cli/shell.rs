@@ -46,7 +46,7 @@ pub fn run(mut session: Session) -> Outcome {
         let _ = editor.load_history(path);
     }
     if !session.is_quiet() {
-        println!("chronos {} at {}. \\? for help.", env!("CARGO_PKG_VERSION"), session.node());
+        println!("chronos {} at {}. \\? for help.", env!("CARGO_PKG_VERSION"), session.address()?);
     }
     let mut typed = String::new();
     loop {

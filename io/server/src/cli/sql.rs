@@ -77,9 +77,9 @@ impl Session {
         Ok(Session { connect, pg, printer, timing: false, quiet })
     }
 
-    /// The address of the node.
-    pub fn node(&self) -> &super::connect::HostPort {
-        &self.connect.leader
+    /// Where the SQL goes.
+    pub fn address(&self) -> Outcome<String> {
+        Ok(self.connect.sql_target()?.address)
     }
 
     /// Whether to say no more than was asked.

@@ -1,0 +1,255 @@
+//! The binary as a node: started, talked to by its own clients, stopped.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+fn chronos() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CHRONOS_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A node on free ports, killed when dropped.
+struct Node {
+    child: Child,
+    address: String,
+}
+
+impl Node {
+    /// Starts one and waits until it serves.
+    fn start(data: &Path, arguments: &[&str]) -> Node {
+        let address = free_address();
+        let mut command = chronos();
+        command.args(arguments).args(["--address", &address, "--data-dir"]).arg(data);
+        let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut node = Node { child, address };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while node.client(&["-q", "-e", "SELECT 1"]).status.code() != Some(0) {
+            if let Some(status) = node.child.try_wait().unwrap() {
+                panic!("the node ended with {status}: {}", node.stderr());
+            }
+            assert!(Instant::now() < deadline, "the node does not serve");
+        }
+        node
+    }
+
+    fn client(&self, arguments: &[&str]) -> Output {
+        self.run("client", arguments)
+    }
+
+    fn run(&self, command: &str, arguments: &[&str]) -> Output {
+        chronos().args(command.split(' ')).args(["--leader", &self.address]).args(arguments).output().unwrap()
+    }
+
+    fn ok(&self, command: &str, arguments: &[&str]) -> String {
+        let output = self.run(command, arguments);
+        assert_eq!(output.status.code(), Some(0), "{command} {arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn terminate(mut self) -> (Option<i32>, Duration, String) {
+        let begin = Instant::now();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let status = self.child.wait().unwrap();
+        (status.code(), begin.elapsed(), self.stderr())
+    }
+
+    fn stderr(&mut self) -> String {
+        let mut said = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut said).unwrap();
+        }
+        said
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address whose port, and those a thousand and two thousand above, are free, each time another.
+fn free_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + (std::process::id().wrapping_mul(31).wrapping_add(step * 3) % 17_000) as u16;
+        if is_free(port + 1000) && is_free(port + 2000) {
+            return format!("127.0.0.1:{port}");
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn sql_from_the_command_line_files_and_pipes() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(&folder.path().join("data"), &["dev"]);
+    let shown = node.ok(
+        "client",
+        &["-e", "CREATE TABLE t (id INT PRIMARY KEY, name TEXT); INSERT INTO t VALUES (1, 'one'), (2, NULL)"],
+    );
+    assert_eq!(shown, "CREATE TABLE\nINSERT 0 2\n");
+    let csv = node.ok("sql", &["--format", "csv", "-e", "SELECT id, name FROM t ORDER BY id"]);
+    assert_eq!(csv, "id,name\n1,one\n2,\n");
+
+    let file = folder.path().join("script.sql");
+    std::fs::write(
+        &file,
+        "-- two lines\nSELECT name\nFROM t WHERE id = 1;\n\nSELECT nothing FROM t;\nSELECT 3;\n",
+    )
+    .unwrap();
+    let output = node.client(&["-q", "-f", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), " name\n------\n one\n");
+    let said = text(&output.stderr);
+    assert!(said.contains("script.sql, line 5") && said.contains("42703"), "{said}");
+
+    let mut command = chronos();
+    command.args(["client", "--leader", &node.address, "--format", "json"]);
+    let mut piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(b"SELECT id\n, name FROM t ORDER BY id DESC;").unwrap();
+    let output = piped.wait_with_output().unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rows, serde_json::json!([{"id": 2, "name": null}, {"id": 1, "name": "one"}]));
+
+    let described = node.ok("client", &["-q", "--format", "csv", "-f", "-"]);
+    assert_eq!(described, "");
+    let (code, took, said) = node.terminate();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn the_shell_describes_relations() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(&folder.path().join("data"), &["dev"]);
+    node.ok("client", &["-q", "-e", "CREATE TABLE t (id INT PRIMARY KEY, name TEXT NOT NULL DEFAULT 'x')"]);
+    node.ok("topic create", &["alerts", "--payload", "text"]);
+    let mut command = chronos();
+    command.args(["client", "--leader", &node.address, "--format", "csv"]);
+    let mut piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(b"\\dt\n\\d\n\\d t\n\\q\nSELECT 1;\n").unwrap();
+    let shown = text(&piped.wait_with_output().unwrap().stdout);
+    assert!(shown.contains("\nt\n") || shown.contains("\nt,"), "{shown}");
+    assert!(shown.contains("alerts"), "{shown}");
+    assert!(shown.contains("id,bigint,NO,") && shown.contains("name,text,NO,"), "{shown}");
+    assert!(!shown.contains("?column?"), "\\q ends the shell: {shown}");
+    let topics = node.ok("topic list", &["--format", "csv"]);
+    assert!(topics.contains("alerts") && !topics.contains("\nt"), "{topics}");
+}
+
+#[test]
+fn events_are_published_scheduled_cancelled_and_received() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(&folder.path().join("data"), &["dev"]);
+    assert_eq!(node.ok("topic create", &["alerts", "--payload", "text"]), "CREATE TOPIC\n");
+    let said = node.ok("publish", &["alerts", "now", "--id", "a", "--key", "k", "--header", "site=barn"]);
+    assert_eq!(said, "published a: partition 0, offset 0\n");
+    assert!(node.ok("publish", &["alerts", "again", "--id", "a"]).starts_with("duplicate a"));
+    assert!(node.ok("publish", &["alerts", "late", "--id", "b", "--in", "1h"]).starts_with("scheduled b"));
+    assert!(node.ok("publish", &["alerts", "soon", "--id", "c", "--in", "300ms"]).starts_with("scheduled c"));
+    let listed = node.ok("schedule list", &["--format", "csv"]);
+    assert!(listed.lines().count() == 3 && listed.contains("alerts,b,"), "{listed}");
+    assert_eq!(node.ok("schedule cancel", &["alerts", "b"]), "cancelled alerts/b\n");
+    let late = node.run("schedule cancel", &["alerts", "b"]);
+    assert_eq!(late.status.code(), Some(1));
+    assert!(text(&late.stderr).contains("no such pending timer"));
+
+    let events = node.ok(
+        "subscribe",
+        &["alerts", "--from", "earliest", "--count", "2", "--format", "json", "--group", "g"],
+    );
+    let events: Vec<serde_json::Value> =
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.len(), 2);
+    assert_eq!((&events[0]["message_id"], &events[0]["payload"]), (&"a".into(), &"now".into()));
+    assert_eq!((&events[0]["key"], &events[0]["headers"]["site"]), (&"k".into(), &"barn".into()));
+    assert_eq!((&events[1]["message_id"], &events[1]["payload"]), (&"c".into(), &"soon".into()));
+    assert!(events[1]["fired_at"].as_str() >= events[1]["deliver_at"].as_str());
+
+    // What the group acknowledged does not come again: the next event is the next one published.
+    let mut command = chronos();
+    command.args(["subscribe", "--leader", &node.address, "alerts", "--group", "g", "--from", "earliest"]);
+    command.args(["--count", "1", "--format", "payload"]);
+    let mut subscriber = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(subscriber.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("subscribed"), "{said}");
+    node.ok("publish", &["alerts", "third"]);
+    let output = subscriber.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "third\n".to_owned()));
+}
+
+#[test]
+fn a_second_process_on_a_directory_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let node = Node::start(&data, &["dev"]);
+    let second =
+        chronos().args(["dev", "--address", &free_address(), "--data-dir"]).arg(&data).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = text(&second.stderr);
+    assert!(said.contains("in use") && said.contains(&node.child.id().to_string()), "{said}");
+    // The first one is not disturbed.
+    node.ok("client", &["-q", "-e", "SELECT 1"]);
+}
+
+#[test]
+fn a_named_node_keeps_its_files_in_a_folder_of_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut command = chronos();
+    command.current_dir(folder.path()).args([
+        "node",
+        "--id",
+        "node1",
+        "--enable-ingest",
+        "--address",
+        &address,
+    ]);
+    let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let node = Node { child, address };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while node.client(&["-q", "-e", "SELECT 1"]).status.code() != Some(0) {
+        assert!(Instant::now() < deadline, "the node does not serve");
+    }
+    assert!(folder.path().join("data/node1/wal").is_dir());
+    let (code, _, said) = node.terminate();
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn peers_are_for_later_and_said_so() {
+    let output =
+        chronos().args(["node", "--id", "node1", "--peers", "node2=127.0.0.1:8001"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("clusters come later"));
+}
+
+#[test]
+fn beyond_loopback_insecure_is_to_be_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = chronos()
+        .args(["dev", "--address", "0.0.0.0:8000", "--data-dir"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--insecure"));
+}
