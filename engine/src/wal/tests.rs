@@ -631,22 +631,30 @@ fn a_write_that_found_no_space_comes_again() {
 }
 
 #[test]
-fn a_spare_may_be_done_before_the_write_that_found_no_space() {
+fn a_spare_goes_before_the_write_that_may_find_no_space() {
     let mut world = World::new(config(65536, Fsync::Always));
     world.settle();
-    let (_, write) = world.append(GroupId(0), entry(1, 40000));
-    let mut ops = Vec::new();
-    world.writer.cut(ANCHOR, &mut ops);
-    world.writer.on_full(write);
-    let mut again = Vec::new();
-    world.queue.extend(ops[2..].iter().cloned());
-    assert!(matches!(world.queue[0], WalOp::Create { .. }), "{ops:?}");
+    world.append(GroupId(0), entry(1, 40000));
+    world.cut();
+    assert!(world.queue.len() == 2, "a spare behind a write: {:?}", world.queue);
     world.settle();
+    let (_, write) = world.append(GroupId(0), entry(2, 10));
+    let mut ops = Vec::new();
+    assert_eq!(world.writer.cut(ANCHOR, &mut ops), Some(write));
+    assert!(matches!(ops[..], [WalOp::Create { .. }, .., WalOp::Sync { write: last, .. }] if last == write));
+    let spare = ops.split_off(3);
+    let spare = std::mem::replace(&mut ops, spare);
+    assert!(matches!(spare[2], WalOp::Sync { write: number, .. } if number < write), "{spare:?}");
+    world.queue.extend(spare);
+    world.settle();
+    world.writer.on_full(write);
+    assert!(world.writer.is_full());
+    let mut again = Vec::new();
     assert_eq!(world.writer.retry(&mut again), Some(write));
-    assert_eq!(again, ops[..2]);
+    assert_eq!(again, ops);
     world.queue.extend(again);
     world.settle();
-    world.append(GroupId(0), entry(2, 40000));
+    world.append(GroupId(0), entry(3, 40000));
     world.rest();
     world.crash(Some(&mut || 1));
 }

@@ -45,7 +45,8 @@ pub struct Writer {
     groups: BTreeMap<GroupId, Base>,
     pending: Pending,
     flight: VecDeque<Flight>,
-    /// The end of the last write cut.
+    /// The last write cut, and its end.
+    cut: WriteId,
     end: Link,
     /// Everything up to here is synced.
     durable: Lsn,
@@ -63,6 +64,8 @@ pub struct Writer {
     /// Segments that recovery found off the chain.
     void: Vec<SegmentId>,
     spare: Option<SegmentId>,
+    /// The number kept for making a spare, at the next cut.
+    spare_due: Option<WriteId>,
     /// There was no space for a spare: not asked for again until segments were released.
     spare_full: bool,
     next_segment: SegmentId,
@@ -125,6 +128,7 @@ impl Writer {
             groups: recovered.bases(),
             pending: Pending::new(write, BytesMut::new(), first),
             flight: VecDeque::new(),
+            cut: WriteId(0),
             end: recovered.floor,
             durable: recovered.floor.lsn,
             claimed: recovered.floor.lsn,
@@ -135,6 +139,7 @@ impl Writer {
             sealed: VecDeque::new(),
             void: recovered.void.clone(),
             spare: None,
+            spare_due: None,
             spare_full: false,
             next_segment: segment,
             written: 0,
@@ -198,12 +203,21 @@ impl Writer {
 
     /// Hands out the pending write, if there is something in it and no other is under way.
     pub fn cut(&mut self, anchor: Anchor, out: &mut Vec<WalOp>) -> Option<WriteId> {
-        if !self.flight.is_empty() || self.pending.count == 0 {
+        if !self.flight.is_empty() {
+            return None;
+        }
+        // A spare goes before the write that is cut with it, in its number too: should that write find no space, its
+        // number must not be reported durable with a greater one.
+        let fits = self.current.used + self.pending.span() <= self.current.bytes;
+        if let Some(write) = self.spare_due.take_if(|_| fits) {
+            self.make_spare(write, out);
+        }
+        if self.pending.count == 0 {
             return None;
         }
         let write = self.issue(anchor, out);
-        if self.current.used * 2 > self.current.bytes {
-            self.make_spare(out);
+        if self.current.used * 2 > self.current.bytes && self.spare_due.is_none() && self.wants_spare() {
+            self.spare_due = Some(self.pending.take_id());
         }
         Some(write)
     }
@@ -233,7 +247,13 @@ impl Writer {
             self.pending.push(GroupId(0), &Record::Mark);
             self.issue(anchor, out)
         });
-        self.make_spare(out).or(write)
+        self.spare_due = None;
+        if !self.wants_spare() {
+            return write;
+        }
+        let spare = self.pending.take_id();
+        self.make_spare(spare, out);
+        Some(spare)
     }
 
     /// Whether [`Writer::mark`] would do something.
@@ -350,6 +370,7 @@ impl Writer {
         let crc = header.seal(seed, &mut self.pending.buffer);
         let cut = self.pending.take();
         let (write, segment, offset) = (cut.write, self.current.id, self.current.used);
+        self.cut = write;
         self.end = Link { lsn: header.last(), crc };
         self.claimed = self.durable;
         if cut.substance {
@@ -375,7 +396,7 @@ impl Writer {
             self.pending.push(*group, &Record::Base(*base));
         }
         if self.durable < self.end.lsn && self.current.bytes > 0 {
-            ops.push(WalOp::Sync { write: WriteId(self.pending.write.0 - 1), segment: self.current.id });
+            ops.push(WalOp::Sync { write: self.cut, segment: self.current.id });
         }
         let need = self.pending.span() + SECTOR as u64;
         let bytes = need.max(self.config.segment_bytes);
@@ -395,16 +416,14 @@ impl Writer {
     }
 
     /// Makes the next segment ahead of its use. Its header says what was durable then: a witness for this segment.
-    fn make_spare(&mut self, out: &mut Vec<WalOp>) -> Option<WriteId> {
+    fn make_spare(&mut self, write: WriteId, out: &mut Vec<WalOp>) {
         if !self.wants_spare() {
-            return None;
+            return;
         }
-        let write = self.pending.take_id();
         let mut ops = Vec::new();
         let segment = self.create(self.config.segment_bytes, write, &mut ops);
         ops.push(WalOp::Sync { write, segment });
         self.launch(Flight { write, synced: None, spare: Some(segment), ops, full: false }, out);
-        Some(write)
     }
 
     /// Not before the current segment's opening is durable: the spare's header is the witness of that.
