@@ -215,8 +215,7 @@ struct File {
 impl Survey {
     fn add(&mut self, identity: Identity, id: SegmentId, file: &[u8]) -> Result<(), WalDamage> {
         let header = SegmentHeader::decode(file);
-        let seed = identity.seed(id);
-        let opening = file.get(SECTOR..).and_then(|at| whole(seed, at)).map(|(write, _)| write);
+        let opening = whole(identity, id, file, SECTOR).map(|(write, _)| write);
         let row = classify(identity, id, file, header.as_ref(), opening.as_ref());
         let refuse = |what: String| Err(WalDamage { row, segment: id, offset: 0, lsn: None, what });
         match (row, header) {
@@ -254,9 +253,10 @@ impl Survey {
         }
         let mut at = SECTOR;
         while let Some(rest) = file.get(at..).filter(|rest| !rest.is_empty()) {
+            let found = WriteHeader::decode(identity.seed(id, at as u64), rest);
             at += SECTOR;
             // A write that does not read whole still says what was durable before it.
-            if let Some(write) = WriteHeader::decode(seed, rest) {
+            if let Some(write) = found {
                 self.durable = self.durable.max(write.durable);
                 self.last_lsn = self.last_lsn.max(write.last());
                 self.generation = self.generation.max(write.generation);
@@ -327,10 +327,11 @@ fn only<const N: usize>(rows: [(Row, bool); N]) -> Row {
     }
 }
 
-/// The write at the start of `at` and its records, if all of it is there.
-fn whole(seed: u32, at: &[u8]) -> Option<(WriteHeader, &[u8])> {
-    let write = WriteHeader::decode(seed, at)?;
-    Some((write, write.records(at)?))
+/// The write at `at` in a segment's file and its records, if all of it is there.
+fn whole(identity: Identity, id: SegmentId, file: &[u8], at: usize) -> Option<(WriteHeader, &[u8])> {
+    let bytes = file.get(at..)?;
+    let write = WriteHeader::decode(identity.seed(id, at as u64), bytes)?;
+    Some((write, write.records(bytes)?))
 }
 
 fn is_dirty(bytes: &[u8]) -> bool {
@@ -375,10 +376,9 @@ impl<'a> Walk<'a> {
         while let Some(index) = next {
             let file = &survey.files[index];
             let bytes = read(segments, file.id)?;
-            let seed = identity.seed(file.id);
             let mut at = SECTOR;
             loop {
-                let write = bytes.get(at..).and_then(|rest| whole(seed, rest));
+                let write = whole(identity, file.id, &bytes, at);
                 let Some((write, records)) = write.filter(|(write, _)| self.follows(write, at)) else {
                     return self.end(Some(index), bytes.get(at..).unwrap_or_default(), at);
                 };

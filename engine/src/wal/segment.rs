@@ -18,8 +18,8 @@
 //! ```
 //!
 //! Integers are little-endian. Magic, version and checksum of the segment header keep their places in every version.
-//! The write header's checksum is seeded with cluster, node, incarnation and segment, so that a stray copy of another
-//! write, or a client's payload that looks like one, is not taken for one of this segment.
+//! The write header's checksum is seeded with cluster, node, incarnation, segment and offset, so that a stray copy of
+//! another write, or a client's payload that looks like one, is not taken for the write of this place.
 
 use super::SegmentId;
 use chronos_proto::id::{ClusterId, Incarnation, Lsn, NodeId};
@@ -49,10 +49,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What the checksums of a segment's write headers begin with.
-    pub(crate) fn seed(&self, segment: SegmentId) -> u32 {
+    /// What the checksum of a write header at this place begins with.
+    pub(crate) fn seed(&self, segment: SegmentId, offset: u64) -> u32 {
         let mut crc = crc32c::crc32c(&self.cluster.0.to_le_bytes());
-        for part in [self.node.0, self.incarnation.0, segment.0] {
+        for part in [self.node.0, self.incarnation.0, segment.0, offset] {
             crc = extend_crc(crc, &part.to_le_bytes());
         }
         crc
@@ -169,7 +169,7 @@ impl WriteHeader {
         crc
     }
 
-    /// None if there is no whole write header of the seed's segment at `at`.
+    /// None if there is no whole write header of the seed's place at `at`.
     pub fn decode(seed: u32, at: &[u8]) -> Option<WriteHeader> {
         let head = at.get(..WRITE_HEADER)?;
         let crc = u32::from_le_bytes(array(head, 4));

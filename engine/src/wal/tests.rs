@@ -275,7 +275,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn run(mut world: World, steps: Vec<Step>, dice: Vec<u8>) {
+/// The world at rest after these steps, and the dice.
+fn run(mut world: World, steps: Vec<Step>, dice: Vec<u8>) -> (World, impl FnMut() -> u8) {
     let mut dice = dice.into_iter().cycle();
     let mut dice = move || dice.next().unwrap_or(0);
     for step in steps {
@@ -319,7 +320,44 @@ fn run(mut world: World, steps: Vec<Step>, dice: Vec<u8>) {
         }
     }
     world.rest();
-    world.crash(Some(&mut dice));
+    (world, dice)
+}
+
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(u8),
+    Zero,
+    Cut,
+    Remove,
+    Copy(prop::sample::Index),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        6 => (0..8u8).prop_map(Damage::Flip),
+        3 => Just(Damage::Zero),
+        2 => Just(Damage::Cut),
+        1 => Just(Damage::Remove),
+        2 => any::<prop::sample::Index>().prop_map(Damage::Copy),
+    ]
+}
+
+fn apply_damage(files: &mut Files, what: &Damage, file: prop::sample::Index, at: prop::sample::Index) {
+    let id = *file.get(&files.keys().copied().collect::<Vec<_>>());
+    let bytes = files.get_mut(&id).expect("listed");
+    let at = at.index(bytes.len());
+    let sector = at / SECTOR * SECTOR;
+    match what {
+        Damage::Flip(bit) => bytes[at] ^= 1 << bit,
+        Damage::Zero => bytes[sector..sector + SECTOR].fill(0),
+        Damage::Cut => bytes.truncate(at),
+        Damage::Remove => drop(files.remove(&id)),
+        // A misdirected write.
+        Damage::Copy(from) => {
+            let from = from.index(bytes.len()) / SECTOR * SECTOR;
+            bytes.copy_within(from..from + SECTOR, sector);
+        }
+    }
 }
 
 proptest! {
@@ -332,7 +370,24 @@ proptest! {
         segment in prop_oneof![Just(2048u64), Just(8192), Just(65536)],
         fsync in prop_oneof![3 => Just(Fsync::Always), 1 => Just(Fsync::Interval(1)), 1 => Just(Fsync::Never)],
     ) {
-        run(World::new(config(segment, fsync)), steps, dice);
+        let (world, mut dice) = run(World::new(config(segment, fsync)), steps, dice);
+        world.crash(Some(&mut dice));
+    }
+
+    #[test]
+    fn damage_at_rest_is_detected_or_harmless(
+        steps in proptest::collection::vec(step(), 1..60),
+        dice in proptest::collection::vec(any::<u8>(), 1..64),
+        hits in proptest::collection::vec((damage(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 20),
+    ) {
+        let (world, _) = run(World::new(config(4096, Fsync::Always)), steps, dice);
+        for (what, file, at) in hits {
+            let mut files = world.disk.synced.clone();
+            apply_damage(&mut files, &what, file, at);
+            if let Ok(found) = rows(&files) {
+                prop_assert!(found == *world.state(), "wrong data after {what:?} in {:?}", world.disk.synced.keys());
+            }
+        }
     }
 
     #[test]
@@ -576,7 +631,7 @@ fn each_row_is_told() {
     });
     expect(Row::O, first, "kind 99 is unknown", &|files| {
         let file = files.get_mut(&first).expect("listed");
-        let seed = identity().seed(first);
+        let seed = identity().seed(first, SECTOR as u64);
         let mut write = WriteHeader::decode(seed, &file[SECTOR..]).expect("whole");
         let end = SECTOR + write.span();
         let records =

@@ -355,7 +355,7 @@ impl Writer {
         if self.current.used + self.pending.span() > self.current.bytes {
             self.roll(&mut ops);
         }
-        let seed = self.config.identity.seed(self.current.id);
+        let seed = self.config.identity.seed(self.current.id, self.current.used);
         let header = WriteHeader {
             crc: 0,
             records_crc: 0,
