@@ -43,6 +43,12 @@ pub fn encode(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
+/// Appends a text, as [`encode`] does for [`Value::Text`].
+pub fn encode_text(out: &mut Vec<u8>, text: &str) {
+    out.push(PRESENT);
+    encode_bytes(out, text.as_bytes());
+}
+
 /// Appends a signed integer so that bytes order as numbers do.
 pub fn encode_i64(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(&((value as u64) ^ (1 << 63)).to_be_bytes());

@@ -116,6 +116,11 @@ impl Gateway {
         }
     }
 
+    /// Waits for the first leader after the start, if there was none yet.
+    pub async fn wait_until_ready(&self) -> Result<(), SqlError> {
+        if self.is_ready() { Ok(()) } else { self.wait_for_leader().await }
+    }
+
     /// The node at this moment; none if it has stopped.
     pub async fn status(&self) -> Option<NodeStatus> {
         let (send, receive) = oneshot::channel();
@@ -262,12 +267,13 @@ impl Gateway {
         }
     }
 
-    /// Builds a transaction on the newest snapshot and commits it; again on a newer one if it conflicts.
+    /// Builds a transaction on the newest snapshot and commits it; again on a newer one if it conflicts. One that
+    /// turns out to write nothing is not committed: what it read is durable.
     pub async fn write<T>(
         &self,
         group: GroupId,
         mut build: impl FnMut(&Snapshot, Timestamp) -> Result<(Transaction, T), SqlError>,
-    ) -> Result<(Committed, T), SqlError> {
+    ) -> Result<(Option<Committed>, T), SqlError> {
         let mut conflicts = 0;
         let mut leaderless = None;
         loop {
@@ -275,8 +281,11 @@ impl Gateway {
                 let (snapshot, read_time) = self.read();
                 build(&snapshot, read_time)?
             };
+            if transaction.ops.is_empty() {
+                return Ok((None, extra));
+            }
             match self.commit(group, transaction).await? {
-                Ok(committed) => return Ok((committed, extra)),
+                Ok(committed) => return Ok((Some(committed), extra)),
                 Err(Refused::Conflict) if conflicts < CONFLICT_RETRIES => conflicts += 1,
                 Err(Refused::NotLeader)
                     if Instant::now() < *leaderless.get_or_insert_with(|| Instant::now() + LEADER_WAIT) =>

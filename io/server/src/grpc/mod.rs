@@ -1,2 +1,136 @@
-//! gRPC.
-pub use crate::api as v1;
+//! gRPC: events, SQL and status under `chronos.v1`, with reflection and the standard health service.
+//!
+//! An error carries its SQLSTATE in the trailer `chronos-code`. Not implemented: streaming publish, replay, consumer
+//! group administration, and the alias service under `cronos_db`.
+
+mod admin;
+mod events;
+mod sql;
+mod subscribe;
+mod values;
+
+use crate::api::admin_server::AdminServer;
+use crate::api::events_server::EventsServer;
+use crate::api::sql_server::SqlServer;
+use crate::api::{self, DESCRIPTORS};
+use crate::auth::{Auth, Role};
+use crate::config::Config;
+use crate::gateway::Gateway;
+use chronos_sql::{SqlError, SqlState};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tonic_health::ServingStatus;
+
+/// Between looks whether the node still serves, for those who watch its health.
+const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// What the services share.
+#[derive(Clone, Debug)]
+struct Services {
+    gateway: Arc<Gateway>,
+    auth: Arc<Auth>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Services {
+    fn role(&self, metadata: &MetadataMap) -> Result<Role, Status> {
+        let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
+        self.auth.role_of_header(header).map_err(|denied| Status::unauthenticated(denied.to_string()))
+    }
+
+    fn admin(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        match self.role(metadata)? {
+            Role::Admin => Ok(()),
+            Role::ReadOnly => {
+                Err(status(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, "this token may only read")))
+            }
+        }
+    }
+}
+
+/// All services, to be served beside HTTP.
+pub(crate) fn routes(
+    gateway: Arc<Gateway>,
+    auth: Arc<Auth>,
+    config: &Config,
+    stop: watch::Receiver<bool>,
+) -> axum::Router {
+    let services = Services { gateway: gateway.clone(), auth, stop: stop.clone() };
+    let max = config.max_message_bytes;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    tokio::spawn(report_health(gateway, reporter, stop));
+    let mut routes = Routes::new(EventsServer::new(services.clone()).max_decoding_message_size(max))
+        .add_service(SqlServer::new(services.clone()).max_decoding_message_size(max))
+        .add_service(AdminServer::new(services))
+        .add_service(health);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // The descriptors were compiled with this program; they decode.
+    if let Ok(service) = reflection().build_v1() {
+        routes = routes.add_service(service);
+    }
+    if let Ok(service) = reflection().build_v1alpha() {
+        routes = routes.add_service(service);
+    }
+    routes.into_axum_router().reset_fallback()
+}
+
+async fn report_health(
+    gateway: Arc<Gateway>,
+    reporter: tonic_health::server::HealthReporter,
+    mut stop: watch::Receiver<bool>,
+) {
+    let names = ["", "chronos.v1.Events", "chronos.v1.Sql", "chronos.v1.Admin"];
+    loop {
+        let status = gateway.status().await;
+        let serves = status.is_some_and(|s| s.fatal.is_none() && s.role == chronos_node::Role::Leader);
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in names {
+            reporter.set_service_status(name, status).await;
+        }
+        let ended = tokio::time::timeout(HEALTH_PERIOD, crate::server::stopped(&mut stop)).await;
+        if ended.is_ok() {
+            return;
+        }
+    }
+}
+
+/// An error as a gRPC status with its stable code.
+fn status(error: SqlError) -> Status {
+    let code = match error.code.as_str() {
+        "40001" => Code::Aborted,
+        "23505" | "42P07" | "42710" => Code::AlreadyExists,
+        "25006" | "42501" => Code::PermissionDenied,
+        "42P01" | "42704" => Code::NotFound,
+        "57014" => Code::Cancelled,
+        "0A000" => Code::Unimplemented,
+        "08007" => Code::Unknown,
+        code if code.starts_with("57P") => Code::Unavailable,
+        code if code.starts_with("53") || code.starts_with("54") => Code::ResourceExhausted,
+        code if code.starts_with("23") || code.starts_with("25") => Code::FailedPrecondition,
+        code if code.starts_with("XX") || code.starts_with("58") => Code::Internal,
+        _ => Code::InvalidArgument,
+    };
+    let mut words = error.message.clone();
+    for more in [&error.detail, &error.hint].into_iter().flatten() {
+        words.push_str("; ");
+        words.push_str(more);
+    }
+    let mut metadata = MetadataMap::new();
+    if let Ok(value) = error.code.as_str().parse() {
+        metadata.insert("chronos-code", value);
+    }
+    Status::with_metadata(code, words, metadata)
+}
+
+/// An error as one item's result.
+fn problem(error: &SqlError) -> api::Problem {
+    api::Problem { code: error.code.as_str().to_owned(), message: error.message.clone() }
+}

@@ -1,19 +1,129 @@
 //! HTTP and gRPC, on one port.
-use crate::auth::Auth;
+//!
+//! ```text
+//! POST /sql      one statement, JSON out          GET /health   role and term
+//! POST /ingest   sensor readings, durable          GET /livez    the process is up
+//! GET  /status   all there is to know, as JSON     GET /readyz   the node serves
+//! GET  /metrics  the same for Prometheus           /chronos.v1…  gRPC (see `grpc`)
+//! ```
+//!
+//! Errors are problem JSON (RFC 9457) with a stable `code`. Not implemented: TLS, Arrow and CSV results, the console.
+
+mod ingest;
+mod json;
+mod problem;
+mod sql;
+mod status;
+
+use crate::auth::{Auth, Denied, Role};
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::grpc;
 use crate::server::stopped;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use problem::Problem;
+pub(crate) use status::{describe, warnings};
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+/// What the handlers share.
+#[derive(Debug)]
+pub(crate) struct App {
+    gateway: Arc<Gateway>,
+    auth: Arc<Auth>,
+    config: Config,
+    ingest: Semaphore,
+}
+
+impl App {
+    /// The role of whoever sent this.
+    fn role(&self, headers: &HeaderMap) -> Result<Role, Problem> {
+        let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.auth
+            .role_of_header(header)
+            .map_err(|denied: Denied| Problem::new(StatusCode::UNAUTHORIZED, "28000", denied.to_string()))
+    }
+
+    /// Lets only administrators pass.
+    fn admin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        match self.role(headers)? {
+            Role::Admin => Ok(()),
+            Role::ReadOnly => {
+                let message = "this token may only read";
+                Err(Problem::new(StatusCode::FORBIDDEN, "42501", message))
+            }
+        }
+    }
+}
 
 /// Serves until `stop`.
 pub(crate) async fn serve(
-    _socket: TcpListener,
-    _gateway: Arc<Gateway>,
-    _auth: Arc<Auth>,
-    _config: Config,
-    mut stop: watch::Receiver<bool>,
+    socket: TcpListener,
+    gateway: Arc<Gateway>,
+    auth: Arc<Auth>,
+    config: Config,
+    stop: watch::Receiver<bool>,
 ) {
-    stopped(&mut stop).await;
+    let grpc = grpc::routes(gateway.clone(), auth.clone(), &config, stop.clone());
+    let ingest = Semaphore::new(config.ingest_max_inflight);
+    let app = Arc::new(App { gateway, auth, config, ingest });
+    let http: Router = Router::new()
+        .route("/sql", post(sql::handle))
+        .route("/ingest", post(ingest::handle))
+        .route("/health", get(status::health))
+        .route("/livez", get(status::live))
+        .route("/readyz", get(status::ready))
+        .route("/status", get(status::status))
+        .route("/metrics", get(status::metrics))
+        .with_state(app);
+    let router = grpc.merge(http).fallback(nothing_here).method_not_allowed_fallback(wrong_method);
+    // Replies are written whole; waiting to fill a packet would only delay them.
+    let socket = socket.tap_io(|stream| drop(stream.set_nodelay(true)));
+    let mut ending = stop;
+    let shutdown = async move { stopped(&mut ending).await };
+    if let Err(error) = axum::serve(socket, router).with_graceful_shutdown(shutdown).await {
+        unreachable!("serving ends only by shutdown: {error}");
+    }
+}
+
+async fn nothing_here(request: Request) -> Response {
+    let kind = request.headers().get(CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return tonic::Status::unimplemented(format!("no such method: {}", request.uri().path())).into_http();
+    }
+    let message = format!("there is nothing at {}", request.uri().path());
+    Problem::new(StatusCode::NOT_FOUND, "not_found", message).into()
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+/// Reads a body of at most `max` bytes.
+async fn body(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let message = format!("the body is larger than the limit of {max} bytes: send it in parts");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "54000", message)
+    };
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > max as u64) {
+        return Err(too_large());
+    }
+    axum::body::to_bytes(body, max).await.map_err(|error| {
+        let limited =
+            std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("length limit"));
+        match limited {
+            true => too_large(),
+            false => Problem::new(StatusCode::BAD_REQUEST, "08006", format!("the body broke off: {error}")),
+        }
+    })
 }

@@ -1,0 +1,27 @@
+//! What an operator asks.
+
+use super::{Services, api};
+use crate::http::{describe, warnings};
+use tonic::{Request, Response, Status};
+
+#[tonic::async_trait]
+impl api::admin_server::Admin for Services {
+    async fn status(
+        &self,
+        request: Request<api::StatusRequest>,
+    ) -> Result<Response<api::StatusResponse>, Status> {
+        self.role(request.metadata())?;
+        let status = self.gateway.status().await;
+        let status = status.ok_or_else(|| Status::unavailable("the node has stopped"))?;
+        let json = describe(&status, self.gateway.is_ready());
+        Ok(Response::new(api::StatusResponse {
+            role: status.role.to_string(),
+            term: status.term,
+            applied_index: status.engine.groups.first().map_or(0, |group| group.applied),
+            timers_pending: status.engine.timers_pending,
+            ready: json["ready"] == true,
+            warnings: warnings(&status),
+            json: json.to_string(),
+        }))
+    }
+}

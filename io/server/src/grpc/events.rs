@@ -1,0 +1,362 @@
+//! Publishing, scheduling, cancelling.
+
+use super::api::{self, publish_response::Outcome};
+use super::{Services, problem, status, subscribe};
+use bytes::Bytes;
+use chronos_engine::Snapshot;
+use chronos_engine::keys;
+use chronos_engine::keys::KeyRange;
+use chronos_engine::txn::Transaction;
+use chronos_proto::limits::{MESSAGE_ID_MAX_BYTES, PAYLOAD_MAX_BYTES};
+use chronos_proto::schema::{Relation, Topic};
+use chronos_proto::{Event, Op, OpOutcome, RelationId, Timestamp, Type, Value, codec};
+use chronos_sql::{SqlError, SqlState, text};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How many timers are listed unless asked otherwise.
+const LIST_LIMIT: u32 = 1_000;
+/// The most items of a batch.
+const BATCH_MAX: usize = 10_000;
+
+#[tonic::async_trait]
+impl api::events_server::Events for Services {
+    async fn publish(
+        &self,
+        request: Request<api::PublishRequest>,
+    ) -> Result<Response<api::PublishResponse>, Status> {
+        self.admin(request.metadata())?;
+        let api::PublishRequest { topic, event, deliver_at_micros } = request.into_inner();
+        let item = api::publish_batch_request::Item { event, deliver_at_micros };
+        let mut results = self.publish_all(&topic, vec![item]).await.map_err(status)?;
+        match results.pop() {
+            Some(Ok(response)) => Ok(Response::new(response)),
+            Some(Err(error)) => Err(status(error)),
+            None => Err(Status::internal("no result")),
+        }
+    }
+
+    async fn publish_batch(
+        &self,
+        request: Request<api::PublishBatchRequest>,
+    ) -> Result<Response<api::PublishBatchResponse>, Status> {
+        self.admin(request.metadata())?;
+        let api::PublishBatchRequest { topic, items } = request.into_inner();
+        if items.len() > BATCH_MAX {
+            let message = format!("{} items are more than {BATCH_MAX}: send them in parts", items.len());
+            return Err(status(SqlError::new(SqlState::LIMIT_EXCEEDED, message)));
+        }
+        let results = self.publish_all(&topic, items).await.map_err(status)?;
+        let refused = |error: SqlError| api::PublishResponse {
+            message_id: String::new(),
+            outcome: Some(Outcome::Refused(problem(&error))),
+        };
+        let results = results.into_iter().map(|result| result.unwrap_or_else(refused)).collect();
+        Ok(Response::new(api::PublishBatchResponse { results }))
+    }
+
+    type SubscribeStream = subscribe::Events;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<api::SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let role = self.role(request.metadata())?;
+        subscribe::open(self, role, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn schedule(
+        &self,
+        request: Request<api::ScheduleRequest>,
+    ) -> Result<Response<api::ScheduleResponse>, Status> {
+        self.admin(request.metadata())?;
+        let api::ScheduleRequest { topic, timer_id, event, deliver_at_micros } = request.into_inner();
+        let ask = Ask { event: event.unwrap_or_default(), deliver_at: Some(deliver_at_micros), timer_id };
+        let mut results = self.submit(&topic, vec![ask]).await.map_err(status)?;
+        use api::schedule_response::Outcome as Scheduled;
+        let response = results.pop().unwrap_or_else(|| Err(SqlError::new(SqlState::INTERNAL, "no result")));
+        let response = response.map_err(status)?;
+        let outcome = response.outcome.and_then(|outcome| match outcome {
+            Outcome::Scheduled(scheduled) => Some(Scheduled::Scheduled(scheduled)),
+            Outcome::Published(position) => Some(Scheduled::Published(position)),
+            Outcome::Duplicate(duplicate) => Some(Scheduled::Duplicate(duplicate)),
+            Outcome::Refused(_) => None,
+        });
+        Ok(Response::new(api::ScheduleResponse { message_id: response.message_id, outcome }))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<api::CancelRequest>,
+    ) -> Result<Response<api::CancelResponse>, Status> {
+        self.admin(request.metadata())?;
+        let api::CancelRequest { topic, timer_id, if_version } = request.into_inner();
+        let done = self.cancel_timer(&topic, timer_id, if_version).await.map_err(status)?;
+        use api::cancel_response::Outcome;
+        let outcome = if done { Outcome::Done } else { Outcome::TooLate };
+        Ok(Response::new(api::CancelResponse { outcome: outcome.into() }))
+    }
+
+    async fn list_schedules(
+        &self,
+        request: Request<api::ListSchedulesRequest>,
+    ) -> Result<Response<api::ListSchedulesResponse>, Status> {
+        self.role(request.metadata())?;
+        let api::ListSchedulesRequest { topic, limit } = request.into_inner();
+        let limit = if limit == 0 { LIST_LIMIT } else { limit } as usize;
+        let (snapshot, _) = self.gateway.read();
+        let listed = tokio::task::block_in_place(|| list(&snapshot, &topic, limit)).map_err(status)?;
+        Ok(Response::new(api::ListSchedulesResponse { timers: listed }))
+    }
+}
+
+/// One event to publish or schedule.
+struct Ask {
+    event: api::Event,
+    deliver_at: Option<i64>,
+    /// Empty: the message id.
+    timer_id: String,
+}
+
+/// What an event and its timer are called.
+struct Names {
+    message_id: String,
+    timer_id: String,
+}
+
+impl Services {
+    async fn publish_all(
+        &self,
+        topic: &str,
+        items: Vec<api::publish_batch_request::Item>,
+    ) -> Result<Vec<Result<api::PublishResponse, SqlError>>, SqlError> {
+        let asks = items.into_iter().map(|item| Ask {
+            event: item.event.unwrap_or_default(),
+            deliver_at: item.deliver_at_micros,
+            timer_id: String::new(),
+        });
+        self.submit(topic, asks.collect()).await
+    }
+
+    /// Publishes what is valid in one transaction; each item has its own result.
+    async fn submit(
+        &self,
+        topic: &str,
+        asks: Vec<Ask>,
+    ) -> Result<Vec<Result<api::PublishResponse, SqlError>>, SqlError> {
+        self.gateway.wait_until_ready().await?;
+        let relation = topic_of(&self.gateway.read().0, topic)?;
+        let mut names = Vec::with_capacity(asks.len());
+        let mut ops = Vec::with_capacity(asks.len());
+        for ask in asks {
+            names.push(self.op(&relation, ask).map(|(op, names)| {
+                ops.push(op);
+                names
+            }));
+        }
+        let build = |snapshot: &Snapshot, _| Ok((transaction(snapshot, &relation, ops.clone())?, ()));
+        let (committed, ()) = self.gateway.write(relation.group, build).await?;
+        let mut outcomes = committed.map(|c| c.outcomes).unwrap_or_default().into_iter();
+        let results = names.into_iter().map(|names| {
+            let Names { message_id, timer_id } = names?;
+            let outcome = outcomes.next().unwrap_or(OpOutcome::Done);
+            Ok(api::PublishResponse { message_id, outcome: Some(published(outcome, timer_id)?) })
+        });
+        let results: Vec<_> = results.collect();
+        self.gateway.metrics().published(results.iter().filter(|result| result.is_ok()).count() as u64);
+        Ok(results)
+    }
+
+    fn op(&self, relation: &Relation, ask: Ask) -> Result<(Op, Names), SqlError> {
+        let topic = topic_settings(relation)?;
+        let claim = !ask.event.message_id.is_empty();
+        let message_id = match claim {
+            true => ask.event.message_id,
+            false => format!("{:016x}{:016x}", self.gateway.random(), self.gateway.random()),
+        };
+        let timer_id = if ask.timer_id.is_empty() { message_id.clone() } else { ask.timer_id };
+        let key = ask.event.key;
+        for (what, id) in
+            [("message id", Some(&message_id)), ("timer id", Some(&timer_id)), ("key", key.as_ref())]
+        {
+            match id {
+                Some(id) if id.len() > MESSAGE_ID_MAX_BYTES => {
+                    let message =
+                        format!("the {what} is {} bytes, more than {MESSAGE_ID_MAX_BYTES}", id.len());
+                    return Err(SqlError::new(SqlState::LIMIT_EXCEEDED, message));
+                }
+                Some(id) if id.contains('\0') => {
+                    let message = format!("the {what} holds a zero byte");
+                    return Err(SqlError::new(SqlState::CHARACTER_NOT_IN_REPERTOIRE, message));
+                }
+                _ => {}
+            }
+        }
+        let event = Event {
+            message_id: message_id.clone(),
+            key,
+            headers: headers(ask.event.headers),
+            payload: payload(ask.event.payload, topic.payload)?,
+        };
+        let op = match ask.deliver_at {
+            None => Op::Publish { topic: relation.id, partition: 0, event, claim },
+            Some(at) if !(Timestamp::EPOCH.0..=Timestamp::MAX.0).contains(&at) => {
+                let message = format!("deliver_at {at} is not a time from 1970 to 9999, in microseconds");
+                return Err(SqlError::new(SqlState::DATETIME_OVERFLOW, message));
+            }
+            Some(at) => Op::Schedule {
+                topic: relation.id,
+                partition: 0,
+                timer_id: timer_id.clone(),
+                event,
+                deliver_at: Timestamp(at),
+                claim,
+            },
+        };
+        Ok((op, Names { message_id, timer_id }))
+    }
+
+    async fn cancel_timer(
+        &self,
+        topic: &str,
+        timer_id: String,
+        if_version: Option<u64>,
+    ) -> Result<bool, SqlError> {
+        self.gateway.wait_until_ready().await?;
+        let relation = topic_of(&self.gateway.read().0, topic)?;
+        let build = |snapshot: &Snapshot, _| {
+            let op = Op::Cancel { topic: relation.id, timer_id: timer_id.clone(), if_version };
+            Ok((transaction(snapshot, &relation, vec![op])?, ()))
+        };
+        let (committed, ()) = self.gateway.write(relation.group, build).await?;
+        Ok(committed.is_some_and(|c| c.outcomes.first() == Some(&OpOutcome::Changed)))
+    }
+}
+
+/// The operations, if the topic is still what it was.
+fn transaction(snapshot: &Snapshot, relation: &Relation, ops: Vec<Op>) -> Result<Transaction, SqlError> {
+    let same = snapshot.catalog.get(relation.id).is_some_and(|now| now.version == relation.version);
+    if !same {
+        let message = format!("topic {} was changed or dropped meanwhile: try again", relation.name);
+        return Err(SqlError::new(SqlState::SERIALIZATION_FAILURE, message));
+    }
+    let reads = vec![KeyRange::point(keys::catalog(relation.id))];
+    Ok(Transaction { read_index: snapshot.applied, reads, ops, ..Transaction::default() })
+}
+
+/// The topic of this name.
+pub(super) fn topic_of(snapshot: &Snapshot, name: &str) -> Result<Arc<Relation>, SqlError> {
+    let missing = || {
+        SqlError::new(SqlState::UNDEFINED_TABLE, format!("topic {name:?} does not exist"))
+            .hint("make it with CREATE TOPIC")
+    };
+    let relation = snapshot.catalog.by_name(name).ok_or_else(missing)?;
+    topic_settings(relation)?;
+    Ok(relation.clone())
+}
+
+fn topic_settings(relation: &Relation) -> Result<&Topic, SqlError> {
+    let topic = relation.topic().ok_or_else(|| {
+        SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("{:?} is a table, not a topic", relation.name))
+    })?;
+    match topic.partitions {
+        1 => Ok(topic),
+        several => Err(SqlError::unsupported(format!("a topic with {several} partitions"))),
+    }
+}
+
+fn published(outcome: OpOutcome, timer_id: String) -> Result<Outcome, SqlError> {
+    let position = |(partition, offset)| api::Position { partition, offset };
+    Ok(match outcome {
+        OpOutcome::Published { partition, offset } => Outcome::Published(position((partition, offset))),
+        OpOutcome::Scheduled { version } => Outcome::Scheduled(api::Scheduled { timer_id, version }),
+        OpOutcome::Duplicate { position: first } => {
+            Outcome::Duplicate(api::Duplicate { first: first.map(position) })
+        }
+        other => return Err(SqlError::new(SqlState::INTERNAL, format!("unexpected outcome {other:?}"))),
+    })
+}
+
+/// Headers as the JSON object that is stored, names in order.
+fn headers(headers: HashMap<String, String>) -> Option<String> {
+    if headers.is_empty() {
+        return None;
+    }
+    let sorted: std::collections::BTreeMap<_, _> = headers.into_iter().collect();
+    serde_json::to_string(&sorted).ok()
+}
+
+fn payload(payload: Bytes, ty: Type) -> Result<Bytes, SqlError> {
+    if payload.len() > PAYLOAD_MAX_BYTES {
+        let message = format!("the payload is {} bytes, more than {PAYLOAD_MAX_BYTES}", payload.len());
+        return Err(SqlError::new(SqlState::LIMIT_EXCEEDED, message));
+    }
+    let words = || {
+        std::str::from_utf8(&payload).map_err(|_| {
+            SqlError::new(
+                SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+                "the topic's payload is text; this is not UTF-8",
+            )
+        })
+    };
+    match ty {
+        Type::Json => match text::parse(words()?, Type::Json)? {
+            Value::Json(json) => Ok(Bytes::from(json)),
+            _ => Ok(payload),
+        },
+        Type::Text => words().map(|_| payload.clone()),
+        _ => Ok(payload),
+    }
+}
+
+/// An event as it is sent.
+pub(super) fn event(event: &Event) -> api::Event {
+    let headers =
+        event.headers.as_deref().and_then(|json| serde_json::from_str::<serde_json::Value>(json).ok());
+    let headers = headers.as_ref().and_then(|json| json.as_object()).map(|object| {
+        let text =
+            |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        object.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+    });
+    api::Event {
+        message_id: event.message_id.clone(),
+        key: event.key.clone(),
+        headers: headers.unwrap_or_default(),
+        payload: event.payload.clone(),
+    }
+}
+
+/// Pending timers in the order of their due times.
+fn list(
+    snapshot: &Snapshot,
+    topic: &str,
+    limit: usize,
+) -> Result<Vec<api::list_schedules_response::Timer>, SqlError> {
+    let damaged = |e: &dyn std::fmt::Display| {
+        SqlError::new(SqlState::IO_ERROR, format!("timers could not be read: {e}"))
+    };
+    let only = if topic.is_empty() { None } else { Some(topic_of(snapshot, topic)?.id) };
+    let mut out = Vec::new();
+    for entry in snapshot.scan(&keys::due_all(), false) {
+        let (_, value) = entry.map_err(|e| damaged(&e))?;
+        let (topic, _partition, timer_id): (RelationId, u32, String) =
+            codec::decode("due timer", &value).map_err(|e| damaged(&e))?;
+        if only.is_some_and(|only| only != topic) {
+            continue;
+        }
+        let timer = snapshot.timer(topic, &timer_id).map_err(|e| damaged(&e))?;
+        let (Some(timer), Some(relation)) = (timer, snapshot.catalog.get(topic)) else { continue };
+        out.push(api::list_schedules_response::Timer {
+            topic: relation.name.clone(),
+            timer_id,
+            event: Some(event(&timer.event)),
+            deliver_at_micros: timer.deliver_at.0,
+            version: timer.version,
+        });
+        if out.len() == limit {
+            break;
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,225 @@
+//! Subscriptions: the engine says which offsets are due to whom, the events are read from the published snapshot.
+//!
+//! Two tasks serve one subscription. One passes the client's credits and acknowledgements on; the other turns the
+//! engine's deliveries into events. Credits bound what is under way, so nothing here grows without a bound.
+
+use super::events::{event, topic_of};
+use super::{Services, api, status};
+use crate::auth::Role;
+use crate::gateway::Gateway;
+use crate::server::stopped;
+use api::subscribe_request::{Open, Request, open::Start as AskedStart};
+use api::subscribe_response::{Opened, Response};
+use chronos_engine::step::{Delivery, Start, SubscriberId, SubscriberInput, Subscription};
+use chronos_node::{NodeHandle, SubscriberEvent};
+use chronos_proto::Timestamp;
+use chronos_sql::{SqlError, SqlState};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+/// What a subscriber receives.
+pub(super) type Events = ReceiverStream<Result<api::SubscribeResponse, Status>>;
+type Sender = mpsc::Sender<Result<api::SubscribeResponse, Status>>;
+
+/// Until an event that is not acknowledged is handed out again, unless asked otherwise.
+const ACK_TIMEOUT_MS: u64 = 30_000;
+/// Messages that wait for the client's network.
+const BUFFER: usize = 256;
+/// The most events read at a time.
+const READ_EVENTS: usize = 1_024;
+
+/// Closes the subscription when its last task ends.
+struct Subscriber {
+    node: NodeHandle,
+    id: SubscriberId,
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.node.subscriber(self.id, SubscriberInput::Close);
+    }
+}
+
+/// Opens a subscription: the first message says to what.
+pub(super) async fn open(
+    services: &Services,
+    role: Role,
+    mut requests: Streaming<api::SubscribeRequest>,
+) -> Result<Events, Status> {
+    let first = requests.next().await.transpose()?.and_then(|first| first.request);
+    let Some(Request::Open(open)) = first else {
+        return Err(Status::invalid_argument("the first message opens the subscription: send `open`"));
+    };
+    if role == Role::ReadOnly && !open.group.is_empty() {
+        let message = "this token may only read, and a consumer group remembers what is acknowledged";
+        return Err(status(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message)));
+    }
+    services.gateway.wait_until_ready().await.map_err(status)?;
+    let (snapshot, opened_at) = services.gateway.read();
+    let topic = topic_of(&snapshot, &open.topic).map_err(status)?;
+    let subscription = subscription(&open, topic.id);
+    let (deliver, deliveries) = mpsc::unbounded_channel();
+    let node = services.gateway.node().clone();
+    let sink = Box::new(move |event| {
+        // When nobody listens any more the subscription is being closed.
+        let _ = deliver.send(event);
+    });
+    let id = node.subscribe_with(subscription, sink);
+    let subscriber = Arc::new(Subscriber { node, id });
+    let (send, receive) = mpsc::channel(BUFFER);
+    let opened = Response::Opened(Opened { topic: open.topic });
+    // The channel is fresh and has room.
+    let _ = send.send(Ok(api::SubscribeResponse { response: Some(opened) })).await;
+    let grouped = !open.group.is_empty();
+    tokio::spawn(listen(requests, subscriber.clone(), send.clone(), grouped, services.stop.clone()));
+    let talk = Talk { gateway: services.gateway.clone(), _subscriber: subscriber, send, opened_at };
+    tokio::spawn(talk.run(deliveries, services.stop.clone()));
+    Ok(ReceiverStream::new(receive))
+}
+
+fn subscription(open: &Open, topic: chronos_proto::RelationId) -> Subscription {
+    Subscription {
+        topic,
+        consumer_group: (!open.group.is_empty()).then(|| open.group.clone()),
+        start: match open.start {
+            Some(AskedStart::Earliest(_)) => Start::Earliest,
+            Some(AskedStart::Offset(offset)) => Start::Offset(offset),
+            Some(AskedStart::Latest(_)) | None => Start::Latest,
+        },
+        credit: open.credit,
+        ack_timeout_ms: if open.ack_timeout_ms == 0 { ACK_TIMEOUT_MS } else { open.ack_timeout_ms },
+    }
+}
+
+/// Passes on what the client says, until it is done.
+async fn listen(
+    mut requests: Streaming<api::SubscribeRequest>,
+    subscriber: Arc<Subscriber>,
+    send: Sender,
+    grouped: bool,
+    mut stop: watch::Receiver<bool>,
+) {
+    let refuse = async |why: &str| {
+        // If the client is gone already it need not be told.
+        let _ = send.send(Err(Status::invalid_argument(why))).await;
+    };
+    loop {
+        let request = tokio::select! {
+            request = requests.next() => request,
+            () = stopped(&mut stop) => return,
+            () = send.closed() => return,
+        };
+        let Some(Ok(request)) = request else { return };
+        let input = match request.request {
+            Some(Request::Credit(credit)) => SubscriberInput::Credit(credit),
+            Some(Request::Ack(_) | Request::Nack(_)) if !grouped => {
+                return refuse("there is nothing to acknowledge without a group").await;
+            }
+            Some(Request::Ack(ack)) => SubscriberInput::Ack(offsets(&ack.positions)),
+            Some(Request::Nack(nack)) => {
+                SubscriberInput::Nack { offsets: offsets(&nack.positions), delay_ms: nack.delay_ms }
+            }
+            Some(Request::Open(_)) => return refuse("the subscription is open already").await,
+            None => return refuse("an empty message").await,
+        };
+        subscriber.node.subscriber(subscriber.id, input);
+    }
+}
+
+fn offsets(positions: &[api::Position]) -> Vec<(u32, u64)> {
+    positions.iter().map(|position| (position.partition, position.offset)).collect()
+}
+
+/// The side that sends.
+struct Talk {
+    gateway: Arc<Gateway>,
+    _subscriber: Arc<Subscriber>,
+    send: Sender,
+    opened_at: Timestamp,
+}
+
+impl Talk {
+    async fn run(
+        self,
+        mut deliveries: mpsc::UnboundedReceiver<SubscriberEvent>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        loop {
+            let event = tokio::select! {
+                event = deliveries.recv() => event,
+                () = stopped(&mut stop) => {
+                    let ending = Status::unavailable("the server is shutting down");
+                    // Whether it still reads this is up to the client.
+                    let _ = self.send.send(Err(ending)).await;
+                    return;
+                }
+                () = self.send.closed() => return,
+            };
+            let last = match event {
+                Some(SubscriberEvent::Deliver(delivery)) => match self.deliver(&delivery).await {
+                    Ok(true) => continue,
+                    Ok(false) => return,
+                    Err(error) => status(error),
+                },
+                Some(SubscriberEvent::Closed(why)) => Status::aborted(why),
+                None => return,
+            };
+            let _ = self.send.send(Err(last)).await;
+            return;
+        }
+    }
+
+    /// Sends the events of one delivery; false if the client is gone.
+    async fn deliver(&self, delivery: &Delivery) -> Result<bool, SqlError> {
+        let mut wanted = &delivery.offsets[..];
+        while let Some(&(from, _)) = wanted.first() {
+            let (snapshot, read_time) = self.gateway.read();
+            let upto =
+                wanted.iter().take(READ_EVENTS).take_while(|(o, _)| o - from < READ_EVENTS as u64).count();
+            let (now, later) = wanted.split_at(upto);
+            let span = now.last().map_or(1, |(last, _)| last - from + 1) as usize;
+            let read = snapshot
+                .events(delivery.topic, delivery.partition, from, span, read_time)
+                .map_err(|e| SqlError::new(SqlState::IO_ERROR, format!("events could not be read: {e}")))?;
+            drop(snapshot);
+            for (offset, redeliveries) in now {
+                // An event that is gone (its topic was dropped) is not delivered.
+                let Ok(i) = read.binary_search_by_key(offset, |event| event.offset) else { continue };
+                let message = self.message(&read[i], *redeliveries, read_time);
+                if self.send.send(Ok(message)).await.is_err() {
+                    return Ok(false);
+                }
+            }
+            wanted = later;
+        }
+        Ok(true)
+    }
+
+    fn message(
+        &self,
+        read: &chronos_engine::state::records::PositionedEvent,
+        redeliveries: u32,
+        now: Timestamp,
+    ) -> api::SubscribeResponse {
+        let stored = &read.stored;
+        let lateness = stored.deliver_at.zip(stored.fired_at).and_then(|(due, fired)| {
+            let after = |at: Timestamp| Duration::from_micros(at.micros_since(due).max(0) as u64);
+            // Only those that fired under this subscriber's eyes: catching up on old ones is not lateness.
+            (due >= self.opened_at).then(|| (after(fired), after(now)))
+        });
+        self.gateway.metrics().delivered(redeliveries, lateness);
+        let delivered = api::Delivered {
+            position: Some(api::Position { partition: read.partition, offset: read.offset }),
+            event: Some(event(&stored.event)),
+            published_at_micros: stored.published_at.0,
+            deliver_at_micros: stored.deliver_at.map(|t| t.0),
+            fired_at_micros: stored.fired_at.map(|t| t.0),
+            redeliveries,
+        };
+        api::SubscribeResponse { response: Some(Response::Event(delivered)) }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the node says of itself: for load balancers, people and Prometheus.
+
+use super::{App, Problem};
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use chronos_node::{Fsync, NodeStatus, Role, VerifyState};
+use serde_json::json;
+use std::sync::Arc;
+
+/// `GET /health`: open to all, so that a probe needs no token.
+pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
+    match app.gateway.status().await {
+        Some(status) if status.fatal.is_none() => {
+            let body = json!({"status": "ok", "role": status.role.to_string(), "term": status.term});
+            Json(body).into_response()
+        }
+        _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "57P03", "the node has stopped").into_response(),
+    }
+}
+
+/// `GET /livez`.
+pub(super) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: whether reads and writes are served now.
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
+    let not = |why: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "57P03", why);
+    let status = app.gateway.status().await.ok_or_else(|| not("the node has stopped"))?;
+    match status.fatal {
+        Some(why) => Err(not(&why)),
+        None if status.role != Role::Leader || !app.gateway.is_ready() => Err(not("there is no leader")),
+        None => Ok("ok\n"),
+    }
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
+    app.role(&headers)?;
+    let status = app.gateway.status().await;
+    let page = app.gateway.metrics().render(status.as_ref());
+    Ok(([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response())
+}
+
+/// `GET /status`.
+pub(super) async fn status(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
+    app.role(&headers)?;
+    let status = app.gateway.status().await;
+    let status = status
+        .ok_or_else(|| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "57P03", "the node has stopped"))?;
+    Ok(Json(describe(&status, app.gateway.is_ready())).into_response())
+}
+
+/// All that is known of a node, as JSON.
+pub(crate) fn describe(status: &NodeStatus, ready: bool) -> serde_json::Value {
+    let groups: Vec<_> = status
+        .engine
+        .groups
+        .iter()
+        .map(|group| {
+            json!({
+                "group": group.group.0,
+                "term": group.term,
+                "leader": group.leader,
+                "applied_index": group.applied,
+                "state_digest": format!("{:016x}", group.digest),
+            })
+        })
+        .collect();
+    let fsync = &status.wal.sync_latency;
+    json!({
+        "name": status.name,
+        "version": env!("CARGO_PKG_VERSION"),
+        "cluster": format!("{:032x}", status.cluster.0),
+        "node": format!("{:016x}", status.node.0),
+        "role": status.role.to_string(),
+        "term": status.term,
+        "ready": ready && status.fatal.is_none() && status.role == Role::Leader,
+        "uptime_seconds": status.uptime.as_secs(),
+        "data_dir": status.data_dir.display().to_string(),
+        "fsync": status.fsync.to_string(),
+        "warnings": warnings(status),
+        "fatal": status.fatal,
+        "groups": groups,
+        "timers": {"pending": status.engine.timers_pending, "near": status.engine.timers_near},
+        "subscribers": status.engine.subscribers,
+        "writes_waiting": status.engine.inflight,
+        "overlay_bytes": status.engine.overlay_bytes,
+        "wal": {
+            "pending_bytes": status.engine.wal_bytes,
+            "written_bytes": status.wal.written_bytes,
+            "segments": status.wal.segments,
+            "syncs": status.wal.syncs,
+            "sync_p50_us": fsync.quantile_us(0.5),
+            "sync_p99_us": fsync.quantile_us(0.99),
+            "sync_max_us": fsync.max_us,
+        },
+        "store": {
+            "file_bytes": status.store.file_bytes,
+            "used_bytes": status.store.used_bytes,
+            "checkpoints": status.store.checkpoints,
+            "last_checkpoint_ms": status.store.last_checkpoint_took.as_millis() as u64,
+            "last_checkpoint_at": status.store.last_checkpoint_at.map(|t| t.to_string()),
+            "verified": match &status.store.verify {
+                VerifyState::Pending => "pending".to_owned(),
+                VerifyState::Running { pages, of } => format!("{pages} of {of} pages"),
+                VerifyState::Verified => "yes".to_owned(),
+                VerifyState::Damaged(what) => format!("damaged: {what}"),
+            },
+        },
+        "clock": {
+            "cluster": status.clock.cluster.to_string(),
+            "wall": status.clock.wall.to_string(),
+            "synchronised": status.clock.synchronised,
+        },
+    })
+}
+
+/// What an operator should know about and maybe change.
+pub(crate) fn warnings(status: &NodeStatus) -> Vec<String> {
+    let mut out = Vec::new();
+    match status.fsync {
+        Fsync::Always => {}
+        weak => {
+            out.push(format!("--fsync {weak}: a power cut loses writes that were acknowledged before it"))
+        }
+    }
+    if let Some(why) = &status.engine.refusing {
+        out.push(format!("writes are refused: {why}"));
+    }
+    if let VerifyState::Damaged(what) = &status.store.verify {
+        out.push(format!("the store is damaged: {what}; run `chronos verify`"));
+    }
+    if status.wal.full + status.store.checkpoints_full > 0 {
+        out.push("the disk was full at some time since the start".to_owned());
+    }
+    out
+}
