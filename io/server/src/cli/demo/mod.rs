@@ -81,7 +81,7 @@ async fn show(place: &mut Place, stay: bool) -> Outcome {
     pg.query("CREATE TOPIC alerts WITH (payload = 'text')").map_err(failed("CREATE TOPIC"))?;
     let events = Events::connect(&place.connect()).await?;
     let mut subscription = subscribe(events).await?;
-    let late = first_alert(&mut story, &mut pg, &mut subscription).await?;
+    let alert = first_alert(&mut story, &mut pg, &mut subscription).await?;
 
     story.title("kill -9, with an alert pending and a writer at work")?;
     drop(subscription);
@@ -95,9 +95,9 @@ async fn show(place: &mut Place, stay: bool) -> Outcome {
         recovery.lost
     ))?;
     story.say(format!(
-        "2 alerts scheduled, 2 came, each once: {} and {} after they were due, the second across a kill -9",
-        story::micros(late),
-        story::micros(recovery.late),
+        "2 alerts scheduled, 2 came, each once: {} and {} after they were due, the second across the kill",
+        story::micros(alert.late()),
+        story::micros(recovery.alert.late()),
     ))?;
     story.say(format!("back and serving {} after the restart", millis(recovery.restart)))?;
     if stay {
@@ -275,10 +275,25 @@ fn message_id(delivered: &Delivered) -> &str {
     delivered.event.as_ref().map_or("", |event| event.message_id.as_str())
 }
 
-/// How late an alert was released after it was due, in microseconds; never early.
-fn lateness(delivered: &Delivered) -> Outcome<i64> {
+/// When an alert was due and what came of it, in microseconds since 1970.
+#[derive(Clone, Copy)]
+struct Alert {
+    due: i64,
+    released: i64,
+    received: i64,
+}
+
+impl Alert {
+    /// From being due to being in the subscriber's hands.
+    fn late(&self) -> i64 {
+        self.received - self.due
+    }
+}
+
+/// An alert that was just received; one that was released early is a failure.
+fn alert(delivered: &Delivered) -> Outcome<Alert> {
     match (delivered.deliver_at_micros, delivered.fired_at_micros) {
-        (Some(due), Some(fired)) if fired >= due => Ok(fired - due),
+        (Some(due), Some(released)) if released >= due => Ok(Alert { due, released, received: when::now() }),
         (due, fired) => Err(Failure::new(format!("the alert was due at {due:?} and fired at {fired:?}"))),
     }
 }
@@ -291,8 +306,8 @@ fn schedule(id: &str, payload: &str, ahead_seconds: u32) -> String {
     )
 }
 
-/// Step 4: how late the alert was, in microseconds.
-async fn first_alert(story: &mut Story, pg: &mut Pg, subscription: &mut Subscription) -> Outcome<i64> {
+/// Step 4.
+async fn first_alert(story: &mut Story, pg: &mut Pg, subscription: &mut Subscription) -> Outcome<Alert> {
     let ts = when::now() / 1_000_000;
     let statements = [
         "BEGIN".to_owned(),
@@ -307,20 +322,18 @@ async fn first_alert(story: &mut Story, pg: &mut Pg, subscription: &mut Subscrip
     let pending = count(pg, "SELECT count(*) FROM chronos.timers")?;
     story.say(format!("chronos.timers: {pending} pending. Waiting …"))?;
     let event = next(subscription).await?;
-    let received = when::now();
+    let alert = alert(&event)?;
     if message_id(&event) != "alert-1" {
         return Err(Failure::new(format!("expected alert-1, got {}", message_id(&event))));
     }
-    let late = lateness(&event)?;
-    let due = event.deliver_at_micros.unwrap_or_default();
-    story.say(format!("{}  alert-1 was due", when::show(due)))?;
-    story.say(format!("{}  it was released: {} late", when::show(due + late), story::micros(late)))?;
+    story.say(format!("{}  alert-1 was due", when::show(alert.due)))?;
+    story.say(format!("{}  it was released", when::show(alert.released)))?;
     story.say(format!(
         "{}  the subscriber has it: {} after it was due",
-        when::show(received),
-        story::micros(received - due)
+        when::show(alert.received),
+        story::micros(alert.late())
     ))?;
-    Ok(late)
+    Ok(alert)
 }
 
 /// What step 5 came to.
@@ -329,7 +342,7 @@ struct Recovery {
     acknowledged: u64,
     lost: u64,
     restart: Duration,
-    late: i64,
+    alert: Alert,
 }
 
 /// Step 5.
@@ -340,9 +353,9 @@ async fn kill_and_recover(
     mut pg: Pg,
     stored: u64,
 ) -> Outcome<Recovery> {
-    let alert = schedule("alert-2", "sent before the crash", SECOND_AHEAD_SECONDS);
-    story.code(&alert)?;
-    pg.query(&alert).map_err(failed("INSERT INTO alerts"))?;
+    let statement = schedule("alert-2", "sent before the crash", SECOND_AHEAD_SECONDS);
+    story.code(&statement)?;
+    pg.query(&statement).map_err(failed("INSERT INTO alerts"))?;
     let writer = Pg::connect_once(&place.connect().sql_target()?).map_err(failed("the writer"))?;
     let writer = std::thread::spawn(move || write_until_it_breaks(writer));
     tokio::time::sleep(WRITING).await;
@@ -387,17 +400,17 @@ async fn kill_and_recover(
 
     let mut subscription = subscribe(Events::connect(&place.connect()).await?).await?;
     story.say(format!("chronos.timers: {pending} pending. Waiting …"))?;
-    let late = second_alert(story, &mut pg, &mut subscription).await?;
-    Ok(Recovery { node, acknowledged, lost, restart, late })
+    let alert = second_alert(story, &mut pg, &mut subscription).await?;
+    Ok(Recovery { node, acknowledged, lost, restart, alert })
 }
 
 /// Waits for the second alert, then for a marker published behind it: what comes in between would be one too many.
-async fn second_alert(story: &mut Story, pg: &mut Pg, subscription: &mut Subscription) -> Outcome<i64> {
+async fn second_alert(story: &mut Story, pg: &mut Pg, subscription: &mut Subscription) -> Outcome<Alert> {
     let event = next(subscription).await?;
+    let alert = alert(&event)?;
     if message_id(&event) != "alert-2" {
         return Err(Failure::new(format!("expected alert-2, got {}", message_id(&event))));
     }
-    let late = lateness(&event)?;
     pg.query("INSERT INTO alerts (message_id, payload) VALUES ('marker', 'nothing before this?')")
         .map_err(failed("INSERT INTO alerts"))?;
     let marker = next(subscription).await?;
@@ -411,9 +424,9 @@ async fn second_alert(story: &mut Story, pg: &mut Pg, subscription: &mut Subscri
     }
     story.say(format!(
         "alert-2 came once, {} after it was due; the topic has it once, no timer is left",
-        story::micros(late)
+        story::micros(alert.late())
     ))?;
-    Ok(late)
+    Ok(alert)
 }
 
 /// What the writer did before the node was gone.
