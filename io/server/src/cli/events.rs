@@ -60,7 +60,7 @@ pub struct SubscribeArgs {
     group: String,
     /// Where to begin if the group has no progress yet: earliest, latest or an offset
     #[arg(long, value_name = "WHERE", default_value = "latest")]
-    from: From,
+    from: Begin,
     /// Leave after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -101,7 +101,7 @@ impl FromStr for Header {
 
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum Begin {
     /// At the first event kept.
     Earliest,
     /// Behind the last event.
@@ -110,15 +110,15 @@ pub enum From {
     Offset(u64),
 }
 
-impl FromStr for From {
+impl FromStr for Begin {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<From, String> {
+    fn from_str(text: &str) -> Result<Begin, String> {
         match text {
-            "earliest" => Ok(From::Earliest),
-            "latest" => Ok(From::Latest),
+            "earliest" => Ok(Begin::Earliest),
+            "latest" => Ok(Begin::Latest),
             offset => {
-                offset.parse().map(From::Offset).map_err(|_| "expected earliest, latest or an offset".into())
+                offset.parse().map(Begin::Offset).map_err(|_| "expected earliest, latest or an offset".into())
             }
         }
     }
@@ -164,13 +164,13 @@ impl Events {
         &mut self,
         topic: &str,
         group: &str,
-        from: From,
+        from: Begin,
         ack_timeout: Duration,
     ) -> Outcome<Subscription> {
         let start = match from {
-            From::Earliest => subscribe_request::open::Start::Earliest(true),
-            From::Latest => subscribe_request::open::Start::Latest(true),
-            From::Offset(offset) => subscribe_request::open::Start::Offset(offset),
+            Begin::Earliest => subscribe_request::open::Start::Earliest(true),
+            Begin::Latest => subscribe_request::open::Start::Latest(true),
+            Begin::Offset(offset) => subscribe_request::open::Start::Offset(offset),
         };
         let open = subscribe_request::Open {
             topic: topic.to_owned(),

@@ -24,9 +24,13 @@ impl Failure {
         Failure { code: 2, ..Failure::new(message) }
     }
 
-    /// Adds what to do next.
+    /// Adds what to do next, below what was said before.
     pub fn hint(self, hint: impl Into<String>) -> Failure {
-        Failure { hint: Some(hint.into()), ..self }
+        let hint = match self.hint {
+            Some(before) => format!("{before}\n{}", hint.into()),
+            None => hint.into(),
+        };
+        Failure { hint: Some(hint), ..self }
     }
 
     /// The reader of standard output went away: nothing to say, and nobody to say it to.

@@ -9,8 +9,8 @@ use clap::{Arg, ArgAction, ArgMatches, FromArgMatches};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// A stop that takes longer is cut short.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
@@ -208,20 +208,17 @@ enum End {
 /// Opens the node, serves until something ends it, and stops it.
 fn serve(config: Config, name: &str, run: &RunArgs, quiet: bool) -> Outcome {
     logging::init(quiet)?;
-    let (ends, mut ended) = mpsc::unbounded_channel();
+    let (ends, ended) = mpsc::channel();
+    end_after(|| drop(super::block_on(async { Ok(signals::stop().await) })), ends.clone());
+    if run.until_stdin_closes {
+        end_after(|| drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())), ends.clone());
+    }
     let node = chronos_node::open(config.node_options(name, &config.data_dir))
         .map_err(|error| Failure::new(error.to_string()))?;
-    let exits = ends.clone();
     node.on_exit(Box::new(move |_| {
         // Nobody listens any more once the process is on its way out.
-        let _ = exits.send(End::Node);
+        let _ = ends.send(End::Node);
     }));
-    if run.until_stdin_closes {
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-            let _ = ends.send(End::Asked);
-        });
-    }
     warn_of_risks(&config);
     let place = config.data_dir.display().to_string();
     let server = match Server::start(config, node.clone()) {
@@ -234,31 +231,27 @@ fn serve(config: Config, name: &str, run: &RunArgs, quiet: bool) -> Outcome {
     let (pg, http) = (server.pg_address(), server.http_address());
     tracing::info!("chronos {} serves {place}", env!("CARGO_PKG_VERSION"));
     tracing::info!("PostgreSQL {pg}, HTTP and gRPC {http}; `psql -h {} -p {} chronos`", pg.ip(), pg.port());
-
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
-    let end = runtime.block_on(async {
-        tokio::select! {
-            () = signals::stop() => End::Asked,
-            Some(end) = ended.recv() => end,
-        }
-    });
-    if end == End::Asked {
+    if let Ok(End::Asked) = ended.recv() {
         tracing::info!("stopping");
-        std::thread::spawn(|| {
-            std::thread::sleep(STOP_LIMIT);
-            eprintln!(
-                "chronos: not stopped after {} s: leaving; nothing acknowledged is lost",
-                STOP_LIMIT.as_secs()
-            );
-            std::process::exit(1);
-        });
     }
     server.stop();
     match node.stop() {
         Exit::Stopped => Ok(()),
         Exit::Fatal(text) => Err(Failure::new(text)),
     }
+}
+
+/// Asks the process to end once `waiting` is over, and sees to it that it does.
+fn end_after(waiting: impl FnOnce() + Send + 'static, ends: mpsc::Sender<End>) {
+    std::thread::spawn(move || {
+        waiting();
+        // Whoever does not listen any more is on its way out already.
+        let _ = ends.send(End::Asked);
+        std::thread::sleep(STOP_LIMIT);
+        let seconds = STOP_LIMIT.as_secs();
+        eprintln!("chronos: not stopped after {seconds} s, leaving; nothing acknowledged is lost");
+        std::process::exit(1);
+    });
 }
 
 fn warn_of_risks(config: &Config) {

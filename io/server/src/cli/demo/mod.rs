@@ -9,7 +9,7 @@ mod node;
 mod post;
 mod story;
 
-use super::events::{Events, From, Subscription};
+use super::events::{Begin, Events, Subscription};
 use super::failure::{Failure, Outcome};
 use super::pg::{Pg, PgError};
 use super::{quote, signals, when};
@@ -256,7 +256,7 @@ fn questions(story: &mut Story, pg: &mut Pg) -> Outcome {
 }
 
 async fn subscribe(mut events: Events) -> Outcome<Subscription> {
-    events.subscribe("alerts", GROUP, From::Earliest, Duration::from_secs(30)).await
+    events.subscribe("alerts", GROUP, Begin::Earliest, Duration::from_secs(30)).await
 }
 
 /// The next event, which must come.
