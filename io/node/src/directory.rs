@@ -2,7 +2,8 @@
 
 use crate::error::OpenError;
 use crate::wal_files::{FileSegments, list};
-use chronos_engine::proto::id::{ClusterId, Incarnation, NodeId};
+use chronos_engine::proto::id::{ClusterId, GroupId, Incarnation, Index, NodeId};
+use chronos_engine::wal::Recovered;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -30,8 +31,8 @@ pub struct Identity {
 pub(crate) struct Directory {
     root: PathBuf,
     pub(crate) identity: Identity,
-    /// The WAL segments that the last run left at its clean stop; none after any other end.
-    left: Vec<String>,
+    /// What the last run left at its clean stop; nothing after any other end.
+    left: Left,
     /// Why the store is to be verified in full before it serves, if it is.
     pub(crate) verify_reason: Option<String>,
     _lock: File,
@@ -94,19 +95,30 @@ impl Directory {
     /// Refuses a WAL that lacks segments which the last run is known to have left.
     pub(crate) fn check_segments(&self, segments: &FileSegments) -> Result<(), OpenError> {
         let there = segments.names();
-        let missing: Vec<&str> =
-            self.left.iter().map(String::as_str).filter(|name| !there.contains(*name)).collect();
-        let problem = if !missing.is_empty() {
-            format!(
-                "segment {}.seg is missing: it was there at the clean stop. Put it back",
-                missing.join(".seg, ")
-            )
+        let problem = if let Some(missing) = self.left.segments.iter().find(|name| !there.contains(*name)) {
+            format!("segment {missing}.seg is missing: it was there at the clean stop. Put it back")
         } else if there.is_empty() && self.root.join("served").exists() {
             "has no segments, but this node has served: its WAL is missing. Put it back".to_owned()
         } else {
             return Ok(());
         };
         Err(OpenError::Damaged { file: self.wal(), problem })
+    }
+
+    /// Refuses a WAL that ends before what was in it at the clean stop.
+    pub(crate) fn check_end(&self, recovered: &Recovered) -> Result<(), OpenError> {
+        for (group, index) in &self.left.applied {
+            let last = recovered.groups.get(group).map_or(Index(0), |log| log.last());
+            if last < *index {
+                return Err(OpenError::Damaged {
+                    file: self.wal(),
+                    problem: format!(
+                        "the log of group {group} ends at entry {last}, but had entry {index} at the clean stop: the end of the WAL is damaged. Put the last segment back from a copy"
+                    ),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// From now on a WAL without segments is a lost one.
@@ -152,11 +164,14 @@ impl Directory {
     }
 
     /// The run ended as it should: everything is synced.
-    pub(crate) fn mark_clean(&self) -> Result<(), OpenError> {
+    pub(crate) fn mark_clean(&self, applied: &[(GroupId, Index)]) -> Result<(), OpenError> {
         let segments = list(&self.wal()).map_err(OpenError::io("cannot list", self.wal()))?;
         let mut text = String::new();
         for segment in segments {
-            text.push_str(&format!("{:016x}\n", segment.0));
+            text.push_str(&format!("segment {:016x}\n", segment.0));
+        }
+        for (group, index) in applied {
+            text.push_str(&format!("applied {group} {index}\n"));
         }
         write_durably(&self.root.join("clean"), text.as_bytes())
     }
@@ -174,13 +189,33 @@ impl Directory {
 }
 
 /// What the clean stop of the last run wrote, if it ended so.
-fn left_behind(root: &Path) -> Result<Vec<String>, OpenError> {
+#[derive(Debug, Default)]
+struct Left {
+    segments: Vec<String>,
+    applied: Vec<(GroupId, Index)>,
+}
+
+fn left_behind(root: &Path) -> Result<Left, OpenError> {
     let path = root.join("clean");
-    match fs::read(&path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(OpenError::io("cannot read", path)(error)),
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Left::default()),
+        Err(error) => return Err(OpenError::io("cannot read", path)(error)),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let mut left = Left::default();
+    for line in text.lines() {
+        match *line.split(' ').collect::<Vec<_>>() {
+            ["segment", name] => left.segments.push(name.to_owned()),
+            ["applied", group, index] => {
+                let parsed = group.parse().ok().zip(index.parse().ok());
+                left.applied.extend(parsed.map(|(group, index)| (GroupId(group), Index(index))));
+            }
+            // A damaged marker asks for less: it is a help, not a promise.
+            _ => {}
+        }
     }
+    Ok(left)
 }
 
 fn make_dir(path: &Path) -> Result<(), OpenError> {
@@ -317,11 +352,13 @@ mod tests {
         let second = Directory::open(&dir, true).unwrap();
         assert_eq!(second.identity, identity);
         fs::write(second.wal().join("0000000000000007.seg"), b"").unwrap();
-        second.mark_clean().unwrap();
+        second.mark_clean(&[(GroupId(0), Index(9))]).unwrap();
         second.mark_verify("a value did not match").unwrap();
         drop(second);
         let third = Directory::open(&dir, true).unwrap();
         third.check_segments(&FileSegments::open(&third.wal()).unwrap()).unwrap();
+        let error = third.check_end(&Recovered::default()).unwrap_err();
+        assert!(error.to_string().contains("ends at entry 0, but had entry 9"), "{error}");
         fs::remove_file(third.wal().join("0000000000000007.seg")).unwrap();
         let error = third.check_segments(&FileSegments::open(&third.wal()).unwrap()).unwrap_err();
         assert!(error.to_string().contains("0000000000000007.seg is missing"), "{error}");

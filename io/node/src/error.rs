@@ -56,8 +56,13 @@ pub enum OpenError {
         error: io::Error,
     },
     /// The engine refused to start on what it found.
-    #[error("{0}")]
-    Engine(String),
+    #[error("{dir}: {why}")]
+    Engine {
+        /// The data directory.
+        dir: PathBuf,
+        /// Its words.
+        why: String,
+    },
 }
 
 impl OpenError {

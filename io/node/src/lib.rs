@@ -24,6 +24,7 @@ mod requests;
 mod runner;
 mod status;
 pub mod store;
+mod verify;
 pub mod wal_files;
 
 pub use chronos_engine as engine;
@@ -32,3 +33,4 @@ pub use handle::{CommitReply, NodeHandle, Sink, SubscriberEvent};
 pub use open::open;
 pub use options::{Fsync, Options, Profile};
 pub use status::{ClockStatus, Histogram, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
+pub use verify::{Report, verify};

@@ -9,6 +9,7 @@ use crate::status::VerifyState;
 use crate::store::Store;
 use crate::store::check::{self, DATA_FILE, Depth, Found, Sound};
 use crate::store::mark::Mark;
+use crate::verify::{digest_difference, gap, is_whole};
 use crate::wal_files::{FileDisk, FileSegments};
 use chronos_engine::proto::id::Index;
 use chronos_engine::wal::{self, Recovered};
@@ -25,6 +26,7 @@ pub fn open(options: Options) -> Result<NodeHandle, OpenError> {
     let identity = directory.wal_identity();
     let recovered = wal::recover(identity, &segments)
         .map_err(|damage| OpenError::Wal { dir: options.data_dir.clone(), damage: Box::new(damage) })?;
+    directory.check_end(&recovered)?;
     let mut notices = Vec::new();
     if let Some(cut) = &recovered.cut {
         notices.push(format!(
@@ -90,6 +92,10 @@ fn open_store(
         Ok(())
     };
     let verify = match found {
+        Found::New if recovered.groups.values().any(|log| log.compacted.index > Index(0)) => {
+            let why = format!("{} is missing, and was there", path.display());
+            return Err(OpenError::Damaged { file: path, problem: refusal(&why) });
+        }
         Found::New => VerifyState::Verified,
         Found::Lost(why) => {
             begin_anew(&why, notices)?;
@@ -114,7 +120,20 @@ fn open_store(
             }
         }
     };
-    let store = map(&dir, options, &path)?;
+    let mut store = map(&dir, options, &path)?;
+    if verify == VerifyState::Verified {
+        let groups: Vec<_> = mark.iter().flat_map(|mark| &mark.applied).map(|(group, _)| *group).collect();
+        if store.current().id() > 0
+            && let Some(difference) = digest_difference(store.current(), &groups, &mut || true)
+        {
+            drop(store);
+            begin_anew(&difference, notices)?;
+            store = map(&dir, options, &path)?;
+        }
+    }
+    if let Some(gap) = gap(store.current(), recovered) {
+        return Err(OpenError::Damaged { file: path, problem: refusal(&gap) });
+    }
     if mark.is_none() {
         let made = Mark { length: store.file_bytes(), ..Mark::default() };
         made.write(&dir)?;
@@ -131,11 +150,6 @@ fn open_store(
         notices.push(format!("the store was verified in full before serving, because {reason}"));
     }
     Ok((store, verify))
-}
-
-/// Whether the log has every entry from the first on, so that an empty store and the log make the whole state.
-fn is_whole(recovered: &Recovered) -> bool {
-    !recovered.groups.is_empty() && recovered.groups.values().all(|log| log.compacted.index == Index(0))
 }
 
 fn refusal(why: &str) -> String {

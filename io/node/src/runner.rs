@@ -9,7 +9,7 @@ use crate::options::{Fsync, Options};
 use crate::status::{ClockStatus, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
 use crate::store::{CheckpointError, Store, View};
 use crate::wal_files::{Disk, FileDisk, WalCounters, WalEvent, WalWorker};
-use chronos_engine::proto::id::{GroupId, RequestId};
+use chronos_engine::proto::id::{GroupId, Index, RequestId};
 use chronos_engine::step::{
     Checkpoint, CheckpointId, Delivery, Fatal, Input, Published, Reply, Request, SubscriberId,
     SubscriberInput, Subscription, Token, Trace,
@@ -76,6 +76,7 @@ pub(crate) type VerifyCell = Arc<Mutex<VerifyState>>;
 /// Starts the threads and waits for the first state.
 pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
     let Parts { options, directory, recovered, store, disk, verify, notices } = parts;
+    let dir = options.data_dir.clone();
     let seed = options.seed.unwrap_or_else(crate::directory::draw_u64);
     let config = config(&options, &directory, seed);
     let shared = Arc::new(Shared::new(options.profile.inflight_max));
@@ -131,19 +132,18 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
     let driver = spawn(DRIVER, &shared, move || driver_thread.run(config, recovered, view))?;
     shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(driver);
     let handle = NodeHandle { shared };
+    let engine = |why| OpenError::Engine { dir, why };
     match first_state.recv_timeout(READY_PATIENCE) {
         Ok(()) => Ok(handle),
         Err(mpsc::RecvTimeoutError::Timeout) => {
             let refusing = handle.status().and_then(|status| status.engine.refusing);
             let why = refusing.unwrap_or_else(|| "the disk did not answer".to_owned());
             handle.stop();
-            Err(OpenError::Engine(format!(
-                "the node could not write within {READY_PATIENCE:?} of recovery: {why}"
-            )))
+            Err(engine(format!("the node could not write within {READY_PATIENCE:?} of recovery: {why}")))
         }
         Err(mpsc::RecvTimeoutError::Disconnected) => match handle.stop() {
-            Exit::Fatal(why) => Err(OpenError::Engine(why)),
-            Exit::Stopped => Err(OpenError::Engine("the node stopped before it was ready".to_owned())),
+            Exit::Fatal(why) => Err(engine(why)),
+            Exit::Stopped => Err(engine("the node stopped before it was ready".to_owned())),
         },
     }
 }
@@ -453,6 +453,8 @@ impl DriverThread {
         }
         self.store_status.cancel.store(true, Ordering::Relaxed);
         let DriverThread { outlet, shared, directory, workers, .. } = self;
+        let groups = driver.iter().flat_map(|driver| driver.node().status().groups);
+        let applied: Vec<_> = groups.map(|group| (group.group, Index(group.applied))).collect();
         // Ends the other threads: their channels close.
         drop(outlet);
         drop(driver);
@@ -462,7 +464,7 @@ impl DriverThread {
             Some(fatal) => Exit::Fatal(fatal),
             None => {
                 let joined = workers.into_iter().all(|worker| worker.join().is_ok());
-                match directory.mark_clean() {
+                match directory.mark_clean(&applied) {
                     Ok(()) if joined => Exit::Stopped,
                     Ok(()) => Exit::Fatal("a thread panicked while the node stopped".to_owned()),
                     Err(error) => Exit::Fatal(error.to_string()),

@@ -2,7 +2,10 @@
 
 mod common;
 
+use bytes::Bytes;
+use chronos_engine::proto::command::{Event, Op};
 use chronos_engine::proto::id::GroupId;
+use chronos_engine::proto::time::Timestamp;
 use chronos_engine::step::{Start, SubscriberInput, Subscription};
 use chronos_engine::txn::{Refused, Transaction};
 use chronos_node::{CommitError, Exit, Fsync, OpenError, Options, Role, SubscriberEvent};
@@ -176,6 +179,11 @@ fn timers_fire_once_over_a_restart_and_reach_subscribers() {
     assert_eq!(node.status().unwrap().engine.timers_pending, 1);
     assert_eq!(node.stop(), Exit::Stopped);
     assert!(matches!(events.recv_timeout(Duration::from_secs(10)), Ok(SubscriberEvent::Closed(_))));
+}
+
+fn schedule(id: &str, deliver_at: Timestamp) -> Op {
+    let event = Event { message_id: id.to_owned(), payload: Bytes::from(id.to_owned()), ..Event::default() };
+    Op::Schedule { topic: TOPIC, partition: 0, timer_id: id.to_owned(), event, deliver_at, claim: true }
 }
 
 /// Run by the test below in a process of its own: commits rows and prints each one that is acknowledged.

@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use chronos_engine::keys::{self, KeyRange};
 use chronos_engine::proto::codec;
-use chronos_engine::proto::command::{Event, Op};
+use chronos_engine::proto::command::Op;
 use chronos_engine::proto::id::{ColumnId, GroupId, RelationId};
 use chronos_engine::proto::schema::{Column, Relation, RelationKind, Table, Topic};
-use chronos_engine::proto::time::Timestamp;
 use chronos_engine::proto::value::Type;
 use chronos_engine::txn::{Committed, Transaction};
 use chronos_node::{CommitError, NodeHandle, Options, Profile};
@@ -74,11 +73,6 @@ pub fn replace(node: &NodeHandle, n: u64, row: &[u8]) -> Op {
         replaces,
         indexes: vec![],
     }
-}
-
-pub fn schedule(id: &str, deliver_at: Timestamp) -> Op {
-    let event = Event { message_id: id.to_owned(), payload: Bytes::from(id.to_owned()), ..Event::default() };
-    Op::Schedule { topic: TOPIC, partition: 0, timer_id: id.to_owned(), event, deliver_at, claim: true }
 }
 
 /// Every row of the published state.
