@@ -18,7 +18,7 @@ pub async fn events(http: SocketAddr) -> Result<Events, Status> {
     Ok(Events::new(endpoint.connect().await.map_err(unavailable)?))
 }
 
-/// An open subscription that gives a credit back for each event.
+/// An open subscription. Each acknowledgement gives its credit back.
 pub struct Subscriber {
     requests: mpsc::Sender<api::SubscribeRequest>,
     responses: tonic::Streaming<api::SubscribeResponse>,
@@ -47,16 +47,16 @@ impl Subscriber {
             let message = self.responses.message().await?;
             let message = message.ok_or_else(|| Status::unavailable("the stream ended"))?;
             if let Some(Response::Event(event)) = message.response {
-                self.send(Request::Credit(1)).await?;
                 return Ok(event);
             }
         }
     }
 
-    /// Acknowledges an event.
+    /// Acknowledges an event, and takes one more.
     pub async fn ack(&mut self, event: &api::Delivered) -> Result<(), Status> {
         let positions = event.position.into_iter().collect();
-        self.send(Request::Ack(Ack { positions })).await
+        self.send(Request::Ack(Ack { positions })).await?;
+        self.send(Request::Credit(1)).await
     }
 
     async fn send(&mut self, request: Request) -> Result<(), Status> {

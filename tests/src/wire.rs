@@ -106,6 +106,23 @@ impl Wire {
         }
     }
 
+    /// Reads up to the next ReadyForQuery and keeps nothing of it but the number of rows.
+    pub async fn skim(&mut self) -> Result<u64> {
+        let mut rows = 0;
+        loop {
+            let (tag, body) = self.message().await?;
+            match tag {
+                b'Z' => return Ok(rows),
+                b'D' => rows += 1,
+                b'E' => {
+                    let (state, message) = error_fields(&body);
+                    return Err(Error::other(format!("{state}: {message}")));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Sends and reads up to the next ReadyForQuery; an error of the server's is an error here.
     pub async fn call(&mut self, bytes: &[u8]) -> Result<Answer> {
         self.send(bytes).await?;
@@ -159,14 +176,27 @@ pub fn put_parse(out: &mut BytesMut, name: &str, sql: &str) {
 
 /// Appends Bind (text parameters, text results) and Execute of a prepared statement.
 pub fn put_run(out: &mut BytesMut, statement: &str, parameters: &[&str]) {
+    put_run_with(out, statement, parameters.len(), |i, out| out.put_slice(parameters[i].as_bytes()));
+}
+
+/// The same; `write` writes the text of each parameter.
+pub fn put_run_with(
+    out: &mut BytesMut,
+    statement: &str,
+    count: usize,
+    mut write: impl FnMut(usize, &mut BytesMut),
+) {
     put(out, b'B', |body| {
         put_text(body, "");
         put_text(body, statement);
         body.put_u16(0);
-        body.put_u16(parameters.len() as u16);
-        for parameter in parameters {
-            body.put_u32(parameter.len() as u32);
-            body.put_slice(parameter.as_bytes());
+        body.put_u16(count as u16);
+        for i in 0..count {
+            let start = body.len();
+            body.put_u32(0);
+            write(i, body);
+            let length = (body.len() - start - 4) as u32;
+            body[start..start + 4].copy_from_slice(&length.to_be_bytes());
         }
         body.put_u16(0);
     });
