@@ -19,7 +19,7 @@ pub async fn fill(address: SocketAddr) -> Result<()> {
     .await?;
     wire.query("CREATE TABLE points (id BIGINT PRIMARY KEY, name TEXT NOT NULL, value DOUBLE PRECISION)")
         .await?;
-    wire.query("CREATE TABLE sea (time TIMESTAMPTZ PRIMARY KEY, temperature DOUBLE PRECISION)").await?;
+    wire.query("CREATE TABLE sea (id BIGINT PRIMARY KEY, time TIMESTAMPTZ NOT NULL, temperature DOUBLE PRECISION)").await?;
     let points: Vec<String> =
         (0..POINTS).map(|id| format!("({id}, 'point {id}', {}.25)", id % 977)).collect();
     insert(&mut wire, "INSERT INTO points (id, name, value) VALUES ", &points).await?;
@@ -27,9 +27,10 @@ pub async fn fill(address: SocketAddr) -> Result<()> {
         .lines()
         .filter_map(|line| line.split_once(','))
         .filter(|(time, temperature)| time.ends_with('Z') && !temperature.is_empty())
-        .map(|(time, temperature)| format!("('{time}', {temperature})"))
+        .enumerate()
+        .map(|(id, (time, temperature))| format!("({id}, '{time}', {temperature})"))
         .collect();
-    insert(&mut wire, "INSERT INTO sea (time, temperature) VALUES ", &readings).await
+    insert(&mut wire, "INSERT INTO sea (id, time, temperature) VALUES ", &readings).await
 }
 
 async fn insert(wire: &mut Wire, head: &str, rows: &[String]) -> Result<()> {
