@@ -19,7 +19,10 @@ pub async fn fill(address: SocketAddr) -> Result<()> {
     .await?;
     wire.query("CREATE TABLE points (id BIGINT PRIMARY KEY, name TEXT NOT NULL, value DOUBLE PRECISION)")
         .await?;
-    wire.query("CREATE TABLE sea (id BIGINT PRIMARY KEY, time TIMESTAMPTZ NOT NULL, temperature DOUBLE PRECISION)").await?;
+    wire.query(
+        "CREATE TABLE sea (id BIGINT PRIMARY KEY, time TIMESTAMPTZ NOT NULL, temperature DOUBLE PRECISION)",
+    )
+    .await?;
     let points: Vec<String> =
         (0..POINTS).map(|id| format!("({id}, 'point {id}', {}.25)", id % 977)).collect();
     insert(&mut wire, "INSERT INTO points (id, name, value) VALUES ", &points).await?;
