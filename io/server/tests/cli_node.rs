@@ -27,13 +27,20 @@ struct Node {
 impl Node {
     /// Starts one and waits until it serves.
     fn start(data: &Path, arguments: &[&str]) -> Node {
+        Node::start_with(data, arguments, &[])
+    }
+
+    fn start_with(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Node {
         let address = free_address();
         let mut command = chronos();
         command.args(arguments).args(["--address", &address, "--data-dir"]).arg(data);
+        command.envs(environment.iter().copied());
         let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut node = Node { child, address };
+        let token = environment.first().map(|(_, token)| ["--token", token]);
+        let arguments = token.iter().flatten().chain(&["-q", "-e", "SELECT 1"]).copied().collect::<Vec<_>>();
         let deadline = Instant::now() + Duration::from_secs(30);
-        while node.client(&["-q", "-e", "SELECT 1"]).status.code() != Some(0) {
+        while node.client(&arguments).status.code() != Some(0) {
             if let Some(status) = node.child.try_wait().unwrap() {
                 panic!("the node ended with {status}: {}", node.stderr());
             }
@@ -252,4 +259,58 @@ fn beyond_loopback_insecure_is_to_be_said() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("--insecure"));
+}
+
+#[test]
+fn tokens_are_asked_for_on_every_wire() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens =
+        [("CHRONOS_AUTH_TOKEN_ADMIN", "admin-token-1"), ("CHRONOS_AUTH_TOKEN_READONLY", "reader-token-1")];
+    let node = Node::start_with(&folder.path().join("data"), &["dev"], &tokens);
+    let (admin, reader) = (["--token", "admin-token-1"], ["--token", "reader-token-1"]);
+    let with = |token: [&'static str; 2], rest: &[&'static str]| [&token[..], rest].concat();
+    node.ok("client", &with(admin, &["-q", "-e", "CREATE TABLE t (id INT PRIMARY KEY)"]));
+    node.ok("topic create", &with(admin, &["alerts"]));
+    node.ok("client", &with(reader, &["-q", "-e", "SELECT * FROM t"]));
+    for (command, arguments, code) in [
+        ("client", vec!["-e", "SELECT 1"], "--token"),
+        ("client", with(["--token", "wrong-token-1"], &["-e", "SELECT 1"]), "28P01"),
+        ("client", with(reader, &["-e", "INSERT INTO t VALUES (1)"]), "25006"),
+        ("publish", vec!["alerts", "x"], "--token"),
+        ("publish", with(reader, &["alerts", "x"]), "42501"),
+    ] {
+        let output = node.run(command, &arguments);
+        assert_eq!(output.status.code(), Some(1), "{command} {arguments:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(code), "{command} {arguments:?}: {said}");
+        assert!(!said.contains("admin-token"), "{said}");
+    }
+}
+
+#[test]
+fn verify_reads_a_stopped_nodes_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let verify = || chronos().args(["verify", "--data-dir"]).arg(&data).output().unwrap();
+    assert_eq!(verify().status.code(), Some(1), "there is nothing yet");
+    let node = Node::start(&data, &["dev"]);
+    node.ok("client", &["-q", "-e", "CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES (1), (2)"]);
+    let busy = verify();
+    assert_eq!(busy.status.code(), Some(1));
+    assert!(text(&busy.stderr).contains("in use"), "{}", text(&busy.stderr));
+    assert_eq!(node.terminate().0, Some(0));
+    let sound = verify();
+    assert_eq!(sound.status.code(), Some(0), "{}", text(&sound.stderr));
+    assert!(text(&sound.stdout).trim_end().ends_with("sound"), "{}", text(&sound.stdout));
+
+    // A byte in the middle of what was acknowledged.
+    let wal = std::fs::read_dir(data.join("wal")).unwrap().map(|entry| entry.unwrap().path());
+    let segment = wal.filter(|path| path.extension().is_some_and(|kind| kind == "seg")).min().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let place = bytes.windows(6).position(|window| window == b"public").unwrap_or(2048 + 100);
+    bytes[place] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let damaged = verify();
+    assert_eq!(damaged.status.code(), Some(1), "{}", text(&damaged.stdout));
+    assert!(text(&damaged.stdout).contains("DAMAGED"), "{}", text(&damaged.stdout));
 }

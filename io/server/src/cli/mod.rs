@@ -21,6 +21,7 @@ mod signals;
 mod split;
 mod sql;
 mod topics;
+mod verify;
 mod when;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -55,6 +56,7 @@ enum Command {
     Subscribe(events::SubscribeArgs),
     #[command(subcommand)]
     Schedule(topics::ScheduleCommand),
+    Verify(verify::VerifyArgs),
     Demo(demo::DemoArgs),
     #[command(subcommand)]
     Config(serve::ConfigCommand),
@@ -91,6 +93,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Publish(args) => block_on(events::publish(args, quiet)),
         Command::Subscribe(args) => block_on(events::subscribe(args, quiet)),
         Command::Schedule(command) => topics::schedule(command, quiet),
+        Command::Verify(args) => verify::run(args, quiet),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Config(serve::ConfigCommand::Show(settings)) => serve::show(&settings),
         Command::Completions { shell } => {
