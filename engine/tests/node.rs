@@ -297,7 +297,7 @@ fn a_message_id_is_stored_once_within_its_window_and_again_after_it() {
     world.make_relations();
     assert_eq!(world.write(vec![publish("m")]).outcomes, [OpOutcome::Published { partition: 0, offset: 0 }]);
     let duplicate = OpOutcome::Duplicate { position: Some((0, 0)) };
-    assert_eq!(world.write(vec![publish("m")]).outcomes, [duplicate.clone()]);
+    assert_eq!(world.write(vec![publish("m")]).outcomes, std::slice::from_ref(&duplicate));
     world.input(Input::Checkpoint);
     world.pass(30_000_000);
     assert_eq!(world.write(vec![publish("m")]).outcomes, [duplicate]);

@@ -422,14 +422,15 @@ impl Node {
         Ok(())
     }
 
-    /// Proposes a consumer group's progress in the group that holds the topic.
-    fn propose_progress(&mut self, command: Command) {
+    /// Proposes a consumer group's progress in the group that holds the topic. What the WAL has no room for now waits,
+    /// and what comes behind it waits too: a group's start is logged before its acknowledgements.
+    pub(super) fn propose_progress(&mut self, command: Command) {
         let (Command::Ack { topic, .. } | Command::StartGroup { topic, .. }) = &command else { return };
         let topic = *topic;
         let holder = self.groups.iter().find(|(_, group)| group.state.catalog.get(topic).is_some());
-        // Progress that could not be logged is not lost: the events are handed out again.
-        if let Some(id) = holder.map(|(id, _)| *id) {
-            let _ = self.propose(id, command);
+        let Some(id) = holder.map(|(id, _)| *id) else { return };
+        if !self.unlogged.is_empty() || self.propose(id, command.clone()).is_err() {
+            self.unlogged.push_back(command);
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::store::SharedStore;
 use crate::txn::Refused;
 use crate::wal::{Recovered, WriteId, Writer};
 use checkpoint::Checkpoints;
+use chronos_proto::command::Command;
 use chronos_proto::id::{GroupId, Index, Term};
 use chronos_proto::time::{Instant, Now, Timestamp};
 use group::Group;
@@ -47,6 +48,8 @@ pub struct Node {
     wal: Writer,
     groups: BTreeMap<GroupId, Group>,
     delivery: Tracker,
+    /// Progress of consumer groups that the WAL had no room for, in order.
+    unlogged: VecDeque<Command>,
     /// What becomes durable with which write, ascending.
     awaited: VecDeque<(WriteId, GroupId, Awaited)>,
     /// The write in flight and when it was cut.
@@ -111,6 +114,7 @@ impl Node {
             wal,
             groups,
             delivery: Tracker::new(),
+            unlogged: VecDeque::new(),
             awaited: VecDeque::new(),
             cut_at: None,
             latencies: VecDeque::new(),
@@ -294,12 +298,14 @@ impl Node {
             self.latencies.pop_front();
         }
         self.wal.on_durable(write);
+        self.groups.values_mut().for_each(|group| group.timers.unstick());
         self.wal_ops(out, |wal, ops| wal.release(ops));
         if !self.wal.is_full() {
             self.full_retry_at = None;
         }
         let mut touched = Vec::new();
-        while let Some((_, group, awaited)) = self.awaited.pop_front_if(|(w, _, _)| *w <= write) {
+        while let Some((_, group, awaited)) = self.awaited.front().copied().filter(|(w, _, _)| *w <= write) {
+            self.awaited.pop_front();
             match awaited {
                 Awaited::HardState(term) => self.hard_state_durable(group, term, out),
                 Awaited::Entry(index) => {
@@ -323,6 +329,12 @@ impl Node {
             self.sync_at = Some(self.now.mono + Duration::from_micros(every));
         }
         self.cut(out);
+        if !self.unlogged.is_empty() {
+            for command in std::mem::take(&mut self.unlogged) {
+                self.propose_progress(command);
+            }
+            self.cut(out);
+        }
         if self.wal.wants_mark() {
             self.mark_at = Some(self.now.mono + MARK_AFTER);
         }

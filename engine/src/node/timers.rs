@@ -29,6 +29,8 @@ pub struct Timers {
     /// More timers lie between the cursor and the window's end: loading goes on.
     behind: bool,
     due: VecDeque<TimerRef>,
+    /// The log takes no firing now: asking again waits for the next write to be durable.
+    stuck: bool,
     /// Release times of fired events that nobody may see yet.
     armed: BTreeMap<Timestamp, BTreeSet<(RelationId, u32)>>,
     window_us: i64,
@@ -43,6 +45,7 @@ impl Timers {
             cursor: (Timestamp(i64::MIN), 0),
             behind: true,
             due: VecDeque::new(),
+            stuck: false,
             armed: BTreeMap::new(),
             window_us,
             wheel_max,
@@ -78,7 +81,7 @@ impl Timers {
     /// Whether timers should be loaded now.
     pub fn wants_refill(&self, now: Timestamp) -> bool {
         let room = self.wheel.len() < self.wheel_max / 2;
-        let near = self.cursor.0.0.saturating_sub(now.0) < self.window_us / 2;
+        let near = self.cursor.0.0.saturating_sub(now.0) <= self.window_us / 2;
         room && (self.behind || near)
     }
 
@@ -122,16 +125,22 @@ impl Timers {
         self.due.drain(..batch).collect()
     }
 
-    /// These could not be fired now.
+    /// These could not be fired now, nor can others before [`Timers::unstick`].
     pub fn put_back(&mut self, timers: Vec<TimerRef>) {
+        self.stuck = true;
         for timer in timers.into_iter().rev() {
             self.due.push_front(timer);
         }
     }
 
-    /// Whether some are due that were not taken yet.
+    /// The log may take firings again.
+    pub fn unstick(&mut self) {
+        self.stuck = false;
+    }
+
+    /// Whether some are due that were not taken yet and can be.
     pub fn has_due(&self) -> bool {
-        !self.due.is_empty()
+        !self.due.is_empty() && !self.stuck
     }
 
     /// When the wheel wants to be advanced next.
