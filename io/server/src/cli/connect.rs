@@ -65,6 +65,7 @@ pub struct Connect {
         alias = "address",
         value_name = "HOST:PORT",
         env = "CHRONOS_LEADER",
+        hide_env_values = true,
         default_value = "127.0.0.1:8000"
     )]
     pub leader: HostPort,

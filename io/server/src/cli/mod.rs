@@ -35,7 +35,7 @@ use std::process::ExitCode;
 #[command(name = "chronos", version, propagate_version = true, disable_help_subcommand = true)]
 struct Cli {
     /// Say only what was asked for, and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 1000)]
     quiet: bool,
     #[command(subcommand)]
     command: Command,

@@ -89,6 +89,7 @@ impl clap::Args for Settings {
             .long("config")
             .value_name("FILE")
             .env("CHRONOS_CONFIG")
+            .hide_env_values(true)
             .value_parser(clap::value_parser!(PathBuf))
             .help("A TOML file of settings; flags and CHRONOS_* variables win over it");
         SETTINGS.iter().filter(|setting| !setting.secret).fold(command.arg(file), |command, setting| {
@@ -140,6 +141,7 @@ fn value_name(key: &str) -> &'static str {
         Some("bytes") => "BYTES",
         Some("fsync") => "WHEN",
         Some("interval") => "LENGTH",
+        Some("profile") => "NAME",
         _ => "N",
     }
 }
