@@ -124,7 +124,7 @@ impl Apply<'_> {
                     "it replaces another row"
                 );
                 self.state.put_known(key, Some(row.clone()), *replaces);
-                self.index_changes(*relation, indexes);
+                self.index_changes(*relation, indexes)?;
             }
             Op::DeleteRow { relation, key, replaces, indexes } => {
                 let key = keys::row(*relation, key);
@@ -134,7 +134,7 @@ impl Apply<'_> {
                     "it deletes another row"
                 );
                 self.state.put_known(key, None, *replaces);
-                self.index_changes(*relation, indexes);
+                self.index_changes(*relation, indexes)?;
             }
             Op::AppendRow { relation, row, indexes } => {
                 let rowid = self.state.next_rowid(*relation, self.store)?;
@@ -183,15 +183,29 @@ impl Apply<'_> {
         Ok(OpOutcome::Done)
     }
 
-    fn index_changes(&mut self, relation: RelationId, changes: &[chronos_proto::command::IndexChange]) {
+    fn index_changes(
+        &mut self,
+        relation: RelationId,
+        changes: &[chronos_proto::command::IndexChange],
+    ) -> Result<(), ReadError> {
         for change in changes {
             let key = keys::index_entry(relation, change.index, &change.key);
-            let digest = codec::digest(&key, &[]);
-            match change.present {
-                true => self.state.put_known(key, Some(Bytes::new()), 0),
-                false => self.state.put_known(key, None, digest),
+            let value = change.present.then(Bytes::new);
+            if self.is_filling(relation, change.index) {
+                // The backfill may not have come to this row yet, or may have been here already.
+                self.state.put(key, value, self.store)?;
+                continue;
             }
+            let replaces = if change.present { 0 } else { codec::digest(&key, &[]) };
+            self.state.put_known(key, value, replaces);
         }
+        Ok(())
+    }
+
+    fn is_filling(&self, relation: RelationId, index: IndexId) -> bool {
+        let table = self.state.catalog.get(relation).and_then(|relation| relation.table());
+        let index = table.and_then(|table| table.indexes.iter().find(|i| i.id == index));
+        index.is_some_and(|index| index.state == IndexState::WriteOnly)
     }
 
     // Topics and timers
