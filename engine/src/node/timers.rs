@@ -80,14 +80,14 @@ impl Timers {
 
     /// Whether timers should be loaded now.
     pub fn wants_refill(&self, now: Timestamp) -> bool {
-        let room = self.wheel.len() < self.wheel_max / 2;
+        let room = self.wheel.len() < self.wheel_max.div_ceil(2);
         let near = self.cursor.0.0.saturating_sub(now.0) <= self.window_us / 2;
         room && (self.behind || near)
     }
 
     /// When the window must move on, if nothing else happens before.
     pub fn refill_at(&self) -> Option<Timestamp> {
-        (self.wheel.len() < self.wheel_max / 2).then(|| {
+        (self.wheel.len() < self.wheel_max.div_ceil(2)).then(|| {
             if self.behind { Timestamp(i64::MIN) } else { Timestamp(self.cursor.0.0 - self.window_us / 2) }
         })
     }
