@@ -20,7 +20,9 @@ use crate::clock::ClusterClock;
 use crate::delivery::Tracker;
 use crate::raft::Log;
 use crate::state::State;
-use crate::step::{Action, Fatal, Input, Outputs, Published, Reason, Reply, Request, Token, Trace};
+use crate::step::{
+    Action, Fatal, Input, Outputs, Published, Reason, Reply, Request, SubscriberId, SubscriberInput, Token, Trace,
+};
 use crate::store::SharedStore;
 use crate::txn::Refused;
 use crate::wal::{Recovered, WriteId, Writer};
@@ -50,6 +52,8 @@ pub struct Node {
     delivery: Tracker,
     /// Progress of consumer groups that the WAL had no room for, in order.
     unlogged: VecDeque<Command>,
+    /// What subscribers said before the state was the newest.
+    held: Vec<(SubscriberId, SubscriberInput)>,
     /// What becomes durable with which write, ascending.
     awaited: VecDeque<(WriteId, GroupId, Awaited)>,
     /// The write in flight and when it was cut.
@@ -115,6 +119,7 @@ impl Node {
             groups,
             delivery: Tracker::new(),
             unlogged: VecDeque::new(),
+            held: Vec::new(),
             awaited: VecDeque::new(),
             cut_at: None,
             latencies: VecDeque::new(),
@@ -197,6 +202,7 @@ impl Node {
                     self.replies.push((token, Reply::Commit(reply)));
                 }
             }
+            Input::Subscriber { id, event } if !self.is_ready() => self.held.push((id, event)),
             Input::Subscriber { id, event } => self.subscriber(id, event, store, out)?,
             Input::ClockSynchronised(synchronised) => {
                 self.synchronised = Some(synchronised);
@@ -251,7 +257,8 @@ impl Node {
     fn finish(&mut self, store: &SharedStore, out: &mut Outputs) {
         if std::mem::take(&mut self.publish) {
             let clock = self.clock.reading(self.now.mono);
-            for group in self.groups.values() {
+            // What a restart found in its log is not in the state before its own first entry is: older than promised.
+            for group in self.groups.values().filter(|group| group.raft.ready()) {
                 let snapshot = group.state.snapshot(store);
                 out.now(Action::Publish(Published { snapshot, clock }));
             }
@@ -322,6 +329,11 @@ impl Node {
         for group in touched {
             self.apply(group, store, out)?;
         }
+        if !self.held.is_empty() && self.is_ready() {
+            for (id, event) in std::mem::take(&mut self.held) {
+                self.subscriber(id, event, store, out)?;
+            }
+        }
         if let Fsync::Interval(every) = self.config.fsync
             && self.sync_at.is_none()
             && self.wal.is_unsynced()
@@ -339,6 +351,11 @@ impl Node {
             self.mark_at = Some(self.now.mono + MARK_AFTER);
         }
         Ok(())
+    }
+
+    /// Whether every group's state holds all that was ever promised.
+    fn is_ready(&self) -> bool {
+        self.groups.values().all(|group| group.raft.ready())
     }
 
     /// How far ahead of its due time a firing is written: the slowest of the recent commits, within bounds.
