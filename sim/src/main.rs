@@ -1,1 +1,292 @@
-fn main() {}
+//! `cargo sim`: see `docs/SIMULATION.md`, or `cargo sim --help`.
+
+use chronos_engine::bugs::Bug;
+use chronos_sim::knobs::{Knobs, Profile};
+use chronos_sim::marks::Marks;
+use chronos_sim::run::{self, Options};
+use chronos_sim::violation::{Class, Violation};
+use chronos_sim::{report, shrink};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const HELP: &str = "\
+cargo sim                        a few hundred fresh seeds, and a summary
+cargo sim --seed N               one seed, replayed twice: knobs, marks, verdict, trace hash
+cargo sim --seeds N [--seed S]   N seeds, fresh or from S on; with 1000 or more every mark must be hit
+cargo sim --time SECONDS         fresh seeds for so long
+  --profile swarm|disk|clock|timers   what a run leans towards (default swarm)
+  --steps N                      stop after N events
+  --trace                        print every event
+  --shrink                       make the failing plan of --seed small, and print its trace
+  --only N,N,…                   only these acts of the plan
+  --bug NAME                     plant a bug
+  --bugs                         plant each bug in turn, until it is caught
+  --json                         the summary as one line of JSON
+exit codes: 0 held, 2 usage, 3 safety, 4 liveness, 5 determinism, 6 crash, 7 a mark not hit or an unknown verdict";
+
+/// Seeds of a plain `cargo sim`.
+const SEEDS_USUAL: u64 = 300;
+/// From so many seeds on, every mark must be hit.
+const SEEDS_FOR_MARKS: u64 = 1_000;
+/// Of so many seeds, one is run twice.
+const TWICE_EVERY: u64 = 20;
+/// Seeds within which a planted bug must be caught.
+const BUG_SEEDS: u64 = 1_000;
+
+#[derive(Debug, Default)]
+struct Arguments {
+    options: Options,
+    seed: Option<u64>,
+    seeds: Option<u64>,
+    time: Option<u64>,
+    shrink: bool,
+    bugs: bool,
+    json: bool,
+    help: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(wrong) => {
+            eprintln!("{wrong}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.help {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    // A panic of the engine is a verdict of its seed, told with it.
+    std::panic::set_hook(Box::new(|_| {}));
+    match (arguments.bugs, arguments.seed, arguments.seeds, arguments.shrink) {
+        (true, ..) => catch_bugs(&arguments),
+        (_, Some(seed), None, true) => shrink_one(seed, &arguments.options),
+        (_, Some(seed), None, false) if arguments.time.is_none() => replay(seed, &arguments.options),
+        _ => explore(&arguments),
+    }
+}
+
+fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut out = Arguments::default();
+    let mut words = words.peekable();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+        match word.as_str() {
+            "--seed" => out.seed = Some(number(&value()?)?),
+            "--seeds" => out.seeds = Some(number(&value()?)?),
+            "--time" => out.time = Some(number(&value()?)?),
+            "--steps" => out.options.steps = Some(number(&value()?)?),
+            "--profile" => {
+                let name = value()?;
+                out.options.profile = Profile::named(&name).ok_or_else(|| format!("no profile {name:?}"))?;
+            }
+            "--only" => {
+                let list = value()?;
+                let acts = list.split(',').map(|n| number(n).map(|n| n as u32)).collect::<Result<_, _>>()?;
+                out.options.only = Some(acts);
+            }
+            "--bug" => {
+                let name = value()?;
+                let known = || Bug::ALL.map(Bug::name).join(", ");
+                let bug = Bug::ALL.into_iter().find(|bug| bug.name() == name);
+                out.options.bug =
+                    Some(bug.ok_or_else(|| format!("no bug {name:?}; there are: {}", known()))?);
+            }
+            "--trace" => out.options.trace = true,
+            "--shrink" => out.shrink = true,
+            "--bugs" => out.bugs = true,
+            "--json" => out.json = true,
+            "--help" | "-h" => out.help = true,
+            _ => return Err(format!("unknown argument {word:?}")),
+        }
+    }
+    if out.shrink && (out.seed.is_none() || out.seeds.is_some()) {
+        return Err("--shrink wants one --seed".into());
+    }
+    if (out.options.bug.is_some() || out.bugs) && !cfg!(feature = "planted-bugs") {
+        return Err("this build has no planted bugs: run it by `cargo sim`, which turns them on".into());
+    }
+    Ok(out)
+}
+
+fn number(word: &str) -> Result<u64, String> {
+    let parsed = match word.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => word.parse(),
+    };
+    parsed.map_err(|_| format!("{word:?} is not a number"))
+}
+
+/// One seed, twice.
+fn replay(seed: u64, options: &Options) -> ExitCode {
+    let knobs = Knobs::draw(seed, options.profile);
+    let plan = run::plan_of(&knobs, options);
+    println!("seed {seed:#x}   commit {}\n{knobs}", report::commit());
+    let outcome = run::seed(seed, options);
+    for line in &outcome.lines {
+        println!("{line}");
+    }
+    println!("marks: {}", report::marks(&outcome.marks));
+    println!(
+        "steps: {}   simulated: {}   acts: {}",
+        outcome.steps,
+        report::clock_face(outcome.simulated),
+        outcome.performed
+    );
+    let again = run::seed(seed, &Options { trace: false, ..options.clone() });
+    let code = if again.hash != outcome.hash {
+        println!("FAILED determinism: the second run's trace hash is {:016x}", again.hash);
+        Class::Determinism.exit_code()
+    } else if let Some(violation) = &outcome.violation {
+        println!("{}", report::failure(&knobs, &plan, &outcome, options));
+        violation.class.exit_code()
+    } else {
+        println!("verdict: held");
+        0
+    };
+    println!("trace hash: {:016x}", outcome.hash);
+    ExitCode::from(code)
+}
+
+/// Makes a failure small.
+fn shrink_one(seed: u64, options: &Options) -> ExitCode {
+    let knobs = Knobs::draw(seed, options.profile);
+    let mut plan = run::plan_of(&knobs, options);
+    let outcome = run::seed(seed, &Options { trace: false, ..options.clone() });
+    let Some(violation) = &outcome.violation else {
+        println!("seed {seed:#x} holds: there is nothing to shrink");
+        return ExitCode::SUCCESS;
+    };
+    println!("{}", report::failure(&knobs, &plan, &outcome, options));
+    let whole = plan.len();
+    plan.retain(|act| act.at <= outcome.simulated);
+    let (small, runs) = shrink::shrink(&knobs, plan, options, violation);
+    println!("shrunk from {whole} acts to {} in {runs} runs:", small.len());
+    for act in &small {
+        println!("  #{} at {} {}", act.number, report::clock_face(act.at), act.act);
+    }
+    let only = Some(small.iter().map(|act| act.number).collect());
+    let options = Options { only, trace: true, ..options.clone() };
+    let outcome = run::seed(seed, &options);
+    let skipped = outcome.lines.len().saturating_sub(400);
+    if skipped > 0 {
+        println!("… {skipped} events before");
+    }
+    for line in &outcome.lines[skipped..] {
+        println!("{line}");
+    }
+    println!("replay: cargo sim {} --trace", report::arguments(seed, &options));
+    println!("trace hash: {:016x}", outcome.hash);
+    ExitCode::from(outcome.violation.map_or(Class::Unknown.exit_code(), |v| v.class.exit_code()))
+}
+
+/// Many seeds.
+fn explore(arguments: &Arguments) -> ExitCode {
+    let options = Options { trace: false, ..arguments.options.clone() };
+    let fresh = || {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (since.as_micros() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16
+    };
+    let first = arguments.seed.unwrap_or_else(fresh);
+    let count = arguments.seeds.unwrap_or(if arguments.time.is_some() { u64::MAX } else { SEEDS_USUAL });
+    let until = arguments.time.map(Duration::from_secs);
+    let began = Instant::now();
+    let mut marks = Marks::default();
+    let (mut seeds, mut simulated, mut steps) = (0u64, 0u64, 0u64);
+    let mut failed: Option<(u64, Violation)> = None;
+    if !arguments.json {
+        println!("seeds from {first:#x} on, profile {}", options.profile.name());
+    }
+    run::many(first, count, &options, |seed, outcome| {
+        seeds += 1;
+        simulated += outcome.simulated;
+        steps += outcome.steps;
+        marks.add(&outcome.marks);
+        failed = outcome.violation.map(|violation| (seed, violation));
+        if failed.is_none() && seed.is_multiple_of(TWICE_EVERY) {
+            let again = run::seed(seed, &options).hash;
+            if again != outcome.hash {
+                let what = format!("trace hash {:016x}, then {again:016x}", outcome.hash);
+                failed = Some((seed, Violation { class: Class::Determinism, checker: "determinism", what }));
+            }
+        }
+        failed.is_none() && until.is_none_or(|until| began.elapsed() < until)
+    });
+    let wall = began.elapsed().as_secs_f64().max(1e-6);
+    let cold: Vec<&str> = marks.cold().map(|mark| mark.name()).collect();
+    let swarm = options.profile == Profile::Swarm && options.bug.is_none();
+    let unreached = failed.is_none() && swarm && seeds >= SEEDS_FOR_MARKS && !cold.is_empty();
+    let code = match &failed {
+        Some((_, violation)) => violation.class.exit_code(),
+        None if unreached => Class::Unknown.exit_code(),
+        None => 0,
+    };
+    let seconds = simulated as f64 / 1e6;
+    if arguments.json {
+        println!(
+            "{{\"first\":{first},\"seeds\":{seeds},\"steps\":{steps},\"simulated_s\":{seconds:.3},\"wall_s\":{wall:.3},\
+             \"failed\":{},\"cold\":{},\"exit\":{code}}}",
+            failed.as_ref().map_or("null".to_owned(), |(seed, _)| seed.to_string()),
+            cold.len()
+        );
+        return ExitCode::from(code);
+    }
+    println!(
+        "{seeds} seeds, {steps} steps, {seconds:.0} simulated seconds in {wall:.1} s: {:.0} simulated seconds a second, \
+         {:.1} seeds a second",
+        seconds / wall,
+        seeds as f64 / wall
+    );
+    println!("marks: {}", report::marks(&marks));
+    if !cold.is_empty() {
+        println!("not reached: {}", cold.join(", "));
+    }
+    match &failed {
+        Some((seed, violation)) if violation.class == Class::Determinism => {
+            println!("FAILED {violation}\nreplay: cargo sim {}", report::arguments(*seed, &options));
+        }
+        Some((seed, _)) => {
+            let knobs = Knobs::draw(*seed, options.profile);
+            let plan = run::plan_of(&knobs, &options);
+            let outcome = run::seed(*seed, &options);
+            println!("{knobs}\n{}", report::failure(&knobs, &plan, &outcome, &options));
+        }
+        None if unreached => println!("FAILED marks: {} of them were never hit", cold.len()),
+        None => println!("verdict: held"),
+    }
+    ExitCode::from(code)
+}
+
+/// Each planted bug, until it is caught.
+fn catch_bugs(arguments: &Arguments) -> ExitCode {
+    let first = arguments.seed.unwrap_or(1);
+    let most = arguments.seeds.unwrap_or(BUG_SEEDS);
+    let mut missed = 0;
+    for bug in Bug::ALL {
+        let options = Options { bug: Some(bug), trace: false, ..arguments.options.clone() };
+        let began = Instant::now();
+        let mut caught: Option<(u64, Violation)> = None;
+        let mut seeds = 0;
+        run::many(first, most, &options, |seed, outcome| {
+            seeds += 1;
+            caught = outcome.violation.map(|violation| (seed, violation));
+            caught.is_none()
+        });
+        let wall = began.elapsed().as_secs_f64();
+        match caught {
+            Some((seed, violation)) => {
+                println!(
+                    "{:<28} caught by {:<20} seed {seed:#x}, {seeds} seeds, {wall:.1} s",
+                    bug.name(),
+                    violation.checker
+                );
+            }
+            None => {
+                missed += 1;
+                println!("{:<28} NOT CAUGHT in {seeds} seeds, {wall:.1} s", bug.name());
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::from(Class::Unknown.exit_code()) }
+}

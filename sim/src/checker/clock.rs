@@ -1,0 +1,177 @@
+//! `clock`: cluster time never goes back and never stands still, and it follows the wall clock forward only where
+//! the rules allow: the operating system vouches for it, or it has held for a minute, or the step is small and such
+//! steps are few.
+
+use crate::violation::{Held, Violation};
+use chronos_engine::step::ClockReading;
+use chronos_proto::time::{Now, Timestamp};
+
+/// A step up to here may be taken unvouched.
+const SMALL_STEP: i64 = 500_000;
+/// How long a wall clock must hold to be believed.
+const HOLD: u64 = 60_000_000;
+/// Clocks are looked at now and then, so a hold may seem a little shorter.
+const SLACK: u64 = 2_500_000;
+
+/// What was seen of cluster time.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterTime {
+    /// Cluster time minus monotonic time, in this run.
+    offset: Option<i64>,
+    /// The most that wall minus monotonic time was since the last look.
+    wall_max: Option<i64>,
+    vouched: bool,
+    /// Unvouched steps so far, in this run.
+    unvouched: i64,
+    run_began: u64,
+}
+
+fn minus(time: Timestamp, now: Now) -> i64 {
+    time.0 - now.mono.0 as i64
+}
+
+impl ClusterTime {
+    /// A process starts.
+    pub fn restarted(&mut self, now: Now, vouched: bool) {
+        *self = ClusterTime {
+            vouched,
+            run_began: now.mono.0,
+            wall_max: Some(minus(now.wall, now)),
+            ..Self::default()
+        };
+    }
+
+    /// The node takes a step at these readings; `vouched` if it was last told that the wall clock is synchronised.
+    pub fn stepped(&mut self, now: Now, vouched: bool) {
+        let wall = minus(now.wall, now);
+        self.wall_max = Some(self.wall_max.map_or(wall, |max| max.max(wall)));
+        self.vouched |= vouched;
+    }
+
+    /// The node says what cluster time is. `held` is how long the wall clock has run without a step.
+    pub fn read(
+        &mut self,
+        reading: ClockReading,
+        applied: Timestamp,
+        now: Now,
+        vouched: bool,
+        held: u64,
+    ) -> Held {
+        let wrong = |what: String| Err(Violation::safety("cluster-time", what));
+        let offset = reading.time.0 - reading.mono.0 as i64;
+        if reading.mono > now.mono {
+            return wrong(format!("a reading of {:?} is from the future of {:?}", reading.mono, now.mono));
+        }
+        if reading.at(now.mono) < applied {
+            return wrong(format!(
+                "cluster time {} is before the applied time {applied}",
+                reading.at(now.mono)
+            ));
+        }
+        let Some(before) = self.offset.replace(offset) else {
+            self.look(now, vouched);
+            return Ok(());
+        };
+        let step = offset - before;
+        if step < 0 {
+            return wrong(format!("cluster time went back by {} us", -step));
+        }
+        if step > 0 {
+            let wall = self.wall_max.unwrap_or(i64::MIN).max(minus(now.wall, now));
+            if offset > wall {
+                return wrong(format!(
+                    "cluster time went {step} us forward, {} us past the wall clock",
+                    offset - wall
+                ));
+            }
+            let vouched = self.vouched || vouched || held + SLACK >= HOLD;
+            if !vouched {
+                self.unvouched += step;
+                let run = (now.mono.0 - self.run_began) as i64;
+                let allowed = SMALL_STEP + run / (HOLD as i64 / SMALL_STEP) + 1_000;
+                if self.unvouched > allowed {
+                    return wrong(format!(
+                        "cluster time followed the wall clock {step} us forward, unvouched and after it had held \
+                         {held} us"
+                    ));
+                }
+            }
+        }
+        self.look(now, vouched);
+        Ok(())
+    }
+
+    fn look(&mut self, now: Now, vouched: bool) {
+        self.wall_max = Some(minus(now.wall, now));
+        self.vouched = vouched;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronos_proto::time::Instant;
+
+    const S: i64 = 1_000_000;
+
+    fn now(mono: i64, wall: i64) -> Now {
+        Now { mono: Instant(mono as u64), wall: Timestamp(wall) }
+    }
+
+    fn reading(mono: i64, time: i64) -> ClockReading {
+        ClockReading { mono: Instant(mono as u64), time: Timestamp(time) }
+    }
+
+    /// A clock that was read at (1 s, 101 s), while the wall said the same.
+    fn begun() -> ClusterTime {
+        let mut clock = ClusterTime::default();
+        clock.restarted(now(0, 100 * S), false);
+        let held = clock.read(reading(S, 101 * S), Timestamp(0), now(S, 101 * S), false, 0);
+        assert_eq!(held, Ok(()));
+        clock
+    }
+
+    #[test]
+    fn going_on_by_the_monotonic_clock_holds() {
+        assert_eq!(
+            begun().read(reading(2 * S, 102 * S), Timestamp(0), now(2 * S, 500 * S), false, 0),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn going_back_or_standing_still_is_seen() {
+        assert!(begun().read(reading(2 * S, 100 * S), Timestamp(0), now(2 * S, 100 * S), true, 0).is_err());
+        assert!(begun().read(reading(2 * S, 101 * S), Timestamp(0), now(2 * S, 101 * S), true, 0).is_err());
+        assert!(begun().read(reading(2 * S, 102 * S), Timestamp(103 * S), now(2 * S, 0), true, 0).is_err());
+    }
+
+    #[test]
+    fn following_an_unvouched_jump_is_seen_and_a_vouched_one_holds() {
+        let follow = |vouched, held| {
+            begun().read(reading(2 * S, 160 * S), Timestamp(0), now(2 * S, 160 * S), vouched, held)
+        };
+        assert!(follow(false, 0).is_err());
+        assert_eq!(follow(true, 0), Ok(()));
+        assert_eq!(follow(false, HOLD), Ok(()));
+    }
+
+    #[test]
+    fn passing_the_wall_clock_is_seen() {
+        assert!(
+            begun().read(reading(2 * S, 160 * S), Timestamp(0), now(2 * S, 110 * S), true, HOLD).is_err()
+        );
+    }
+
+    #[test]
+    fn small_steps_hold_until_they_are_many() {
+        let mut clock = begun();
+        let mut ahead = 0;
+        let seen = (2..20).find(|second| {
+            ahead += 400_000;
+            let time = (100 + second) * S + ahead;
+            clock.read(reading(second * S, time), Timestamp(0), now(second * S, time), false, 0).is_err()
+        });
+        assert_eq!(seen, Some(3));
+    }
+}

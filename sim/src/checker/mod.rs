@@ -1,0 +1,13 @@
+//! The checkers, one a file. Each keeps its own memory and is told facts; none looks into the engine. A checker's
+//! name is what a report cites, and its tests show it hand-made bad histories.
+
+pub mod clock;
+pub mod dedup;
+pub mod delivery;
+pub mod digest;
+pub mod log;
+pub mod memory;
+pub mod requests;
+pub mod serial;
+pub mod state;
+pub mod timers;

@@ -1,0 +1,170 @@
+//! `one-effect`: a request has one effect or none; an answer says what the log says; what the log says, somebody
+//! asked for; and a definite refusal is definite.
+
+use crate::violation::{Held, Violation};
+use chronos_engine::txn::{Committed, Refused};
+use chronos_proto::command::{Entry, Op, OpOutcome};
+use chronos_proto::id::{RequestId, SessionId};
+use std::collections::BTreeMap;
+
+const NAME: &str = "one-effect";
+
+type Name = (SessionId, u64);
+
+#[derive(Clone, Debug)]
+struct Asked {
+    ops: Vec<Op>,
+    refused: Option<Refused>,
+    effect: Option<(u64, Vec<OpOutcome>)>,
+    answered: Option<Committed>,
+}
+
+/// Every request that a client made.
+#[derive(Clone, Debug, Default)]
+pub struct Requests(BTreeMap<Name, Asked>);
+
+fn name(request: RequestId) -> Name {
+    (request.session, request.sequence)
+}
+
+impl Requests {
+    /// A client asks for something for the first time.
+    pub fn asked(&mut self, request: RequestId, ops: Vec<Op>) {
+        self.0.insert(name(request), Asked { ops, refused: None, effect: None, answered: None });
+    }
+
+    /// The log holds a request's entry, and this is what it comes to.
+    pub fn applied(&mut self, request: RequestId, ops: &[Op], entry: &Entry, outcomes: &[OpOutcome]) -> Held {
+        let index = entry.index.0;
+        let Some(asked) = self.0.get_mut(&name(request)) else {
+            return Err(Violation::safety(
+                NAME,
+                format!("entry {index} is {request:?}, which nobody asked for"),
+            ));
+        };
+        if asked.ops != ops {
+            let what = format!("entry {index} is {request:?} with other writes than were asked for: {ops:?}");
+            return Err(Violation::safety(NAME, what));
+        }
+        if let Some((first, _)) = asked.effect.as_ref().filter(|(first, _)| *first != index) {
+            let what = format!("{request:?} is in the log twice, at {first} and {index}");
+            return Err(Violation::safety(NAME, what));
+        }
+        if let Some(refused) = &asked.refused {
+            let what = format!("{request:?} was refused ({refused}) and yet is entry {index}");
+            return Err(Violation::safety(NAME, what));
+        }
+        asked.effect = Some((index, outcomes.to_vec()));
+        Ok(())
+    }
+
+    /// Entries above `last` never were.
+    pub fn cut(&mut self, last: u64) {
+        for asked in self.0.values_mut() {
+            asked.effect.take_if(|(index, _)| *index > last);
+            asked.answered.take_if(|committed| committed.index.0 > last);
+        }
+    }
+
+    /// The node says that it is committed.
+    pub fn committed(&mut self, request: RequestId, committed: &Committed) -> Held {
+        let Some(asked) = self.0.get_mut(&name(request)) else { return Ok(()) };
+        let wrong = match &asked.effect {
+            None => Some("but the log has no such entry".to_owned()),
+            Some((index, _)) if *index != committed.index.0 => Some(format!("but the log has it at {index}")),
+            Some((_, outcomes)) if *outcomes != committed.outcomes => {
+                Some(format!("but by the model it comes to {outcomes:?}"))
+            }
+            Some(_) => match &asked.answered {
+                Some(first) if first != committed => Some(format!("but the first answer was {first:?}")),
+                _ => None,
+            },
+        };
+        asked.answered = Some(committed.clone());
+        match wrong {
+            Some(wrong) => {
+                Err(Violation::safety(NAME, format!("{request:?} answered {committed:?}, {wrong}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The node says that it had no effect and will have none.
+    pub fn refused(&mut self, request: RequestId, refused: Refused) -> Held {
+        let Some(asked) = self.0.get_mut(&name(request)) else { return Ok(()) };
+        if let Some((index, _)) = &asked.effect {
+            let what = format!("{request:?} is entry {index} and was refused: {refused}");
+            return Err(Violation::safety(NAME, what));
+        }
+        asked.refused = Some(refused);
+        Ok(())
+    }
+
+    /// Whether the log has it.
+    pub fn has_effect(&self, request: RequestId) -> bool {
+        self.0.get(&name(request)).is_some_and(|asked| asked.effect.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronos_proto::command::Command;
+    use chronos_proto::id::{Index, RelationId, Term};
+    use chronos_proto::time::Timestamp;
+    use std::sync::Arc;
+
+    fn request(sequence: u64) -> RequestId {
+        RequestId { session: SessionId(1), sequence, floor: 0 }
+    }
+
+    fn ops(relation: u32) -> Vec<Op> {
+        vec![Op::DropRelation(RelationId(relation))]
+    }
+
+    fn entry(index: u64) -> Entry {
+        let command = Arc::new(Command::Noop);
+        Entry { term: Term(1), index: Index(index), time: Timestamp(0), stamp: index, command }
+    }
+
+    fn committed(index: u64) -> Committed {
+        Committed { index: Index(index), time: Timestamp(0), outcomes: vec![OpOutcome::Done] }
+    }
+
+    fn asked_and_applied() -> Requests {
+        let mut requests = Requests::default();
+        requests.asked(request(1), ops(1));
+        assert_eq!(requests.applied(request(1), &ops(1), &entry(5), &[OpOutcome::Done]), Ok(()));
+        requests
+    }
+
+    #[test]
+    fn a_duplicate_an_invented_and_a_changed_entry_are_seen() {
+        let mut requests = asked_and_applied();
+        assert!(requests.clone().applied(request(1), &ops(1), &entry(6), &[]).is_err(), "twice");
+        assert!(requests.clone().applied(request(2), &ops(1), &entry(6), &[]).is_err(), "invented");
+        requests.asked(request(2), ops(2));
+        assert!(requests.applied(request(2), &ops(1), &entry(6), &[]).is_err(), "changed");
+    }
+
+    #[test]
+    fn answers_that_differ_from_the_log_are_seen() {
+        let requests = asked_and_applied();
+        assert_eq!(requests.clone().committed(request(1), &committed(5)), Ok(()));
+        assert!(requests.clone().committed(request(1), &committed(6)).is_err(), "another place");
+        let other = Committed { outcomes: vec![OpOutcome::TooLate], ..committed(5) };
+        assert!(requests.clone().committed(request(1), &other).is_err(), "another outcome");
+        let mut never = Requests::default();
+        never.asked(request(1), ops(1));
+        assert!(never.committed(request(1), &committed(5)).is_err(), "never logged");
+    }
+
+    #[test]
+    fn a_refusal_is_definite() {
+        assert!(asked_and_applied().refused(request(1), Refused::Conflict).is_err());
+        let mut requests = Requests::default();
+        requests.asked(request(1), ops(1));
+        assert_eq!(requests.refused(request(1), Refused::Conflict), Ok(()));
+        assert!(requests.applied(request(1), &ops(1), &entry(5), &[OpOutcome::Done]).is_err());
+    }
+}

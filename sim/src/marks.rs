@@ -1,0 +1,208 @@
+//! `sometimes` marks: situations that a thousand seeds must reach, or the simulator is not testing them.
+
+/// A situation worth having been in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// A power cut left a hole in the WAL's unsynced tail, and recovery cut it.
+    TornTailCut,
+    /// A power cut lost a write that nobody had been told of.
+    UnsyncedWriteLost,
+    /// A damaged log was refused.
+    DamagedLogRefused,
+    /// A damaged value of the store was noticed.
+    DamagedValueRefused,
+    /// The process ended in the middle of a WAL write.
+    CrashInWrite,
+    /// The process ended while a sync was running.
+    CrashInSync,
+    /// The process ended while a segment was being made.
+    CrashInCreate,
+    /// The process ended while a segment was being removed.
+    CrashInRemove,
+    /// The process ended in the middle of a checkpoint.
+    CrashInCheckpoint,
+    /// The process ended during recovery, before its first write was durable.
+    CrashInRecovery,
+    /// A restart replayed entries above its checkpoint.
+    ReplayedAboveCheckpoint,
+    /// A failed sync stopped the process, and a restart recovered.
+    SyncFailedRecovered,
+    /// A failed checkpoint stopped the process, and a restart recovered.
+    CheckpointFailedRecovered,
+    /// A write found the disk full and was done when space had returned.
+    FullDiskRecovered,
+    /// A checkpoint found the disk full.
+    CheckpointFull,
+    /// A write was refused because memory or disk was short.
+    RefusedFull,
+    /// A write was refused because too many were waiting.
+    RefusedOverloaded,
+    /// A timer fired.
+    TimerFired,
+    /// A timer that was pending at a restart fired after it.
+    TimerFiredAfterRestart,
+    /// A timer was due while the node was down.
+    TimerDueWhileDown,
+    /// A timer fired that had first lain beyond the wheel's window.
+    WheelRefilled,
+    /// A timer fired that had waited on an upper level of the wheel.
+    WheelCascade,
+    /// Timers with one due time fired.
+    TimersTied,
+    /// A timer was cancelled in time.
+    TimerCancelled,
+    /// A cancel came too late.
+    CancelTooLate,
+    /// A timer was moved.
+    TimerRescheduled,
+    /// A timer's time lay in the past when it was scheduled.
+    ScheduledInPast,
+    /// A message id was claimed twice, and the second was told so.
+    DedupHit,
+    /// The same, with a restart in between.
+    DedupHitAfterRestart,
+    /// A message id was published again after its window.
+    DedupWindowPassed,
+    /// A transaction lost against another.
+    Conflict,
+    /// A request whose outcome was unknown was asked again.
+    RequestRetried,
+    /// Its first outcome was the answer.
+    RequestAnsweredAgain,
+    /// The same, with a restart in between.
+    RequestAnsweredAfterRestart,
+    /// A forward step of the wall clock was adopted.
+    ClockStepAdopted,
+    /// A step of the wall clock was ignored.
+    ClockStepIgnored,
+    /// The wall clock stood still.
+    ClockFroze,
+    /// The log went on in another segment.
+    SegmentRolled,
+    /// A segment was removed.
+    SegmentRemoved,
+    /// A checkpoint was written.
+    CheckpointDone,
+    /// An index was filled in the background.
+    BackfillFinished,
+    /// The same, with a crash in between.
+    BackfillFinishedAfterCrash,
+    /// What a dropped relation left was deleted.
+    PurgeFinished,
+    /// An event was handed out again after its acknowledgement was overdue.
+    Redelivered,
+    /// An event was handed out again because the subscriber asked so.
+    RedeliveredAfterNack,
+    /// A consumer group went on after a restart.
+    GroupResumedAfterRestart,
+    /// Acknowledgements left a gap.
+    AckGap,
+    /// The process was stopped in order and started again.
+    CleanRestart,
+}
+
+macro_rules! marks {
+    ($($mark:ident => $name:literal,)*) => {
+        impl Mark {
+            /// Every mark.
+            pub const ALL: &'static [Mark] = &[$(Mark::$mark),*];
+
+            /// Its name in reports.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Mark::$mark => $name),*
+                }
+            }
+        }
+    };
+}
+
+marks! {
+    TornTailCut => "torn tail cut",
+    UnsyncedWriteLost => "unsynced write lost",
+    DamagedLogRefused => "damaged log refused",
+    DamagedValueRefused => "damaged value refused",
+    CrashInWrite => "crash in a write",
+    CrashInSync => "crash in a sync",
+    CrashInCreate => "crash in a create",
+    CrashInRemove => "crash in a remove",
+    CrashInCheckpoint => "crash in a checkpoint",
+    CrashInRecovery => "crash in recovery",
+    ReplayedAboveCheckpoint => "replayed above the checkpoint",
+    SyncFailedRecovered => "failed sync recovered",
+    CheckpointFailedRecovered => "failed checkpoint recovered",
+    FullDiskRecovered => "full disk recovered",
+    CheckpointFull => "checkpoint found no space",
+    RefusedFull => "refused: full",
+    RefusedOverloaded => "refused: overloaded",
+    TimerFired => "timer fired",
+    TimerFiredAfterRestart => "timer fired after restart",
+    TimerDueWhileDown => "timer due while down",
+    WheelRefilled => "wheel refilled",
+    WheelCascade => "wheel cascade",
+    TimersTied => "timers tied",
+    TimerCancelled => "timer cancelled",
+    CancelTooLate => "cancel too late",
+    TimerRescheduled => "timer rescheduled",
+    ScheduledInPast => "scheduled in the past",
+    DedupHit => "dedup hit",
+    DedupHitAfterRestart => "dedup hit after restart",
+    DedupWindowPassed => "dedup window passed",
+    Conflict => "conflict 40001",
+    RequestRetried => "request retried",
+    RequestAnsweredAgain => "request answered again",
+    RequestAnsweredAfterRestart => "request answered after restart",
+    ClockStepAdopted => "clock step adopted",
+    ClockStepIgnored => "clock step ignored",
+    ClockFroze => "clock froze",
+    SegmentRolled => "segment rolled",
+    SegmentRemoved => "segment removed",
+    CheckpointDone => "checkpoint done",
+    BackfillFinished => "backfill finished",
+    BackfillFinishedAfterCrash => "backfill finished after a crash",
+    PurgeFinished => "purge finished",
+    Redelivered => "redelivered",
+    RedeliveredAfterNack => "redelivered after nack",
+    GroupResumedAfterRestart => "group resumed after restart",
+    AckGap => "ack gap",
+    CleanRestart => "clean restart",
+}
+
+/// How often each mark was hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks([u64; Mark::ALL.len()]);
+
+impl Default for Marks {
+    fn default() -> Self {
+        Marks([0; Mark::ALL.len()])
+    }
+}
+
+impl Marks {
+    /// It happened.
+    pub fn hit(&mut self, mark: Mark) {
+        self.0[mark as usize] += 1;
+    }
+
+    /// How often it happened.
+    pub fn count(&self, mark: Mark) -> u64 {
+        self.0[mark as usize]
+    }
+
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Marks) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// Marks that were hit, with their counts.
+    pub fn hot(&self) -> impl Iterator<Item = (Mark, u64)> + '_ {
+        Mark::ALL.iter().map(|&mark| (mark, self.count(mark))).filter(|&(_, count)| count > 0)
+    }
+
+    /// Marks that were never hit.
+    pub fn cold(&self) -> impl Iterator<Item = Mark> + '_ {
+        Mark::ALL.iter().copied().filter(|&mark| self.count(mark) == 0)
+    }
+}

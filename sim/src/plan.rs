@@ -1,0 +1,200 @@
+//! What the world does to the node: a list of acts, drawn up front from the seed. A run is its knobs and its list;
+//! the shrinker leaves acts out and keeps the others as they are, since each carries its own salt.
+
+use crate::knobs::{Job, Knobs};
+use crate::rng::Rng;
+use std::fmt;
+
+/// How a process ends, against its will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// SIGKILL: what was written stays in the page cache.
+    Kill,
+    /// Power cut: what was not synced may be gone.
+    Power,
+}
+
+/// Where in a disk operation it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// At once, whatever the disk does.
+    Now,
+    /// Before the operation had any effect.
+    Before,
+    /// In the middle of it.
+    During,
+    /// When it was done, and nobody had been told.
+    After,
+}
+
+/// What happens to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process ends at one of the next disk operations.
+    Crash {
+        /// How.
+        end: End,
+        /// Where in the operation.
+        moment: Moment,
+        /// At how many operations from now.
+        operations: u64,
+        /// How long the node stays down.
+        down: u64,
+    },
+    /// The process is stopped in order and started again.
+    Stop {
+        /// How long the node stays down.
+        down: u64,
+    },
+    /// The next write or sync fails.
+    FailWrite,
+    /// The next checkpoint fails.
+    FailCheckpoint,
+    /// There is no space left for a while.
+    Full {
+        /// How long.
+        lasts: u64,
+    },
+    /// Each operation takes longer for a while.
+    Slow {
+        /// How much longer.
+        extra: u64,
+        /// How long.
+        lasts: u64,
+    },
+    /// The process ends and a bit of the WAL flips before it is started again.
+    RotWal,
+    /// The process ends and a bit of the store flips before it is started again.
+    RotStore,
+    /// The wall clock jumps.
+    Jump {
+        /// By so much.
+        micros: i64,
+    },
+    /// The wall clock stands still for a while.
+    Freeze {
+        /// How long.
+        lasts: u64,
+    },
+    /// The oscillator's error changes.
+    Drift {
+        /// To this.
+        ppm: i64,
+    },
+    /// The operating system says whether its clock is synchronised.
+    Synchronised(bool),
+}
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// A client does something.
+    Client {
+        /// Which.
+        client: u64,
+        /// What.
+        job: Job,
+    },
+    /// A subscriber comes, or goes if it is there.
+    Subscriber(u64),
+    /// The operator asks for a checkpoint.
+    Checkpoint,
+    /// Something goes wrong.
+    Fault(Fault),
+}
+
+/// An act and its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Its place in the whole plan.
+    pub number: u32,
+    /// When, in microseconds.
+    pub at: u64,
+    /// Seeds whatever is drawn when it is performed.
+    pub salt: u64,
+    /// What.
+    pub act: Act,
+}
+
+/// Draws the plan of a run.
+pub fn draw(knobs: &Knobs) -> Vec<Planned> {
+    let mut acts: Vec<(u64, u64, Act)> = Vec::new();
+    let clients = &mut Rng::new(knobs.seed, "plan of clients");
+    for setup in 0..6 {
+        acts.push((1_000 + setup * 5_000, clients.next(), Act::Client { client: 0, job: Job::Create }));
+    }
+    let count = knobs.duration / 1_000_000 * knobs.actions_per_second;
+    for _ in 0..count.min(4_000) {
+        let at = clients.range(40_000, knobs.duration);
+        let job = Job::ALL[clients.weighted(&knobs.jobs)];
+        acts.push((at, clients.next(), Act::Client { client: clients.below(knobs.clients), job }));
+    }
+    let readers = &mut Rng::new(knobs.seed, "plan of subscribers");
+    for subscriber in 0..knobs.subscribers {
+        acts.push((readers.range(50_000, 2_000_000), readers.next(), Act::Subscriber(subscriber)));
+        for _ in 0..readers.below(1 + knobs.duration / 10_000_000) {
+            let at = readers.range(0, knobs.duration);
+            acts.push((at, readers.next(), Act::Subscriber(subscriber)));
+        }
+    }
+    let faults = &mut Rng::new(knobs.seed, "plan of faults");
+    draw_faults(knobs, faults, &mut acts);
+    for _ in 0..faults.below(3) {
+        acts.push((faults.range(0, knobs.duration), 0, Act::Checkpoint));
+    }
+    acts.sort_by_key(|(at, _, _)| *at);
+    (0..).zip(acts).map(|(number, (at, salt, act))| Planned { number, at, salt, act }).collect()
+}
+
+fn draw_faults(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) {
+    let rates = &knobs.faults;
+    let mut each = |rate: u32, rng: &mut Rng, make: &mut dyn FnMut(&mut Rng) -> Fault| {
+        let expected = u64::from(rate) * knobs.duration / 60_000_000;
+        for _ in 0..rng.range(expected / 2, expected + expected / 2 + u64::from(rate > 0)) {
+            let at = rng.range(100_000, knobs.duration);
+            let fault = make(rng);
+            acts.push((at, rng.next(), Act::Fault(fault)));
+        }
+    };
+    let moments = [Moment::Now, Moment::Before, Moment::During, Moment::During, Moment::After];
+    let down = |rng: &mut Rng| *rng.pick(&[1_000, 100_000, 1_000_000, 8_000_000]);
+    let crash = |end: End| {
+        move |rng: &mut Rng| Fault::Crash {
+            end,
+            moment: *rng.pick(&moments),
+            operations: *rng.pick(&[0, 0, 1, 2, 3, 7, 20]),
+            down: down(rng),
+        }
+    };
+    each(rates.kill, rng, &mut crash(End::Kill));
+    each(rates.power, rng, &mut crash(End::Power));
+    each(rates.stop, rng, &mut |rng| Fault::Stop { down: down(rng) });
+    each(rates.fail_write, rng, &mut |_| Fault::FailWrite);
+    each(rates.fail_checkpoint, rng, &mut |_| Fault::FailCheckpoint);
+    each(rates.full, rng, &mut |rng| Fault::Full { lasts: rng.range(10_000, 5_000_000) });
+    each(rates.slow, rng, &mut |rng| Fault::Slow {
+        extra: *rng.pick(&[20_000, 300_000, 5_000_000]),
+        lasts: rng.range(100_000, 5_000_000),
+    });
+    each(rates.rot_wal, rng, &mut |_| Fault::RotWal);
+    each(rates.rot_store, rng, &mut |_| Fault::RotStore);
+    each(rates.jump, rng, &mut |rng| {
+        let size: i64 =
+            *rng.pick(&[100_000, 450_000, 600_000, 5_000_000, 90_000_000, 3_600_000_000, 86_400_000_000]);
+        Fault::Jump { micros: if rng.chance(500) { size } else { -size } }
+    });
+    each(rates.freeze, rng, &mut |rng| Fault::Freeze { lasts: rng.range(100_000, 20_000_000) });
+    each(rates.drift, rng, &mut |rng| Fault::Drift { ppm: *rng.pick(&[0, 50, -50, 500, -500]) });
+    each(rates.synchronised, rng, &mut |rng| Fault::Synchronised(rng.chance(500)));
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Act::Client { client, job } => write!(f, "client {client} {}", job.name()),
+            Act::Subscriber(subscriber) => write!(f, "subscriber {subscriber} comes or goes"),
+            Act::Checkpoint => write!(f, "operator asks for a checkpoint"),
+            Act::Fault(fault) => write!(f, "fault {fault:?}"),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Running seeds: one, or many on all cores, each on an OS thread of its own.
+
+use crate::knobs::{Knobs, Profile};
+use crate::plan::{self, Planned};
+use crate::world::{Outcome, World};
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+
+/// A planted bug's name; the list is the engine's.
+pub type Bug = chronos_engine::bugs::Bug;
+
+/// How to run a seed.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What it leans towards.
+    pub profile: Profile,
+    /// Steps at the most.
+    pub steps: Option<u64>,
+    /// Whether the trace's lines are kept.
+    pub trace: bool,
+    /// Only these acts of the plan.
+    pub only: Option<BTreeSet<u32>>,
+    /// A planted bug.
+    pub bug: Option<Bug>,
+}
+
+/// The plan of a seed under these options.
+pub fn plan_of(knobs: &Knobs, options: &Options) -> Vec<Planned> {
+    let mut plan = plan::draw(knobs);
+    if let Some(only) = &options.only {
+        plan.retain(|act| only.contains(&act.number));
+    }
+    plan
+}
+
+/// Runs a seed on a thread of its own.
+pub fn seed(seed: u64, options: &Options) -> Outcome {
+    let knobs = Knobs::draw(seed, options.profile);
+    let plan = plan_of(&knobs, options);
+    planned(knobs, plan, options)
+}
+
+/// Runs a plan on a thread of its own.
+pub fn planned(knobs: Knobs, plan: Vec<Planned>, options: &Options) -> Outcome {
+    let (steps, trace, bug) = (options.steps.unwrap_or(u64::MAX), options.trace, options.bug);
+    std::thread::scope(|scope| {
+        let world = scope.spawn(move || {
+            plant(bug);
+            World::new(knobs, plan, trace).run(steps)
+        });
+        match world.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+#[cfg(feature = "planted-bugs")]
+fn plant(bug: Option<Bug>) {
+    chronos_engine::bugs::plant(bug);
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn plant(bug: Option<Bug>) {
+    assert!(bug.is_none(), "this build has no planted bugs: run it by `cargo sim`, which turns them on");
+}
+
+/// Runs seeds from `first` on, on all cores, until `each` says stop or there were `count`. `each` gets them in the
+/// order in which they end.
+pub fn many(first: u64, count: u64, options: &Options, mut each: impl FnMut(u64, Outcome) -> bool) {
+    let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let (send, receive) = mpsc::sync_channel(workers);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let (send, next, stop) = (send.clone(), &next, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        break;
+                    }
+                    let at = first.wrapping_add(number);
+                    if send.send((at, seed(at, options))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(send);
+        for (at, outcome) in &receive {
+            if !each(at, outcome) {
+                stop.store(true, Ordering::Relaxed);
+                break;
+            }
+        }
+        // Workers that wait to hand over a result are let go.
+        drop(receive);
+    });
+}

@@ -1,0 +1,98 @@
+//! Makes a failing plan small: acts are left out as long as the same checker goes on failing in the same way.
+
+use crate::knobs::Knobs;
+use crate::plan::{Act, Fault, Planned};
+use crate::run::{self, Options};
+use crate::violation::Violation;
+
+/// How many runs a shrink may take.
+const RUNS_MAX: u32 = 400;
+
+/// A smaller plan that fails as the whole one does, and how many runs it took.
+pub fn shrink(
+    knobs: &Knobs,
+    plan: Vec<Planned>,
+    options: &Options,
+    wanted: &Violation,
+) -> (Vec<Planned>, u32) {
+    let options = Options { trace: false, steps: None, ..options.clone() };
+    let mut runs = 0;
+    let plan = reduce(plan, |candidate| {
+        if runs >= RUNS_MAX {
+            return false;
+        }
+        runs += 1;
+        let outcome = run::planned(knobs.clone(), candidate.to_vec(), &options);
+        outcome.violation.is_some_and(|found| found.same_kind(wanted))
+    });
+    (plan, runs)
+}
+
+/// Cheap cuts first (whole kinds of acts), then ever smaller pieces.
+fn reduce(mut plan: Vec<Planned>, mut fails: impl FnMut(&[Planned]) -> bool) -> Vec<Planned> {
+    let mut kinds: Vec<u32> = plan.iter().map(|act| kind(&act.act)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for dropped in kinds {
+        let candidate: Vec<Planned> = plan.iter().filter(|act| kind(&act.act) != dropped).copied().collect();
+        if fails(&candidate) {
+            plan = candidate;
+        }
+    }
+    pieces(plan, fails)
+}
+
+fn pieces<E: Clone>(mut trace: Vec<E>, mut fails: impl FnMut(&[E]) -> bool) -> Vec<E> {
+    let mut chunk = trace.len().div_ceil(2).max(1);
+    loop {
+        let (before, mut start) = (trace.len(), 0);
+        while start < trace.len() {
+            let end = (start + chunk).min(trace.len());
+            let candidate = [&trace[..start], &trace[end..]].concat();
+            if fails(&candidate) { trace = candidate } else { start = end }
+        }
+        match chunk {
+            1 if trace.len() == before => return trace,
+            _ => chunk = (chunk / 2).max(1),
+        }
+    }
+}
+
+fn kind(act: &Act) -> u32 {
+    match act {
+        Act::Client { job, .. } => 100 + *job as u32,
+        Act::Subscriber(_) => 1,
+        Act::Checkpoint => 2,
+        Act::Fault(fault) => match fault {
+            Fault::Crash { .. } => 10,
+            Fault::Stop { .. } => 11,
+            Fault::FailWrite => 12,
+            Fault::FailCheckpoint => 13,
+            Fault::Full { .. } => 14,
+            Fault::Slow { .. } => 15,
+            Fault::RotWal => 16,
+            Fault::RotStore => 17,
+            Fault::Jump { .. } => 18,
+            Fault::Freeze { .. } => 19,
+            Fault::Drift { .. } => 20,
+            Fault::Synchronised(_) => 21,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pieces;
+
+    #[test]
+    fn what_is_left_is_what_is_needed() {
+        let needed = [3, 17, 40];
+        let mut runs = 0;
+        let left = pieces((0..64).collect(), |trace: &[i32]| {
+            runs += 1;
+            needed.iter().all(|n| trace.contains(n))
+        });
+        assert_eq!(left, needed);
+        assert!(runs < 64, "{runs} runs");
+    }
+}

@@ -1,0 +1,385 @@
+//! The watch: it applies the log to the model as the node publishes it, compares the two, and at the end demands
+//! that everything pending has come to something.
+
+use super::shell::GROUP;
+use super::{Event, SETTLE, World};
+use crate::checker::memory::Amount;
+use crate::checker::state::Difference;
+use crate::checker::{digest, memory, serial, state, timers};
+use crate::marks::Mark;
+use crate::model::{Applied, Model};
+use crate::plan::End;
+use crate::violation::{Held, Violation};
+use chronos_engine::state::records::StoredEvent;
+use chronos_engine::step::Published;
+use chronos_proto::command::{Command, Entry, Op, OpOutcome};
+use chronos_proto::id::RelationId;
+use chronos_proto::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often the watch looks around.
+const EVERY: u64 = 1_000_000;
+
+/// What the watch remembers.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    compared_at: u64,
+    /// Crashes there had been when a log position was applied, to tell what a restart lay between.
+    crashes_at: BTreeMap<u64, u64>,
+    /// Crashes there had been when an index was asked for.
+    index_asked: BTreeMap<RelationId, u64>,
+    restarted_at_end: bool,
+    fired_recently: BTreeMap<u64, u64>,
+}
+
+impl World {
+    /// Applies what the log has up to `index`, in order.
+    pub(super) fn catch_up(&mut self, index: u64) -> Held {
+        while self.model.applied < index {
+            let next = self.model.applied + 1;
+            let Some(entry) = self.log.get(next).cloned() else {
+                let what = format!("entry {next} was published and never written to the log");
+                return Err(Violation::safety("log", what));
+            };
+            self.apply(&entry)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Held {
+        let index = entry.index.0;
+        if let Command::Batch { request, .. } = &*entry.command {
+            let name = (request.session, request.sequence);
+            if let Some(saw) = self.saw.get(&name) {
+                serial::check(&self.model, index, saw)?;
+            }
+        }
+        let pending: Vec<(String, Timestamp)> = match &*entry.command {
+            Command::Fire { timers } => timers.iter().map(|t| (t.timer_id.clone(), t.due)).collect(),
+            _ => Vec::new(),
+        };
+        for (_, due) in pending {
+            timers::fired_ahead(due, entry.time, self.knobs.fire_ahead_max)?;
+        }
+        let applied = self.model.apply(entry);
+        self.watch.crashes_at.insert(index, self.ills.crashes);
+        if let Command::Batch { request, ops } = &*entry.command {
+            self.requests.applied(*request, ops, entry, &applied.outcomes)?;
+            if applied.repeated {
+                let what = format!("entry {index} repeats {request:?}");
+                return Err(Violation::safety("one-effect", what));
+            }
+            self.batch_marks(ops, &applied)?;
+        }
+        self.applied_marks(entry, &applied);
+        Ok(())
+    }
+
+    fn batch_marks(&mut self, ops: &[Op], applied: &Applied) -> Held {
+        for (op, outcome) in ops.iter().zip(&applied.outcomes) {
+            match (op, outcome) {
+                (Op::Cancel { .. }, OpOutcome::Changed) => self.marks.hit(Mark::TimerCancelled),
+                (Op::Reschedule { .. }, OpOutcome::Changed) => self.marks.hit(Mark::TimerRescheduled),
+                (Op::Schedule { .. }, OpOutcome::Published { .. }) => self.marks.hit(Mark::ScheduledInPast),
+                (Op::PutRelation(relation), _) => {
+                    if self.model.dropped.contains(&relation.id) {
+                        let what = format!("relation number {} is given again", relation.id);
+                        return Err(Violation::safety("state", what));
+                    }
+                    self.watch.index_asked.entry(relation.id).or_insert(self.ills.crashes);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn applied_marks(&mut self, entry: &Entry, applied: &Applied) {
+        for born in &applied.duplicates_of {
+            let then = self.watch.crashes_at.get(born).copied().unwrap_or(self.ills.crashes);
+            if then < self.ills.crashes {
+                self.marks.hit(Mark::DedupHitAfterRestart);
+            }
+        }
+        if applied.window_passed {
+            self.marks.hit(Mark::DedupWindowPassed);
+        }
+        if applied.gap {
+            self.marks.hit(Mark::AckGap);
+        }
+        if applied.published_index {
+            self.marks.hit(Mark::BackfillFinished);
+            if let Command::Work(chronos_proto::command::Work::PublishIndex { relation, .. }) =
+                &*entry.command
+                && self.watch.index_asked.remove(relation).is_some_and(|then| then < self.ills.crashes)
+            {
+                self.marks.hit(Mark::BackfillFinishedAfterCrash);
+            }
+        }
+        let mut dues = BTreeSet::new();
+        for (reference, timer) in &applied.fired {
+            self.marks.hit(Mark::TimerFired);
+            let distance = timer.due.micros_since(timer.scheduled_at);
+            let then = self.watch.crashes_at.get(&timer.born).copied().unwrap_or(self.ills.crashes);
+            if then < self.ills.crashes {
+                self.marks.hit(Mark::TimerFiredAfterRestart);
+                if entry.time.micros_since(timer.due) > 50_000 {
+                    self.marks.hit(Mark::TimerDueWhileDown);
+                }
+            }
+            if distance > self.knobs.wheel_window {
+                self.marks.hit(Mark::WheelRefilled);
+            }
+            if distance > 64_000 {
+                self.marks.hit(Mark::WheelCascade);
+            }
+            if !dues.insert(reference.due) {
+                self.marks.hit(Mark::TimersTied);
+            }
+        }
+        if !applied.fired.is_empty() {
+            *self.watch.fired_recently.entry(self.now / EVERY).or_default() += applied.fired.len() as u64;
+        }
+    }
+
+    /// A restart found that the log ends at `last`: what came after it never was.
+    pub(super) fn forget_above(&mut self, last: u64) -> Held {
+        self.say("check", format_args!("entries above {last} never were"));
+        self.requests.cut(last);
+        if self.model.applied > last {
+            self.model = Model::default();
+            for index in 1..=last {
+                if let Some(entry) = self.log.get(index) {
+                    self.model.apply(entry);
+                }
+            }
+            self.timers.clear();
+            self.dedup.clear();
+            self.delivery.forget();
+        }
+        Ok(())
+    }
+
+    /// A reader sees an event.
+    pub(super) fn event_seen(
+        &mut self,
+        topic: RelationId,
+        offset: u64,
+        event: &StoredEvent,
+        read: Timestamp,
+    ) -> Held {
+        let number = event.event.payload.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        self.timers.seen(topic, offset, number, event, read)
+    }
+
+    /// The watch's round. True if the run is over.
+    pub(super) fn look_around(&mut self) -> Result<bool, Violation> {
+        let settling = self.settling;
+        if let Some(published) = self.up.as_ref().and_then(|up| up.published.clone()) {
+            self.bounded()?;
+            self.never_late(&published)?;
+            let wait = if self.log.last() > 2_000 { 10 } else { 3 };
+            if self.now >= self.watch.compared_at + wait * EVERY || settling.is_some() {
+                self.watch.compared_at = self.now;
+                self.compare(&published)?;
+            }
+        }
+        if let Some(since) = settling
+            && self.up.as_ref().is_some_and(|up| up.published.is_some())
+        {
+            match self.unsettled() {
+                Ok(None) if self.watch.restarted_at_end => {
+                    self.say("check", format_args!("all is settled"));
+                    return Ok(true);
+                }
+                Ok(None) => {
+                    // Once more from what the disk has: it must come to the same state.
+                    self.watch.restarted_at_end = true;
+                    self.end(End::Power);
+                    self.after(1_000, Event::Start);
+                }
+                Ok(Some(what)) if self.now >= since + SETTLE + 30_000_000 => {
+                    let what = format!("{} s after faults stopped, {what}", (self.now - since) / 1_000_000);
+                    return Err(Violation::liveness("settles", what));
+                }
+                Ok(Some(_)) => {}
+                Err(Difference::Wrong(violation)) => return Err(violation),
+                Err(Difference::Damaged(what)) => self.damage_read(&what)?,
+            }
+        } else if let Some(since) = settling
+            && self.now >= since + SETTLE
+        {
+            return Err(Violation::liveness(
+                "settles",
+                "the node publishes nothing a minute after faults stopped",
+            ));
+        }
+        self.after(EVERY, Event::Watch);
+        Ok(false)
+    }
+
+    /// Clients and faults stop; what is pending must now come to an end.
+    pub(super) fn settle(&mut self) -> Held {
+        self.say("world", format_args!("clients and faults stop"));
+        self.settling = Some(self.now);
+        self.heal();
+        // Nothing waits for a subscriber that went: each comes back.
+        for reader in 0..self.readers.len() as u64 {
+            self.readers[reader as usize].wanted = true;
+            self.after(200_000, Event::Open(reader));
+        }
+        // What was open is asked again, by those who have not heard.
+        let tokens: Vec<_> = self.tokens.keys().copied().collect();
+        for token in tokens {
+            self.after(self.knobs.client_timeout, Event::Timeout(token));
+        }
+        Ok(())
+    }
+
+    /// The model against everything that a snapshot holds.
+    pub(super) fn compare(&mut self, published: &Published) -> Held {
+        let snapshot = &published.snapshot;
+        match state::compare(snapshot, &self.model) {
+            Ok(()) => {}
+            Err(Difference::Wrong(violation)) => return Err(violation),
+            Err(Difference::Damaged(what)) => return self.damage_read(&what),
+        }
+        let claimed = self.up.as_ref().and_then(|up| {
+            let group = up.node.status().groups.into_iter().find(|g| g.group == GROUP)?;
+            (group.applied == snapshot.applied.0).then_some(group.digest)
+        });
+        match digest::of(snapshot) {
+            Ok(found) => {
+                if let Some(claimed) = claimed {
+                    digest::check(snapshot.applied.0, claimed, found)?;
+                }
+                self.trace.bytes(&found.to_le_bytes());
+            }
+            Err(damage) => return self.damage_read(&damage.to_string()),
+        }
+        let read = published.clock.at(self.clock.now(self.now).mono);
+        self.dedup.clear();
+        let topics: Vec<(RelationId, i64)> = snapshot
+            .catalog
+            .iter()
+            .filter_map(|r| r.topic().map(|t| (r.id, t.dedup_micros as i64)))
+            .collect();
+        for (topic, window) in topics {
+            let events = match snapshot.events(topic, 0, 0, usize::MAX, read) {
+                Ok(events) => events,
+                Err(damage) => return self.damage_read(&damage.to_string()),
+            };
+            for event in events {
+                self.event_seen(topic, event.offset, &event.stored, read)?;
+                if event.stored.event.message_id.starts_with("shared") {
+                    let window = window - self.knobs.fire_ahead_max;
+                    self.dedup.stored(topic, window, event.offset, &event.stored)?;
+                }
+            }
+        }
+        let last = self.log.last();
+        self.say("check", format_args!("state at {} of {last} is the model's", snapshot.applied));
+        Ok(())
+    }
+
+    fn bounded(&mut self) -> Held {
+        let Some(up) = &self.up else { return Ok(()) };
+        let status = up.node.status();
+        let k = &self.knobs;
+        // One transaction may pass the budget's end before the next is refused; it is frozen and active at once.
+        let transaction = 1 << 20;
+        memory::check(&[
+            Amount { what: "requests in flight", now: status.inflight, max: k.inflight_max as u64 },
+            Amount {
+                what: "timers in the wheel",
+                now: status.timers_near,
+                max: 2 * k.wheel_max as u64 + 4_096,
+            },
+            Amount {
+                what: "overlay bytes",
+                now: status.overlay_bytes,
+                max: (k.overlay_max_bytes + transaction * (2 + k.inflight_max.min(32))) as u64,
+            },
+        ])
+    }
+
+    fn never_late(&mut self, published: &Published) -> Held {
+        if !self.ills.is_well() {
+            return Ok(());
+        }
+        let now = published.clock.at(self.clock.now(self.now).mono);
+        let well = Timestamp(now.0 - (self.now - self.ills.well_since) as i64);
+        let k = &self.knobs;
+        let recently: u64 = self
+            .watch
+            .fired_recently
+            .range(self.now.saturating_sub(30 * EVERY) / EVERY..)
+            .map(|(_, n)| n)
+            .sum();
+        let due = self.model.timers.values().filter(|t| t.due <= now).count() as u64 + recently;
+        let a_commit = 8 * (k.write_latency + k.sync_latency) + k.gather + k.tick_late + 1_000;
+        let batches = due / (k.wheel_max as u64 / 2).max(1) + 10;
+        let late_max = (2_000_000 + batches * 4 * a_commit) as i64;
+        for ((_, id), timer) in &self.model.timers {
+            timers::pending(id, timer.due, timer.scheduled_at, well, now, late_max)?;
+        }
+        Ok(())
+    }
+
+    /// What is still to come, if anything.
+    fn unsettled(&mut self) -> Result<Option<String>, Difference> {
+        let Some(published) = self.up.as_ref().and_then(|up| up.published.clone()) else {
+            return Ok(Some("nothing is published".into()));
+        };
+        let open = self.open_requests();
+        if open > 0 {
+            return Ok(Some(format!("{open} requests are not answered")));
+        }
+        let now = published.clock.at(self.clock.now(self.now).mono);
+        if let Some(((_, id), timer)) = self.model.timers.iter().find(|(_, t)| t.due.0 + 1_000_000 < now.0) {
+            return Ok(Some(format!("timer {id:?} was due at {} and is pending at {now}", timer.due)));
+        }
+        let left = state::leftovers(&published.snapshot, &self.model)?;
+        if left > 0 {
+            return Ok(Some(format!(
+                "{left} keys of dropped relations, indexes or unfinished work are left"
+            )));
+        }
+        if !self.model.dropped.is_empty() {
+            self.marks.hit(Mark::PurgeFinished);
+        }
+        let member: Vec<_> =
+            self.delivery.members().map(|(id, topic, group)| (id, topic, group.map(str::to_owned))).collect();
+        for (id, topic, group) in member {
+            let released =
+                published.snapshot.events(topic, 0, 0, usize::MAX, now).map_err(Difference::from)?;
+            let end = released.len() as u64;
+            match group {
+                Some(group) => {
+                    let done = self
+                        .model
+                        .done
+                        .get(&(topic, group.clone(), 0))
+                        .map_or(0, |d| d.range(..end).count() as u64);
+                    if done < end {
+                        return Ok(Some(format!(
+                            "group {group:?} is done with {done} of {end} events of topic {topic}"
+                        )));
+                    }
+                }
+                None => {
+                    if let Some(next) = self.delivery.next(id, 0).filter(|next| *next < end) {
+                        return Ok(Some(format!("{id:?} has got {next} of {end} events of topic {topic}")));
+                    }
+                }
+            }
+        }
+        let timers = self.up.as_ref().map_or(0, |up| up.node.status().timers_pending);
+        if timers != self.model.timers.len() as u64 {
+            let what =
+                format!("the node counts {timers} pending timers, there are {}", self.model.timers.len());
+            return Err(Difference::Wrong(Violation::safety("state", what)));
+        }
+        Ok(None)
+    }
+}

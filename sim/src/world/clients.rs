@@ -1,0 +1,206 @@
+//! Clients: each has a session, asks, waits, asks again under the same name, and gives up at last.
+
+use super::{Event, World, shell};
+use crate::checker::serial::Saw;
+use crate::knobs::Job;
+use crate::marks::Mark;
+use crate::rng::Rng;
+use crate::violation::Held;
+use chronos_engine::keys::KeyRange;
+use chronos_engine::state::Sessions;
+use chronos_engine::step::{Input, Published, Request, Token};
+use chronos_engine::txn::{Committed, Refused, Transaction};
+use chronos_proto::command::{Op, OpOutcome};
+use chronos_proto::id::{RequestId, SessionId};
+use std::collections::BTreeMap;
+
+/// A request that is not settled.
+#[derive(Clone, Debug)]
+pub(super) struct OpenRequest {
+    transaction: Transaction,
+    attempts: u32,
+    /// The run of the process that was asked first.
+    run: u64,
+    token: Token,
+}
+
+/// A client.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Client {
+    session: Option<SessionId>,
+    sessions: u64,
+    next: u64,
+    pub(super) open: BTreeMap<u64, OpenRequest>,
+}
+
+/// One time that a request was sent.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    client: u64,
+    pub(super) request: RequestId,
+    run: u64,
+}
+
+/// What a job wants to commit, and what it saw.
+#[derive(Debug, Default)]
+pub(super) struct Built {
+    pub(super) ops: Vec<Op>,
+    pub(super) reads: Vec<KeyRange>,
+    pub(super) saw: Vec<Saw>,
+}
+
+impl World {
+    /// A client sets out to do something.
+    pub(super) fn act(&mut self, client: u64, job: Job, salt: u64) -> Held {
+        let busy = self.clients.get(client as usize).is_none_or(|c| c.open.len() >= self.knobs.pipeline);
+        let rng = &mut Rng::new(salt, "job");
+        let stale = self.net_rng.chance(self.knobs.stale_reads);
+        let Some(view) = self.view(stale, rng) else { return Ok(()) };
+        if busy {
+            return Ok(());
+        }
+        if job == Job::Read {
+            return self.read(&view, rng);
+        }
+        match self.build(job, &view, rng) {
+            Ok(Some(built)) => {
+                self.ask(client, job, &view, built);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(damage) => self.damage_read(&damage.to_string()),
+        }
+    }
+
+    fn view(&self, stale: bool, rng: &mut Rng) -> Option<Published> {
+        let up = self.up.as_ref()?;
+        if stale && !up.ring.is_empty() {
+            return up.ring.get(rng.below(up.ring.len() as u64) as usize).cloned();
+        }
+        up.published.clone()
+    }
+
+    fn ask(&mut self, client: u64, job: Job, view: &Published, built: Built) {
+        let now = self.clock.now(self.now);
+        let run = self.run;
+        let state = &mut self.clients[client as usize];
+        let session = *state.session.get_or_insert_with(|| {
+            state.sessions += 1;
+            Sessions::id(view.clock.at(now.mono), client << 32 | state.sessions)
+        });
+        state.next += 1;
+        let sequence = state.next;
+        let floor = state.open.keys().next().copied().unwrap_or(sequence);
+        let request = RequestId { session, sequence, floor };
+        let Built { ops, reads, saw } = built;
+        let what = job.name();
+        self.requests.asked(request, ops.clone());
+        self.saw.insert((session, sequence), saw);
+        let transaction = Transaction { request, read_index: view.snapshot.applied, reads, ops };
+        let open = OpenRequest { transaction, attempts: 0, run, token: Token(0) };
+        self.clients[client as usize].open.insert(sequence, open);
+        self.say(&format!("c{client}"), format_args!("asks {sequence}: {what}"));
+        self.send(client, sequence);
+    }
+
+    fn send(&mut self, client: u64, sequence: u64) {
+        self.last_token += 1;
+        let token = Token(self.last_token);
+        let Some(open) = self.clients[client as usize].open.get_mut(&sequence) else { return };
+        open.attempts += 1;
+        open.token = token;
+        let attempt = Attempt { client, request: open.transaction.request, run: open.run };
+        self.tokens.insert(token, attempt);
+        let delay = self.net_rng.latency(self.knobs.network);
+        self.after(delay, Event::Arrive(token));
+        self.after(self.knobs.client_timeout, Event::Timeout(token));
+    }
+
+    /// A request is at the node's machine; it is lost if the node is not.
+    pub(super) fn arrive(&mut self, token: Token) {
+        let Some(attempt) = self.tokens.get(&token) else { return };
+        let open = self.clients[attempt.client as usize].open.get(&attempt.request.sequence);
+        let Some(transaction) =
+            open.filter(|o| o.transaction.request == attempt.request).map(|o| o.transaction.clone())
+        else {
+            return;
+        };
+        self.give(Input::Request { token, request: Request::Commit(shell::GROUP, transaction) });
+    }
+
+    pub(super) fn timed_out(&mut self, token: Token) {
+        let Some(Attempt { client, request, .. }) = self.tokens.get(&token).cloned() else { return };
+        let state = &mut self.clients[client as usize];
+        let Some(open) = state.open.get(&request.sequence).filter(|open| open.token == token) else { return };
+        if open.attempts > self.knobs.retries && self.settling.is_none() {
+            // Unknown, for good.
+            state.open.remove(&request.sequence);
+            self.say(&format!("c{client}"), format_args!("gives up {}", request.sequence));
+            return;
+        }
+        self.marks.hit(Mark::RequestRetried);
+        self.say(&format!("c{client}"), format_args!("asks {} again", request.sequence));
+        self.send(client, request.sequence);
+    }
+
+    /// A client gets its answer.
+    pub(super) fn answered(&mut self, token: Token, reply: Result<Committed, Refused>) -> Held {
+        let Some(Attempt { client, request, run }) = self.tokens.get(&token).cloned() else { return Ok(()) };
+        let state = &mut self.clients[client as usize];
+        let Some(open) = state.open.get(&request.sequence).filter(|o| o.transaction.request == request)
+        else {
+            return Ok(());
+        };
+        let attempts = open.attempts;
+        match reply {
+            Ok(committed) => {
+                state.open.remove(&request.sequence);
+                if attempts > 1 {
+                    self.marks.hit(Mark::RequestAnsweredAgain);
+                    if run != self.run {
+                        self.marks.hit(Mark::RequestAnsweredAfterRestart);
+                    }
+                }
+                for outcome in &committed.outcomes {
+                    self.outcome_mark(outcome);
+                }
+                Ok(())
+            }
+            Err(refused) => {
+                match &refused {
+                    Refused::Conflict => self.marks.hit(Mark::Conflict),
+                    Refused::Full(_) => self.marks.hit(Mark::RefusedFull),
+                    Refused::Overloaded(_) => self.marks.hit(Mark::RefusedOverloaded),
+                    _ => {}
+                }
+                // After an attempt of unknown outcome, only a conflict is about all of them.
+                let definite =
+                    attempts == 1 || matches!(refused, Refused::Conflict | Refused::TooLarge { .. });
+                if matches!(refused, Refused::Expired(_)) {
+                    state.open.remove(&request.sequence);
+                    if attempts == 1 {
+                        state.session = None;
+                    }
+                }
+                if definite {
+                    self.clients[client as usize].open.remove(&request.sequence);
+                    return self.requests.refused(request, refused);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn outcome_mark(&mut self, outcome: &OpOutcome) {
+        match outcome {
+            OpOutcome::TooLate => self.marks.hit(Mark::CancelTooLate),
+            OpOutcome::Duplicate { .. } => self.marks.hit(Mark::DedupHit),
+            _ => {}
+        }
+    }
+
+    /// Requests that are not settled.
+    pub(super) fn open_requests(&self) -> usize {
+        self.clients.iter().map(|client| client.open.len()).sum()
+    }
+}

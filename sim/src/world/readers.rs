@@ -1,0 +1,207 @@
+//! Readers: subscribers with credits and acknowledgements, and clients that look around.
+
+use super::shell::GROUP;
+use super::{Event, World};
+use crate::marks::Mark;
+use crate::rng::Rng;
+use crate::violation::{Held, Violation};
+use chronos_engine::step::{Delivery, Input, Published, Start, SubscriberId, SubscriberInput, Subscription};
+use chronos_proto::id::RelationId;
+use std::collections::BTreeSet;
+
+/// A subscriber of the plan: it comes, goes, and comes back after a restart.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reader {
+    pub(super) wanted: bool,
+    pub(super) open: Option<SubscriberId>,
+    salt: u64,
+    /// Offsets that it was handed, to tell a second time from a first.
+    nacked: BTreeSet<(RelationId, u32, u64)>,
+}
+
+impl World {
+    /// It comes, or goes.
+    pub(super) fn toggle_reader(&mut self, reader: u64, salt: u64) {
+        let state = &mut self.readers[reader as usize];
+        state.wanted = !state.wanted;
+        state.salt = salt;
+        if state.wanted {
+            self.open_reader(reader);
+        } else if let Some(id) = self.readers[reader as usize].open.take() {
+            self.say("sub", format_args!("{} closes", id.0));
+            self.delivery.closed(id);
+            self.give(Input::Subscriber { id, event: SubscriberInput::Close });
+        }
+    }
+
+    /// The group of a reader: some share one, some have none.
+    fn group_of(reader: u64) -> Option<String> {
+        match reader % 3 {
+            0 | 1 => Some(format!("g{}", reader % 2)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn open_reader(&mut self, reader: u64) {
+        let state = &self.readers[reader as usize];
+        if !state.wanted || state.open.is_some() {
+            return;
+        }
+        let Some(published) = self.up.as_ref().and_then(|up| up.published.clone()) else {
+            // It comes back when somebody answers.
+            if self.up.is_some() {
+                self.after(50_000, Event::Open(reader));
+            }
+            return;
+        };
+        let name = if reader.is_multiple_of(2) { "e0" } else { "e1" };
+        let Some(topic) = published.snapshot.catalog.by_name(name).map(|r| r.id) else {
+            self.after(500_000, Event::Open(reader));
+            return;
+        };
+        self.last_subscriber += 1;
+        let id = SubscriberId(self.last_subscriber);
+        let rng = &mut Rng::new(state.salt, "subscription");
+        let consumer_group = Self::group_of(reader);
+        let credit = *rng.pick(&[1, 2, 20]);
+        let start = match &consumer_group {
+            Some(_) => Start::Earliest,
+            None => *rng.pick(&[Start::Earliest, Start::Latest, Start::Offset(3)]),
+        };
+        self.say("sub", format_args!("{} opens {name} {consumer_group:?} {start:?} credit={credit}", id.0));
+        self.delivery.opened(id, topic, consumer_group.clone(), u64::from(credit));
+        self.readers[reader as usize].open = Some(id);
+        let ack_timeout_ms = self.knobs.ack_timeout_ms;
+        let event =
+            SubscriberInput::Open(Subscription { topic, consumer_group, start, credit, ack_timeout_ms });
+        self.give(Input::Subscriber { id, event });
+    }
+
+    /// The process is gone, and with it every subscription.
+    pub(super) fn readers_lost(&mut self) {
+        self.delivery.restarted();
+        self.readers.iter_mut().for_each(|reader| reader.open = None);
+    }
+
+    pub(super) fn reader_closed(&mut self, id: SubscriberId) {
+        for reader in 0..self.readers.len() {
+            if self.readers[reader].open == Some(id) {
+                self.readers[reader].open = None;
+                self.after(300_000, Event::Open(reader as u64));
+            }
+        }
+    }
+
+    pub(super) fn reopen_readers(&mut self) {
+        for reader in 0..self.readers.len() as u64 {
+            if self.readers[reader as usize].wanted {
+                let delay = self.net_rng.range(1_000, 300_000);
+                self.after(delay, Event::Open(reader));
+            }
+        }
+    }
+
+    /// The node hands events out.
+    pub(super) fn deliver(&mut self, delivery: Delivery) -> Held {
+        let Delivery { subscriber: id, topic, partition, offsets } = delivery;
+        self.say("n1", format_args!("delivers {offsets:?} of {topic} to {}", id.0));
+        let now = self.clock.now(self.now).mono;
+        let Some(published) = self.up.as_ref().and_then(|up| up.published.clone()) else {
+            return Err(Violation::safety(
+                "delivery",
+                "an event was delivered before anything was published",
+            ));
+        };
+        let Some(place) = self.readers.iter().position(|reader| reader.open == Some(id)) else {
+            // It closed while the delivery was on its way.
+            return Ok(());
+        };
+        let group = Self::group_of(place as u64);
+        let until = now.0 + self.knobs.ack_timeout_ms * 1_000;
+        for (offset, before) in offsets {
+            let done = group.as_ref().and_then(|g| self.model.done.get(&(topic, g.clone(), partition)));
+            let again = group.as_ref().is_some_and(|g| self.delivery.was_handed(topic, g, partition, offset));
+            self.delivery.delivered(id, partition, offset, (now.0, until), done)?;
+            let read = published.clock.at(now);
+            match published.snapshot.events(topic, partition, offset, 1, read) {
+                Ok(events) if events.first().is_some_and(|e| e.offset == offset) => {}
+                Ok(_) => {
+                    let what = format!(
+                        "offset {offset} of topic {topic} was delivered and cannot be read at {read}"
+                    );
+                    return Err(Violation::safety("delivery", what));
+                }
+                Err(damage) => return self.damage_read(&damage.to_string()),
+            }
+            if again {
+                let nacked = self.readers[place].nacked.remove(&(topic, partition, offset));
+                self.marks.hit(match (nacked, before) {
+                    (true, _) => Mark::RedeliveredAfterNack,
+                    (false, 0) => Mark::GroupResumedAfterRestart,
+                    (false, _) => Mark::Redelivered,
+                });
+            }
+            self.plan_return(id, partition, offset, group.is_some());
+        }
+        Ok(())
+    }
+
+    fn plan_return(&mut self, id: SubscriberId, partition: u32, offset: u64, grouped: bool) {
+        let calm = self.settling.is_some();
+        let delay = self.net_rng.latency(if calm { 1_000 } else { 20_000 });
+        if grouped && !calm && self.net_rng.chance(self.knobs.ack_lost) {
+            // Forgotten: it comes again when its time is up. The reader goes on.
+            self.say("sub", format_args!("{} forgets {offset}", id.0));
+            self.delivery.credited(id, 1);
+            self.give(Input::Subscriber { id, event: SubscriberInput::Credit(1) });
+            return;
+        }
+        let done = !grouped || calm || !self.net_rng.chance(self.knobs.nack);
+        self.after(delay, Event::Return { id, partition, offset, done });
+    }
+
+    /// A subscriber says what became of an offset.
+    pub(super) fn give_back(&mut self, id: SubscriberId, partition: u32, offset: u64, done: bool) {
+        let Some(place) = self.readers.iter().position(|reader| reader.open == Some(id)) else { return };
+        if Self::group_of(place as u64).is_some() {
+            self.delivery.returned(id, partition, offset);
+            let event = if done {
+                SubscriberInput::Ack(vec![(partition, offset)])
+            } else {
+                let topic = self.delivery.members().find(|(m, ..)| *m == id).map(|(_, topic, _)| topic);
+                if let Some(topic) = topic {
+                    for reader in &mut self.readers {
+                        reader.nacked.insert((topic, partition, offset));
+                    }
+                }
+                let delay_ms = self.net_rng.below(200);
+                SubscriberInput::Nack { offsets: vec![(partition, offset)], delay_ms }
+            };
+            self.say("sub", format_args!("{} returns {offset}: done={done}", id.0));
+            self.give(Input::Subscriber { id, event });
+        }
+        self.delivery.credited(id, 1);
+        self.give(Input::Subscriber { id, event: SubscriberInput::Credit(1) });
+    }
+
+    /// A client looks at a topic and at a few rows.
+    pub(super) fn read(&mut self, view: &Published, rng: &mut Rng) -> Held {
+        let read_time = view.clock.at(self.clock.now(self.now).mono);
+        let topics: Vec<RelationId> =
+            view.snapshot.catalog.iter().filter(|r| r.topic().is_some()).map(|r| r.id).collect();
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let topic = *rng.pick(&topics);
+        let from = rng.below(10);
+        let events = match view.snapshot.events(topic, 0, from, 40, read_time) {
+            Ok(events) => events,
+            Err(damage) => return self.damage_read(&damage.to_string()),
+        };
+        for event in events {
+            self.event_seen(topic, event.offset, &event.stored, read_time)?;
+        }
+        debug_assert_eq!(view.snapshot.group, GROUP);
+        Ok(())
+    }
+}
