@@ -73,7 +73,7 @@ async fn drive(
                 body.push(']');
                 let json = [("content-type", "application/json")];
                 let answer = http.send("POST", "/ingest", &json, body.as_bytes()).await?;
-                if answer.status != 200 {
+                if !answer.is_success() {
                     return Err(Error::other(format!("{}: {}", answer.status, answer.text())));
                 }
                 done.set(done.get() + batch as u64);

@@ -116,7 +116,7 @@ async fn readings_that_cannot_be() {
     let node = canary(Node::new()).await;
     let good = json!({"device_id": "esp-001", "ts": 1733856000, "seq": 1, "metrics": {"temp": 30.5}});
     let stored = post(node.http(), "/ingest", &good.to_string()).await.expect("an answer");
-    assert_eq!(stored.status, 200, "{}", stored.text());
+    assert!(stored.is_success(), "{}", stored.text());
     let bad = [
         "",
         "{",
@@ -182,7 +182,7 @@ async fn too_many_in_flight() {
                     json!({"device_id": device, "ts": 1, "seq": seq, "metrics": {"temp": 1.0}}).to_string();
                 let answer = http.send("POST", "/ingest", &[], body.as_bytes()).await.expect("an answer");
                 match answer.status {
-                    200 => stored += 1,
+                    200..300 => stored += 1,
                     429 => {
                         assert!(answer.header("retry-after").is_some(), "429 says when to come back");
                         refused += 1;
@@ -238,7 +238,8 @@ async fn tokens_verbs_and_methods() {
         let headers: Vec<(&str, &str)> = token.iter().map(|t| ("authorization", t.as_str())).collect();
         let answer = http.send(method, path, &headers, body.as_bytes()).await;
         let answer = answer.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
-        assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text());
+        let expected = answer.status == status || (status == 200 && answer.is_success());
+        assert!(expected, "{method} {path} {body}: {}, and not {status}: {}", answer.status, answer.text());
         match status {
             405 => assert!(answer.header("allow").is_some(), "{method} {path}: 405 names what is allowed"),
             401 => {

@@ -202,7 +202,7 @@ async fn send_readings(world: &World, http: &mut Http, batch: &[i64]) -> Work {
     let body = serde_json::Value::Array(readings.collect()).to_string();
     let json = [("content-type", "application/json")];
     let answer = http.send("POST", "/ingest", &json, body.as_bytes()).await?;
-    if answer.status == 200 {
+    if answer.is_success() {
         mark(Fate::Acknowledged);
     } else {
         *world.ledger().refusals.entry(format!("http {}", answer.status)).or_default() += 1;
