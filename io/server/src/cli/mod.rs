@@ -5,9 +5,10 @@
 //! - Rows and answers go to standard output, everything else to standard error, so pipes see what was asked for.
 //! - Exit codes: 0 done, 1 failed, 2 the command line makes no sense.
 //!
-//! Not implemented: TLS to the node, completion of names in the shell, rotated log files, and the commands for more
+//! Not implemented: TLS to the node, rotated log files, and the commands for more
 //! than one node.
 
+mod complete;
 mod connect;
 mod demo;
 mod events;

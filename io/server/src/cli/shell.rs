@@ -1,5 +1,6 @@
 //! The shell: statements typed at a prompt, over as many lines as they take.
 
+use super::complete::Words;
 use super::failure::{Failure, Outcome};
 use super::pg::Transaction;
 use super::split::{Split, split};
@@ -25,6 +26,10 @@ pub const LIST_RELATIONS: &str = LIST_TABLES;
 /// What `chronos topic list` runs.
 pub const LIST_TOPICS: &str = "SELECT table_name AS topic FROM information_schema.tables WHERE table_type = 'TOPIC' ORDER BY table_name";
 
+/// Names worth completing.
+pub const LIST_NAMES: &str = "SELECT DISTINCT table_name, column_name FROM information_schema.columns \
+    WHERE table_schema = 'public'";
+
 /// What `\d NAME` runs.
 pub fn describe(relation: &str) -> Vec<String> {
     let name = super::quote(relation);
@@ -39,7 +44,10 @@ pub fn run(mut session: Session) -> Outcome {
     let terminal = |error: ReadlineError| Failure::new(format!("cannot read the terminal: {error}"));
     let config =
         Config::builder().max_history_size(10_000).map_err(terminal)?.auto_add_history(false).build();
-    let mut editor: Editor<(), FileHistory> = Editor::with_config(config).map_err(terminal)?;
+    let mut editor: Editor<Words, FileHistory> = Editor::with_config(config).map_err(terminal)?;
+    let mut words = Words::default();
+    words.set_names(session.names().unwrap_or_default());
+    editor.set_helper(Some(words));
     let history = history_path();
     if let Some(path) = &history {
         // The first session has none to load.
@@ -77,8 +85,14 @@ pub fn run(mut session: Session) -> Outcome {
         while let Split::Statement(statement, rest) = split(&typed) {
             let (statement, rest) = (statement.to_owned(), rest.to_owned());
             ran = true;
-            if let Err(failure) = session.execute(&statement) {
-                complain(failure)?;
+            match session.execute(&statement) {
+                Err(failure) => complain(failure)?,
+                Ok(()) if is_ddl(&statement) => {
+                    if let (Some(words), Some(names)) = (editor.helper_mut(), session.names()) {
+                        words.set_names(names);
+                    }
+                }
+                Ok(()) => {}
             }
             typed = rest;
         }
@@ -96,7 +110,12 @@ pub fn run(mut session: Session) -> Outcome {
     Ok(())
 }
 
-fn remember(editor: &mut Editor<(), FileHistory>, entry: &str) {
+fn is_ddl(statement: &str) -> bool {
+    let verb = statement.split_whitespace().next().unwrap_or_default();
+    ["create", "drop", "alter"].iter().any(|ddl| verb.eq_ignore_ascii_case(ddl))
+}
+
+fn remember(editor: &mut Editor<Words, FileHistory>, entry: &str) {
     let _ = editor.add_history_entry(entry);
 }
 

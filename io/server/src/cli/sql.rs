@@ -2,7 +2,7 @@
 
 use super::connect::{Connect, explain};
 use super::failure::{Failure, Outcome};
-use super::pg::{Pg, PgError};
+use super::pg::{Pg, PgError, Transaction};
 use super::print::{Format, Printer};
 use super::shell;
 use super::split::{Split, split};
@@ -90,6 +90,14 @@ impl Session {
     /// The connection, if there is one.
     pub fn pg(&self) -> Option<&Pg> {
         self.pg.as_ref()
+    }
+
+    /// The names of relations and columns; none if they cannot be had now.
+    pub fn names(&mut self) -> Option<Vec<String>> {
+        let pg = self.pg.as_mut().filter(|pg| pg.transaction() == Transaction::Idle)?;
+        let rows = pg.query(shell::LIST_NAMES).ok()?;
+        let names = rows.rows.into_iter().flatten().flatten();
+        Some(names.chain(["chronos.timers".to_owned()]).collect())
     }
 
     /// Runs one statement and prints what it returns.
