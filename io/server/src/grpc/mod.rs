@@ -28,6 +28,9 @@ use tonic_health::ServingStatus;
 /// Between looks whether the node still serves, for those who watch its health.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
 
+/// What health can be asked of; the empty name is the whole server.
+const HEALTH_NAMES: [&str; 4] = ["", "chronos.v1.Events", "chronos.v1.Sql", "chronos.v1.Admin"];
+
 /// What the services share.
 #[derive(Clone, Debug)]
 struct Services {
@@ -53,7 +56,7 @@ impl Services {
 }
 
 /// All services, to be served beside HTTP.
-pub(crate) fn routes(
+pub(crate) async fn routes(
     gateway: Arc<Gateway>,
     auth: Arc<Auth>,
     config: &Config,
@@ -62,6 +65,9 @@ pub(crate) fn routes(
     let services = Services { gateway: gateway.clone(), auth, stop: stop.clone() };
     let max = config.max_message_bytes;
     let (reporter, health) = tonic_health::server::health_reporter();
+    for name in HEALTH_NAMES {
+        reporter.set_service_status(name, ServingStatus::NotServing).await;
+    }
     tokio::spawn(report_health(gateway, reporter, stop));
     let mut routes = Routes::new(EventsServer::new(services.clone()).max_decoding_message_size(max))
         .add_service(SqlServer::new(services.clone()).max_decoding_message_size(max))
@@ -87,12 +93,13 @@ async fn report_health(
     reporter: tonic_health::server::HealthReporter,
     mut stop: watch::Receiver<bool>,
 ) {
-    let names = ["", "chronos.v1.Events", "chronos.v1.Sql", "chronos.v1.Admin"];
+    // Until the first leader there is nothing to report.
+    let _ = gateway.wait_until_ready().await;
     loop {
         let status = gateway.status().await;
         let serves = status.is_some_and(|s| s.fatal.is_none() && s.role == chronos_node::Role::Leader);
         let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in names {
+        for name in HEALTH_NAMES {
             reporter.set_service_status(name, status).await;
         }
         let ended = tokio::time::timeout(HEALTH_PERIOD, crate::server::stopped(&mut stop)).await;

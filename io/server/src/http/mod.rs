@@ -72,7 +72,7 @@ pub(crate) async fn serve(
     config: Config,
     stop: watch::Receiver<bool>,
 ) {
-    let grpc = grpc::routes(gateway.clone(), auth.clone(), &config, stop.clone());
+    let grpc = grpc::routes(gateway.clone(), auth.clone(), &config, stop.clone()).await;
     let ingest = Semaphore::new(config.ingest_max_inflight);
     let app = Arc::new(App { gateway, auth, config, ingest });
     let http: Router = Router::new()
