@@ -128,8 +128,6 @@ struct World {
     writer: Writer,
     queue: VecDeque<WalOp>,
     history: Vec<Written>,
-    opening: WriteId,
-    opened: bool,
     /// Operations until the disk stops answering.
     budget: usize,
 }
@@ -142,7 +140,7 @@ impl World {
         // Until the opening is durable, what was found is no promise.
         history.iter_mut().for_each(|written| written.write = WriteId(0));
         history.last_mut().expect("never empty").write = opening;
-        World { config, disk, writer, queue: out.into(), history, opening, opened: false, budget: usize::MAX }
+        World { config, disk, writer, queue: out.into(), history, budget: usize::MAX }
     }
 
     fn new(config: Config) -> World {
@@ -175,7 +173,6 @@ impl World {
         self.budget -= 1;
         if let Some(write) = self.disk.perform(&op) {
             self.writer.on_durable(write);
-            self.opened |= write >= self.opening;
             let synced = self.writer.durable();
             let always = self.config.fsync == Fsync::Always;
             let kept = |written: &Written| written.lsn <= synced || always && written.write <= write;
@@ -312,8 +309,7 @@ fn run(mut world: World, steps: Vec<Step>, dice: Vec<u8>) -> (World, impl FnMut(
             }),
             Step::Mark => world.mark(),
             Step::SyncNow => world.sync_now(),
-            Step::Release if world.opened => world.release(),
-            Step::Release => {}
+            Step::Release => world.release(),
             Step::Settle => world.settle(),
             Step::Kill => world = world.crash(None),
             Step::CutPower => world = world.crash(Some(&mut dice)),
@@ -423,9 +419,7 @@ fn life(world: &mut World) {
     world.settle();
     world.append(GroupId(0), Record::Compacted(Compacted { index: Index(next + 2), term: Term(1) }));
     world.rest();
-    if world.opened {
-        world.release();
-    }
+    world.release();
     world.settle();
 }
 
@@ -664,6 +658,37 @@ fn a_released_segment_is_not_missed_and_an_idle_group_pins_none() {
     }
     assert!(world.disk.synced.len() < before);
     assert_eq!(world.state()[&GroupId(1)].hard_state.term, Term(12));
+}
+
+#[test]
+fn the_old_tail_stays_until_its_copy_is_known_durable() {
+    let mut world = at_rest(false).crash(None);
+    world.settle();
+    world.release();
+    assert!(world.queue.is_empty(), "{:?}", world.queue);
+    world.mark();
+    world.settle();
+    world.release();
+    assert!(matches!(world.queue[0], WalOp::Remove { .. }), "{:?}", world.queue);
+}
+
+#[test]
+fn truncated_entries_pin_no_segment() {
+    let mut world = World::new(config(4096, Fsync::Always));
+    world.settle();
+    for index in 1..=9 {
+        world.append(GroupId(0), entry(index, 700));
+        world.cut();
+        world.settle();
+    }
+    world.append(GroupId(0), Record::Truncate { from: Index(2) });
+    world.append(GroupId(0), entry(2, 10));
+    world.append(GroupId(0), Record::Compacted(Compacted { index: Index(1), term: Term(1) }));
+    world.rest();
+    world.release();
+    world.settle();
+    assert!(world.disk.synced.len() <= 2, "{:?}", world.disk.synced.keys());
+    world.crash(None);
 }
 
 #[test]

@@ -359,7 +359,7 @@ impl Writer {
         let header = WriteHeader {
             crc: 0,
             records_crc: 0,
-            length: (self.pending.buffer.len() - WRITE_HEADER) as u32,
+            length: u32::try_from(self.pending.buffer.len() - WRITE_HEADER).expect("a write is below 4 GiB"),
             count: self.pending.count,
             generation: self.generation,
             first: self.pending.first,
