@@ -184,7 +184,13 @@ impl Directory {
     /// The store was verified in full and is well.
     pub(crate) fn mark_verified(&self) -> Result<(), OpenError> {
         remove_durably(&self.verify_file())?;
-        remove_durably(&self.signal_file())
+        // Emptied and not removed: a signal handler may hold it open.
+        match OpenOptions::new().write(true).open(self.signal_file()).and_then(|file| file.set_len(0)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(OpenError::io("cannot empty", self.signal_file())(error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ mod open;
 mod options;
 mod requests;
 mod runner;
+mod scrub;
+mod signals;
 mod status;
 pub mod store;
 mod verify;

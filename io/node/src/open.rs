@@ -35,6 +35,10 @@ pub fn open(options: Options) -> Result<NodeHandle, OpenError> {
         ));
     }
     directory.mark_running()?;
+    if options.explain_signals {
+        let file = directory.signal_file();
+        crate::signals::explain(&file).map_err(OpenError::io("cannot prepare", &file))?;
+    }
     let (store, verify) = open_store(&mut directory, &options, &recovered, &mut notices)?;
     let disk = FileDisk::open(&wal_dir).map_err(OpenError::io("cannot open", &wal_dir))?;
     runner::start(Parts {

@@ -59,7 +59,7 @@ impl Profile {
         checkpoint_wal_bytes: 256 << 20,
         checkpoint_interval: Duration::from_secs(600),
         overlay_max_bytes: 1 << 30,
-        segment_bytes: 64 << 20,
+        segment_bytes: 16 << 20,
         store_max_bytes: 1 << 40,
         inflight_max: 65_536,
         fire_ahead_max: Duration::from_millis(20),
@@ -72,7 +72,7 @@ impl Profile {
     pub const SMALL: Profile = Profile {
         checkpoint_wal_bytes: 32 << 20,
         overlay_max_bytes: 96 << 20,
-        segment_bytes: 8 << 20,
+        segment_bytes: 4 << 20,
         store_max_bytes: 64 << 30,
         inflight_max: 8_192,
         wheel_max: 1 << 16,
@@ -92,6 +92,9 @@ pub struct Options {
     pub fsync: Fsync,
     /// Budgets.
     pub profile: Profile,
+    /// Handle SIGSEGV and SIGBUS in this process, so that a death by them explains itself and the next start verifies
+    /// the store. For a process that is the node; the first node's directory gets the note.
+    pub explain_signals: bool,
     /// Seeds the node's generator; drawn from the operating system if none.
     pub seed: Option<u64>,
 }
@@ -104,6 +107,7 @@ impl Options {
             name: "node".to_owned(),
             fsync: Fsync::Always,
             profile: Profile::STANDARD,
+            explain_signals: false,
             seed: None,
         }
     }

@@ -6,7 +6,9 @@ use crate::driver::{Driver, Feed, Outlet, StoreView};
 use crate::error::{CommitError, Exit, OpenError};
 use crate::handle::{CommitReply, NodeHandle, Shared, Sink, SubscriberEvent};
 use crate::options::{Fsync, Options};
+use crate::scrub::{Ended, Scrub};
 use crate::status::{ClockStatus, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
+use crate::store::pages::WalkError;
 use crate::store::{CheckpointError, Store, View};
 use crate::wal_files::{Disk, FileDisk, WalCounters, WalEvent, WalWorker};
 use chronos_engine::proto::id::{GroupId, Index, RequestId};
@@ -32,6 +34,7 @@ pub(crate) enum Message {
     Stop,
     Wal(WalEvent),
     Checkpointed(CheckpointId, Result<Arc<View>, CheckpointError>),
+    Scrubbed(Ended),
     ThreadDied(&'static str),
 }
 
@@ -49,6 +52,8 @@ impl Message {
 
 /// How long a stop waits for what is pending.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end after a fatal error waits for threads that work on the disk.
+const FATAL_PATIENCE: Duration = Duration::from_secs(2);
 /// The machine may sleep, and waits do not count that time: no wait for a deadline is longer.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often the kernel is asked whether its clock is synchronised.
@@ -110,11 +115,18 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         next_token: 0,
         fatal: None,
         damaged: None,
+        notices,
     };
     let mut spawned = vec![
         spawn("chronos-wal", &shared, move || wal_thread.run(&wal_ops))?,
         spawn("chronos-store", &shared, move || checkpoint_thread.run(&checkpoint_work))?,
     ];
+    let stop_scrub = Arc::new(AtomicBool::new(false));
+    if let Some(scrub) = scrub(&directory, &view, &recovered, &verify, &stop_scrub)? {
+        let (shared, directory) = (shared.clone(), directory.clone());
+        spawned
+            .push(spawn("chronos-scrub", &shared.clone(), move || finish_scrub(scrub, &shared, &directory))?);
+    }
     let driver_thread = DriverThread {
         outlet,
         shared: shared.clone(),
@@ -123,7 +135,7 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         wal_status,
         store_status,
         verify,
-        notices,
+        stop_scrub,
         opened: Instant::now(),
         synchronised: false,
         ready: Some(ready),
@@ -146,6 +158,39 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
             Exit::Stopped => Err(engine("the node stopped before it was ready".to_owned())),
         },
     }
+}
+
+/// The background verification, if the opening left it to do.
+fn scrub(
+    directory: &Directory,
+    view: &Arc<View>,
+    recovered: &chronos_engine::wal::Recovered,
+    verify: &VerifyCell,
+    stop: &Arc<AtomicBool>,
+) -> Result<Option<Scrub>, OpenError> {
+    if *verify.lock().unwrap_or_else(PoisonError::into_inner) != VerifyState::Pending {
+        return Ok(None);
+    }
+    let groups = recovered.groups.keys().copied().collect();
+    let dir = directory.store();
+    match Scrub::new(&dir, view.clone(), groups, verify.clone(), stop.clone()) {
+        Ok(scrub) => Ok(Some(scrub)),
+        Err(WalkError::Io(error)) => Err(OpenError::io("cannot read", dir)(error)),
+        Err(WalkError::Damage(damage)) => Err(OpenError::Damaged { file: dir, problem: damage.to_string() }),
+    }
+}
+
+fn finish_scrub(scrub: Scrub, shared: &Shared, directory: &Directory) {
+    let ended = scrub.run();
+    let marked = match &ended {
+        Ended::Values(what) | Ended::Damaged(what) => directory.mark_verify(what),
+        Ended::Sound => directory.mark_verified(),
+        Ended::Stopped => Ok(()),
+    };
+    // Without the mark the next start scrubs again, only later.
+    drop(marked);
+    // A driver that is gone wants no report.
+    let _ = shared.inbox.report(Message::Scrubbed(ended));
 }
 
 fn config(options: &Options, directory: &Directory, seed: u64) -> chronos_engine::Config {
@@ -224,6 +269,7 @@ struct Threads {
     next_token: u64,
     fatal: Option<String>,
     damaged: Option<String>,
+    notices: Vec<String>,
 }
 
 impl Threads {
@@ -262,6 +308,10 @@ impl Threads {
             Message::Checkpointed(checkpoint, Err(CheckpointError::Failed(error))) => {
                 Input::CheckpointFailed { checkpoint, error }
             }
+            Message::Scrubbed(ended) => {
+                self.scrubbed(ended);
+                return None;
+            }
             Message::ThreadDied(name) => {
                 self.fatal.get_or_insert_with(|| died(name));
                 return None;
@@ -269,6 +319,21 @@ impl Threads {
             Message::Status(_) | Message::Stop => return None,
         };
         Some(Feed::Input(input))
+    }
+
+    fn scrubbed(&mut self, ended: Ended) {
+        match ended {
+            Ended::Sound | Ended::Stopped => {}
+            Ended::Values(what) => {
+                self.notices.push(format!("the store has damaged values, which are refused: {what}"))
+            }
+            Ended::Damaged(what) => {
+                self.fatal.get_or_insert_with(|| {
+                    format!("the store is damaged ({what}); the node stops before it reads there. Restart it: it verifies the whole store and rebuilds it if the WAL can, or says what is lost")
+                });
+                self.damaged = Some(what);
+            }
+        }
     }
 
     /// Nobody is left without an answer.
@@ -342,7 +407,7 @@ struct DriverThread {
     wal_status: Arc<Mutex<WalStatus>>,
     store_status: Arc<StoreCounters>,
     verify: VerifyCell,
-    notices: Vec<String>,
+    stop_scrub: Arc<AtomicBool>,
     opened: Instant,
     synchronised: bool,
     ready: Option<mpsc::SyncSender<()>>,
@@ -452,6 +517,7 @@ impl DriverThread {
             let _ = self.directory.mark_verify(what);
         }
         self.store_status.cancel.store(true, Ordering::Relaxed);
+        self.stop_scrub.store(true, Ordering::Relaxed);
         let DriverThread { outlet, shared, directory, workers, .. } = self;
         let groups = driver.iter().flat_map(|driver| driver.node().status().groups);
         let applied: Vec<_> = groups.map(|group| (group.group, Index(group.applied))).collect();
@@ -460,8 +526,14 @@ impl DriverThread {
         drop(driver);
         shared.close_published();
         let exit = match fatal {
-            // A thread that hangs in the disk must not hold up the exit.
-            Some(fatal) => Exit::Fatal(fatal),
+            Some(fatal) => {
+                // They hold the lock. One that hangs in the disk must not hold up the exit.
+                let by = Instant::now() + FATAL_PATIENCE;
+                while workers.iter().any(|worker| !worker.is_finished()) && Instant::now() < by {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Exit::Fatal(fatal)
+            }
             None => {
                 let joined = workers.into_iter().all(|worker| worker.join().is_ok());
                 match directory.mark_clean(&applied) {
@@ -498,7 +570,7 @@ impl DriverThread {
                 wall: now.wall,
                 synchronised: self.synchronised,
             },
-            notices: self.notices.clone(),
+            notices: self.outlet.notices.clone(),
             fatal: self.outlet.fatal.clone(),
         }
     }

@@ -151,6 +151,16 @@ impl Histogram {
         self.max_us = self.max_us.max(us);
     }
 
+    /// Adds what another counted.
+    pub fn merge(&mut self, other: &Histogram) {
+        for (here, there) in self.buckets.iter_mut().zip(other.buckets) {
+            *here += there;
+        }
+        self.count += other.count;
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+        self.max_us = self.max_us.max(other.max_us);
+    }
+
     /// The upper edge, in microseconds, of the bucket that holds quantile `q` (0 to 1).
     pub fn quantile_us(&self, q: f64) -> u64 {
         let wanted = (self.count as f64 * q).ceil() as u64;

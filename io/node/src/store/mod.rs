@@ -60,7 +60,7 @@ pub enum CheckpointError {
 
 impl Store {
     /// Opens the file in a directory, making it if it is absent. The caller holds the lock of the data directory
-    /// and has looked at the file with [`crate::pages`].
+    /// and has looked at the file with [`check`].
     pub fn open(dir: &Path, quota_bytes: u64) -> heed::Result<Store> {
         let env = open_env(dir, quota_bytes)?;
         let txn = env.read_txn()?;

@@ -1,7 +1,6 @@
 //! A node on a real directory: what was acknowledged is there after a stop, a crash, a checkpoint.
 
-mod common;
-
+use crate::common::*;
 use bytes::Bytes;
 use chronos_engine::proto::command::{Event, Op};
 use chronos_engine::proto::id::GroupId;
@@ -9,7 +8,6 @@ use chronos_engine::proto::time::Timestamp;
 use chronos_engine::step::{Start, SubscriberInput, Subscription};
 use chronos_engine::txn::{Refused, Transaction};
 use chronos_node::{CommitError, Exit, Fsync, OpenError, Options, Role, SubscriberEvent};
-use common::*;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -210,7 +208,7 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let mut acked = 0;
     for round in 0..5u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_commits_until_it_is_killed", "--nocapture"])
+            .args(["--exact", "durable::child_commits_until_it_is_killed", "--nocapture"])
             .env("CHRONOS_TEST_CHILD_DIR", dir.path())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,10 +1,8 @@
 //! Damage to the files of a stopped node. Each is repaired, refused with a message, or harmless: never wrong data,
 //! and never a death by signal. The table in `docs/FORMAT.md` is this sweep's.
 
-mod common;
-
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +16,7 @@ struct Fixture {
 }
 
 fn value(n: u64) -> Vec<u8> {
-    n.to_le_bytes().into_iter().cycle().take(if n % 40 == 0 { 6_000 } else { 60 }).collect()
+    n.to_le_bytes().into_iter().cycle().take(if n.is_multiple_of(40) { 6_000 } else { 60 }).collect()
 }
 
 /// With `checkpoints` above one the WAL no longer reaches back to the first entry.
