@@ -59,6 +59,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("store_max_bytes", "", "how large the checkpoint store may grow; the profile's unless given"),
     setting("max_connections", "500", "PostgreSQL connections at once"),
+    setting("http_max_connections", "1000", "HTTP and gRPC connections at once; more wait to be accepted"),
     setting("max_message_bytes", "64MB", "the largest PostgreSQL message or HTTP body of /sql"),
     setting("result_max_bytes", "256MB", "the largest result that is held for one client"),
     setting("ingest_max_body_bytes", "8MB", "the largest body of /ingest"),
@@ -231,6 +232,8 @@ pub struct Config {
     pub profile: Profile,
     /// PostgreSQL connections at once.
     pub max_connections: usize,
+    /// HTTP and gRPC connections at once.
+    pub http_max_connections: usize,
     /// The largest PostgreSQL message, and body of /sql.
     pub max_message_bytes: usize,
     /// The largest result held for one client.
@@ -377,6 +380,7 @@ impl Reader<'_> {
             fsync: self.read("fsync", parse_fsync)?,
             profile: self.profile()?,
             max_connections: self.read("max_connections", parse_count)?,
+            http_max_connections: self.read("http_max_connections", parse_count)?,
             max_message_bytes: self.size("max_message_bytes")?,
             result_max_bytes: self.size("result_max_bytes")?,
             ingest_max_body_bytes: self.size("ingest_max_body_bytes")?,

@@ -11,6 +11,7 @@
 
 mod ingest;
 mod json;
+mod limit;
 mod problem;
 mod sql;
 mod status;
@@ -27,7 +28,6 @@ use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use problem::Problem;
 pub(crate) use status::{describe, warnings};
 use std::sync::Arc;
@@ -74,6 +74,7 @@ pub(crate) async fn serve(
 ) {
     let grpc = grpc::routes(gateway.clone(), auth.clone(), &config, stop.clone()).await;
     let ingest = Semaphore::new(config.ingest_max_inflight);
+    let max_connections = config.http_max_connections;
     let app = Arc::new(App { gateway, auth, config, ingest });
     let http: Router = Router::new()
         .route("/sql", post(sql::handle))
@@ -85,8 +86,7 @@ pub(crate) async fn serve(
         .route("/metrics", get(status::metrics))
         .with_state(app);
     let router = grpc.merge(http).fallback(nothing_here).method_not_allowed_fallback(wrong_method);
-    // Replies are written whole; waiting to fill a packet would only delay them.
-    let socket = socket.tap_io(|stream| drop(stream.set_nodelay(true)));
+    let socket = limit::Limited::new(socket, max_connections);
     let mut ending = stop;
     let shutdown = async move { stopped(&mut ending).await };
     if let Err(error) = axum::serve(socket, router).with_graceful_shutdown(shutdown).await {

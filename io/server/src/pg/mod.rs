@@ -40,10 +40,10 @@ struct Listener {
 }
 
 /// Open connections by number, for cancel requests and for the end.
-#[derive(Default)]
 struct Sessions {
     next: AtomicI32,
-    open: Mutex<HashMap<i32, Handle>>,
+    /// None once the server has stopped: whoever comes then is closed at once.
+    open: Mutex<Option<HashMap<i32, Handle>>>,
 }
 
 struct Handle {
@@ -63,17 +63,23 @@ struct Registered<'a> {
 }
 
 impl Sessions {
+    fn new() -> Sessions {
+        Sessions { next: AtomicI32::new(1), open: Mutex::new(Some(HashMap::new())) }
+    }
+
     fn register(&self, secret: i32) -> Registered<'_> {
-        let pid = self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let pid = self.next.fetch_add(1, Ordering::Relaxed);
         let cancel = Arc::new(AtomicBool::new(false));
         let (close, closed) = oneshot::channel();
         let handle = Handle { secret, cancel: cancel.clone(), _close: close };
-        self.lock().insert(pid, handle);
+        if let Some(open) = &mut *self.lock() {
+            open.insert(pid, handle);
+        }
         Registered { sessions: self, pid, secret, cancel, closed }
     }
 
     fn cancel(&self, pid: i32, secret: i32) {
-        if let Some(handle) = self.lock().get(&pid)
+        if let Some(handle) = self.lock().as_ref().and_then(|open| open.get(&pid))
             && handle.secret == secret
         {
             handle.cancel.store(true, Ordering::Relaxed);
@@ -81,19 +87,21 @@ impl Sessions {
     }
 
     fn close_all(&self) {
-        for (_, handle) in self.lock().drain() {
+        for handle in self.lock().take().into_iter().flat_map(HashMap::into_values) {
             handle.cancel.store(true, Ordering::Relaxed);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Handle>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<HashMap<i32, Handle>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.sessions.lock().remove(&self.pid);
+        if let Some(open) = &mut *self.sessions.lock() {
+            open.remove(&self.pid);
+        }
     }
 }
 
@@ -106,14 +114,14 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let permits = Arc::new(Semaphore::new(config.max_connections));
-    let listener = Arc::new(Listener { gateway, auth, config, permits, sessions: Sessions::default() });
+    let listener = Arc::new(Listener { gateway, auth, config, permits, sessions: Sessions::new() });
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             accepted = socket.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve_one(listener.clone(), stream));
+                    connections.spawn(serve_one(listener.clone(), stream, stop.clone()));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
@@ -125,11 +133,16 @@ pub(crate) async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve_one(listener: Arc<Listener>, stream: TcpStream) {
+async fn serve_one(listener: Arc<Listener>, stream: TcpStream, mut stop: watch::Receiver<bool>) {
     // Replies are written whole; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
+    // Once it is registered, the end of the server reaches it another way.
+    let started = tokio::select! {
+        started = startup::start(&listener, stream) => started,
+        () = stopped(&mut stop) => return,
+    };
     // A connection that breaks has nobody to be told.
-    if let Ok(Some(start)) = startup::start(&listener, stream).await {
+    if let Ok(Some(start)) = started {
         let _counted = listener.gateway.metrics().pg_connection();
         let _ = Connection::new(&listener, start).run().await;
     }
