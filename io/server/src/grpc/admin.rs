@@ -2,6 +2,7 @@
 
 use super::{Services, api};
 use crate::http::{describe, warnings};
+use chronos_sql::{SqlError, SqlState};
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -12,7 +13,9 @@ impl api::admin_server::Admin for Services {
     ) -> Result<Response<api::StatusResponse>, Status> {
         self.role(request.metadata())?;
         let status = self.gateway.status().await;
-        let status = status.ok_or_else(|| Status::unavailable("the node has stopped"))?;
+        let status = status.ok_or_else(|| {
+            super::status(SqlError::new(SqlState::CANNOT_CONNECT_NOW, "the node has stopped"))
+        })?;
         let json = describe(&status, self.gateway.is_ready());
         Ok(Response::new(api::StatusResponse {
             role: status.role.to_string(),

@@ -33,7 +33,7 @@ impl api::events_server::Events for Services {
         match results.pop() {
             Some(Ok(response)) => Ok(Response::new(response)),
             Some(Err(error)) => Err(status(error)),
-            None => Err(Status::internal("no result")),
+            None => Err(status(no_result())),
         }
     }
 
@@ -75,7 +75,7 @@ impl api::events_server::Events for Services {
         let ask = Ask { event: event.unwrap_or_default(), deliver_at: Some(deliver_at_micros), timer_id };
         let mut results = self.submit(&topic, vec![ask]).await.map_err(status)?;
         use api::schedule_response::Outcome as Scheduled;
-        let response = results.pop().unwrap_or_else(|| Err(SqlError::new(SqlState::INTERNAL, "no result")));
+        let response = results.pop().unwrap_or_else(|| Err(no_result()));
         let response = response.map_err(status)?;
         let outcome = response.outcome.and_then(|outcome| match outcome {
             Outcome::Scheduled(scheduled) => Some(Scheduled::Scheduled(scheduled)),
@@ -117,6 +117,10 @@ struct Ask {
     deliver_at: Option<i64>,
     /// Empty: the message id.
     timer_id: String,
+}
+
+fn no_result() -> SqlError {
+    SqlError::new(SqlState::INTERNAL, "no result")
 }
 
 /// What an event and its timer are called.

@@ -42,7 +42,9 @@ struct Services {
 impl Services {
     fn role(&self, metadata: &MetadataMap) -> Result<Role, Status> {
         let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
-        self.auth.role_of_header(header).map_err(|denied| Status::unauthenticated(denied.to_string()))
+        self.auth
+            .role_of_header(header)
+            .map_err(|denied| status(SqlError::new(SqlState(*b"28000"), denied.to_string())))
     }
 
     fn admin(&self, metadata: &MetadataMap) -> Result<(), Status> {
@@ -115,6 +117,7 @@ fn status(error: SqlError) -> Status {
         "40001" => Code::Aborted,
         "23505" | "42P07" | "42710" => Code::AlreadyExists,
         "25006" | "42501" => Code::PermissionDenied,
+        "28000" => Code::Unauthenticated,
         "42P01" | "42704" => Code::NotFound,
         "57014" => Code::Cancelled,
         "0A000" => Code::Unimplemented,
@@ -135,6 +138,11 @@ fn status(error: SqlError) -> Status {
         metadata.insert("chronos-code", value);
     }
     Status::with_metadata(code, words, metadata)
+}
+
+/// A call that does not keep to the protocol.
+fn misuse(why: &str) -> Status {
+    status(SqlError::new(SqlState(*b"08P01"), why))
 }
 
 /// An error as one item's result.

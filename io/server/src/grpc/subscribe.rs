@@ -4,7 +4,7 @@
 //! engine's deliveries into events. Credits bound what is under way, so nothing here grows without a bound.
 
 use super::events::{event, topic_of};
-use super::{Services, api, status};
+use super::{Services, api, misuse, status};
 use crate::auth::Role;
 use crate::gateway::Gateway;
 use crate::server::stopped;
@@ -52,7 +52,7 @@ pub(super) async fn open(
 ) -> Result<Events, Status> {
     let first = requests.next().await.transpose()?.and_then(|first| first.request);
     let Some(Request::Open(open)) = first else {
-        return Err(Status::invalid_argument("the first message opens the subscription: send `open`"));
+        return Err(misuse("the first message opens the subscription: send `open`"));
     };
     if role == Role::ReadOnly && !open.group.is_empty() {
         let message = "this token may only read, and a consumer group remembers what is acknowledged";
@@ -105,7 +105,7 @@ async fn listen(
 ) {
     let refuse = async |why: &str| {
         // If the client is gone already it need not be told.
-        let _ = send.send(Err(Status::invalid_argument(why))).await;
+        let _ = send.send(Err(misuse(why))).await;
     };
     loop {
         let request = tokio::select! {
@@ -152,7 +152,7 @@ impl Talk {
             let event = tokio::select! {
                 event = deliveries.recv() => event,
                 () = stopped(&mut stop) => {
-                    let ending = Status::unavailable("the server is shutting down");
+                    let ending = status(SqlError::new(SqlState::SHUTDOWN, "the server is shutting down"));
                     // Whether it still reads this is up to the client.
                     let _ = self.send.send(Err(ending)).await;
                     return;
@@ -165,7 +165,8 @@ impl Talk {
                     Ok(false) => return,
                     Err(error) => status(error),
                 },
-                Some(SubscriberEvent::Closed(why)) => Status::aborted(why),
+                // The node stops, or the topic is gone: opening it again tells.
+                Some(SubscriberEvent::Closed(why)) => status(SqlError::new(SqlState::SHUTDOWN, why)),
                 None => return,
             };
             let _ = self.send.send(Err(last)).await;
