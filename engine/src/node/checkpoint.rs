@@ -3,7 +3,7 @@
 //! At most one overlay is frozen. The WAL is kept back to the checkpoint before the last, so that the newest one can
 //! be found damaged and there is still a way to rebuild.
 
-use super::{Config, Node};
+use super::{Config, Fsync, Node};
 use crate::step::{Action, Checkpoint, CheckpointId, Outputs, Trace};
 use crate::wal::{Compacted, Record};
 use chronos_proto::id::GroupId;
@@ -89,6 +89,17 @@ impl Node {
         if !self.groups.values().any(moved) {
             return;
         }
+        // The store is never ahead of the WAL: in the weak modes what is applied may not be synced yet.
+        let mut synced = None;
+        if self.config.fsync != Fsync::Always && self.wal.is_unsynced() {
+            let anchor = self.clock.anchor(self.now.mono);
+            synced = self.wal_ops(out, |wal, ops| wal.sync_now(anchor, ops));
+            if synced.is_none() {
+                // A write is under way: again when it is done.
+                self.checkpoints.wanted = true;
+                return;
+            }
+        }
         let groups = self.groups.values_mut().filter_map(|group| group.state.freeze()).collect();
         let id = CheckpointId(self.checkpoints.next);
         self.checkpoints.next += 1;
@@ -97,7 +108,7 @@ impl Node {
         self.checkpoints.running = Some(checkpoint.clone());
         self.publish = true;
         out.now(Action::Trace(Trace::Checkpoint { id, done: false }));
-        out.now(Action::Checkpoint(checkpoint));
+        out.after(synced, Action::Checkpoint(checkpoint));
     }
 
     pub(super) fn checkpoint_durable(&mut self, id: CheckpointId, out: &mut Outputs) {

@@ -21,7 +21,8 @@ use crate::delivery::Tracker;
 use crate::raft::Log;
 use crate::state::State;
 use crate::step::{
-    Action, Fatal, Input, Outputs, Published, Reason, Reply, Request, SubscriberId, SubscriberInput, Token, Trace,
+    Action, Fatal, Input, Outputs, Published, Reason, Reply, Request, SubscriberId, SubscriberInput, Token,
+    Trace,
 };
 use crate::store::SharedStore;
 use crate::txn::Refused;
