@@ -5,6 +5,7 @@
 //! The wheel only proposes: a stale entry (cancelled, rescheduled) is found out when its firing is applied, so nothing
 //! has to be taken out of the wheel.
 
+use crate::bugs::{self, Bug};
 use crate::keys::{self, KeyRange};
 use crate::state::{ReadError, snapshot::Snapshot};
 use crate::timer::Wheel;
@@ -13,7 +14,7 @@ use chronos_proto::codec;
 use chronos_proto::command::TimerRef;
 use chronos_proto::id::RelationId;
 use chronos_proto::limits::FIRE_MAX_TIMERS;
-use chronos_proto::time::Timestamp;
+use chronos_proto::time::{MICROS_PER_MS, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Timers loaded in one step at the most.
@@ -60,6 +61,10 @@ impl Timers {
     /// A timer was set.
     pub fn set(&mut self, timer: TimerRef) {
         if (timer.due, timer.sequence) > self.cursor {
+            return;
+        }
+        let edge = self.cursor.0.0.saturating_sub(MICROS_PER_MS);
+        if bugs::active(Bug::LoseTimerAtBoundary) && timer.due.0 > edge {
             return;
         }
         if self.wheel.len() >= 2 * self.wheel_max {

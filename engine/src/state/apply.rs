@@ -6,6 +6,7 @@
 use super::keys::{self, tag};
 use super::records::{ConsumerRecord, StoredEvent, TimerRecord};
 use super::{Partition, ReadError, State};
+use crate::bugs::{self, Bug};
 use crate::store::SharedStore;
 use bytes::Bytes;
 use chronos_proto::codec;
@@ -224,7 +225,7 @@ impl Apply<'_> {
         let fired_at = deliver_at.map(|due| due.max(self.time));
         let stored = StoredEvent { event: event.clone(), published_at: self.time, deliver_at, fired_at };
         let offset = self.append(topic, partition, stored);
-        if claim {
+        if claim && !bugs::active(Bug::ForgetClaim) {
             self.state.claim(topic, &event.message_id, Some((partition, offset)), self.time, self.store)?;
         }
         Ok(OpOutcome::Published { partition, offset })
@@ -313,7 +314,9 @@ impl Apply<'_> {
         {
             return Ok(());
         }
-        self.remove_timer(*topic, timer_id, &timer);
+        if !bugs::active(Bug::FireTwiceAfterRestart) {
+            self.remove_timer(*topic, timer_id, &timer);
+        }
         self.state.timers_pending -= 1;
         let fired_at = timer.deliver_at.max(self.time);
         let stored = StoredEvent {
