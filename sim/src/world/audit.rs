@@ -304,7 +304,7 @@ impl World {
     }
 
     fn never_late(&mut self, published: &Published) -> Held {
-        if !self.ills.is_well() {
+        if !self.ills.is_well(self.now) {
             return Ok(());
         }
         let now = published.clock.at(self.clock.now(self.now).mono);

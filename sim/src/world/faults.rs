@@ -44,6 +44,8 @@ pub(super) struct Ills {
     pub(super) full: bool,
     pub(super) was_full: bool,
     pub(super) slow_extra: u64,
+    /// When the last operation ends that was begun on the slow disk.
+    pub(super) slow_until: u64,
     /// Since the last start.
     pub(super) power_was_cut: bool,
     /// Nothing has been wrong since.
@@ -79,8 +81,8 @@ impl Ills {
     }
 
     /// Nothing that could make the node late is wrong now.
-    pub(super) fn is_well(&self) -> bool {
-        !self.full && self.slow_extra == 0 && !self.crash_operation
+    pub(super) fn is_well(&self, now: u64) -> bool {
+        !self.full && self.slow_extra == 0 && now > self.slow_until && !self.crash_operation
     }
 }
 

@@ -407,6 +407,7 @@ impl World {
         let mut latency = self.disk_rng.latency(mean);
         if mean > 0 && self.ills.slow_extra > 0 {
             latency += self.disk_rng.range(self.ills.slow_extra / 2, self.ills.slow_extra);
+            self.ills.slow_until = self.now + latency;
         }
         if mean > 0 && self.comes_to_crash() {
             return self.crash_in_operation(latency);
@@ -488,6 +489,9 @@ impl World {
     pub(super) fn disk_done(&mut self) -> Held {
         let Some(up) = &mut self.up else { return Ok(()) };
         up.disk_busy = false;
+        if self.now <= self.ills.slow_until {
+            self.ills.well_since = self.now;
+        }
         let Some(op) = up.ops.pop_front() else { return Ok(()) };
         let needs_medium = !matches!(op, WalOp::Done { .. } | WalOp::Remove { .. });
         if needs_medium && std::mem::take(&mut self.ills.fail_write) {
