@@ -245,10 +245,13 @@ impl Node {
     }
 
     fn observe_clock(&mut self, out: &mut Outputs) {
-        if let Some(step) = self.clock.observe(self.now, self.synchronised) {
+        let before = self.clock.time(self.now.mono);
+        // Small steps are adopted in silence, and readers must follow them too.
+        let observed = self.clock.observe(self.now, self.synchronised);
+        self.publish |= self.clock.time(self.now.mono) != before;
+        if let Some(step) = observed {
             out.now(Action::Trace(Trace::ClockStep { micros: step.micros, adopted: step.adopted }));
             if step.adopted {
-                self.publish = true;
                 self.groups.values_mut().for_each(|group| group.time_moved(self.now.mono));
             }
         }
