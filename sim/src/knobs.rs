@@ -270,7 +270,7 @@ impl Knobs {
             overlay_max_bytes: *rng.pick(&[96 << 10, 1 << 20, 64 << 20, 64 << 20]),
             inflight_max: *rng.pick(&[1, 4, 64, 1024, 1024]),
             fire_ahead_max: *rng.pick(&[0, 1_000, 20_000, 20_000]),
-            wheel_window: *rng.pick(&[1_000, 64_000, 1_000_000, 60_000_000, 600_000_000]),
+            wheel_window: *rng.pick(&[10_000, 64_000, 1_000_000, 60_000_000, 600_000_000]),
             wheel_max: *rng.pick(&[1, 8, 100, 10_000, 10_000]),
             gather: *rng.pick(&[0, 50, 500, 3_000]),
             batch_max: *rng.pick(&[1, 2, 16, 1024]),
@@ -347,7 +347,7 @@ impl Knobs {
                 for job in [Job::Schedule, Job::ScheduleClaim, Job::Reschedule, Job::Cancel] {
                     self.jobs[job as usize] += 30;
                 }
-                self.wheel_window = *rng.pick(&[1_000, 64_000, 1_000_000]);
+                self.wheel_window = *rng.pick(&[2_000, 64_000, 1_000_000]);
             }
         }
     }

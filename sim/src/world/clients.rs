@@ -199,6 +199,13 @@ impl World {
         }
     }
 
+    /// Gives up requests that rely on entries above `last`.
+    pub(super) fn forget_readers_above(&mut self, last: u64) {
+        for client in &mut self.clients {
+            client.open.retain(|_, open| open.transaction.read_index.0 <= last);
+        }
+    }
+
     /// Requests that are not settled.
     pub(super) fn open_requests(&self) -> usize {
         self.clients.iter().map(|client| client.open.len()).sum()
