@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use chronos_engine::Snapshot;
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_node::{CommitError, NodeHandle, NodeStatus, Role};
-use chronos_proto::id::{GroupId, RequestId};
+use chronos_proto::id::{GroupId, Index, RequestId};
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Type, Value};
 use chronos_sql::{Context, Kind, Limits, Outcome, Prepared, RowSet, Session, SqlError, SqlState, Statement};
@@ -23,8 +23,10 @@ use tokio::sync::{oneshot, watch};
 
 /// How long a statement waits for a leader before it fails with 57P03.
 pub const LEADER_WAIT: Duration = Duration::from_secs(10);
-/// How often a conflict is retried for the client.
-const CONFLICT_RETRIES: u32 = 20;
+/// For how long conflicts are retried for the client.
+const CONFLICT_WAIT: Duration = Duration::from_secs(5);
+/// Between looks whether the write that was in the way is published.
+const CONFLICT_POLL: Duration = Duration::from_millis(1);
 /// Between looks for a leader.
 const LEADER_POLL: Duration = Duration::from_millis(20);
 /// A statement that took less is short.
@@ -60,6 +62,13 @@ impl Pace {
         self.0.store(u8::from(began.elapsed() < SHORT), Ordering::Relaxed);
         out
     }
+}
+
+/// Until when a request is tried again, from its first refusal on.
+#[derive(Default)]
+struct Patience {
+    conflicts: Option<Instant>,
+    leaderless: Option<Instant>,
 }
 
 /// The one object that all listeners share.
@@ -194,37 +203,26 @@ impl Gateway {
         cancel: &AtomicBool,
         mut work: impl FnMut(&mut Session, &Context<'_>) -> Result<Outcome, SqlError>,
     ) -> Result<Answer, SqlError> {
-        let mut conflicts = 0;
-        let mut leaderless = None;
+        let mut patience = Patience::default();
         loop {
-            let outcome = {
-                let (snapshot, read_time) = self.read();
-                let request = RequestId::default();
-                let random = self.random();
-                work(
-                    session,
-                    &Context { snapshot: &snapshot, read_time, random, request, cancel, limits: self.limits },
-                )?
-            };
+            let (snapshot, read_time) = self.read();
+            let read_index = snapshot.applied;
+            let (random, request, limits) = (self.random(), RequestId::default(), self.limits);
+            let cx = Context { snapshot: &snapshot, read_time, random, request, cancel, limits };
+            let outcome = work(session, &cx)?;
+            // It pins a view of the store, which nothing needs while the commit is awaited.
+            drop(snapshot);
             let mut commit = match outcome {
                 Outcome::Rows(rows) => return Ok(Answer::Rows(rows)),
                 Outcome::Tag(tag) => return Ok(Answer::Tag(tag)),
                 Outcome::Commit(commit) => commit,
             };
             let answer = self.commit(commit.group, std::mem::take(&mut commit.transaction)).await?;
-            match &answer {
-                Err(Refused::Conflict) if commit.retryable && conflicts < CONFLICT_RETRIES => {
-                    conflicts += 1;
-                    continue;
-                }
-                Err(Refused::NotLeader) if commit.retryable => {
-                    let deadline = *leaderless.get_or_insert_with(|| Instant::now() + LEADER_WAIT);
-                    if Instant::now() < deadline {
-                        tokio::time::sleep(LEADER_POLL).await;
-                        continue;
-                    }
-                }
-                _ => {}
+            if let Err(refused) = &answer
+                && commit.retryable
+                && self.may_retry(refused, read_index, &mut patience).await
+            {
+                continue;
             }
             return match session.committed(*commit, answer)? {
                 Outcome::Rows(rows) => Ok(Answer::Rows(rows)),
@@ -274,26 +272,44 @@ impl Gateway {
         group: GroupId,
         mut build: impl FnMut(&Snapshot, Timestamp) -> Result<(Transaction, T), SqlError>,
     ) -> Result<(Option<Committed>, T), SqlError> {
-        let mut conflicts = 0;
-        let mut leaderless = None;
+        let mut patience = Patience::default();
         loop {
-            let (transaction, extra) = {
-                let (snapshot, read_time) = self.read();
-                build(&snapshot, read_time)?
-            };
+            let (snapshot, read_time) = self.read();
+            let read_index = snapshot.applied;
+            let (transaction, extra) = build(&snapshot, read_time)?;
+            drop(snapshot);
             if transaction.ops.is_empty() {
                 return Ok((None, extra));
             }
             match self.commit(group, transaction).await? {
                 Ok(committed) => return Ok((Some(committed), extra)),
-                Err(Refused::Conflict) if conflicts < CONFLICT_RETRIES => conflicts += 1,
-                Err(Refused::NotLeader)
-                    if Instant::now() < *leaderless.get_or_insert_with(|| Instant::now() + LEADER_WAIT) =>
-                {
-                    tokio::time::sleep(LEADER_POLL).await;
-                }
+                Err(refused) if self.may_retry(&refused, read_index, &mut patience).await => {}
                 Err(refused) => return Err(refusal(&refused)),
             }
+        }
+    }
+
+    /// Whether something that was refused may be tried again now. It waits for what was in the way: a write that may
+    /// still be on its way to the disk, or a leader.
+    async fn may_retry(&self, refused: &Refused, read_index: Index, patience: &mut Patience) -> bool {
+        let now = Instant::now();
+        match refused {
+            Refused::Conflict => {
+                let deadline = *patience.conflicts.get_or_insert(now + CONFLICT_WAIT);
+                while self.node.published().snapshot.applied <= read_index {
+                    if Instant::now() >= deadline {
+                        return false;
+                    }
+                    tokio::time::sleep(CONFLICT_POLL).await;
+                }
+                now < deadline
+            }
+            Refused::NotLeader => {
+                let deadline = *patience.leaderless.get_or_insert(now + LEADER_WAIT);
+                tokio::time::sleep(LEADER_POLL).await;
+                now < deadline
+            }
+            _ => false,
         }
     }
 
