@@ -8,7 +8,7 @@
 
 use crate::codec::DecodeError;
 use crate::id::ColumnId;
-use crate::value::{Interval, Value};
+use crate::value::{Interval, Value, ValueRef};
 use bytes::Bytes;
 
 const VERSION: u8 = 1;
@@ -62,6 +62,11 @@ fn sized(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 
 /// Calls `each` with every column of an encoded row, in ascending number.
 pub fn decode(row: &[u8], mut each: impl FnMut(ColumnId, Value)) -> Result<(), DecodeError> {
+    visit(row, |column, value| each(column, value.to_value()))
+}
+
+/// Calls `each` with every column of an encoded row, in ascending number, without copying.
+pub fn visit<'a>(row: &'a [u8], mut each: impl FnMut(ColumnId, ValueRef<'a>)) -> Result<(), DecodeError> {
     let bad = |why: &str| DecodeError { what: "row", why: why.into() };
     let (&version, mut rest) = row.split_first().ok_or_else(|| bad("empty"))?;
     if version != VERSION {
@@ -78,31 +83,31 @@ pub fn decode(row: &[u8], mut each: impl FnMut(ColumnId, Value)) -> Result<(), D
     if input.is_empty() { Ok(()) } else { Err(bad("bytes after the last column")) }
 }
 
-fn decode_value(input: &mut &[u8]) -> Option<Value> {
+fn decode_value<'a>(input: &mut &'a [u8]) -> Option<ValueRef<'a>> {
     let tag = take(input, 1)?[0];
     Some(match tag {
-        0 => Value::Null,
-        1 => Value::Bool(false),
-        2 => Value::Bool(true),
-        3 => Value::Int(unzigzag(read_varint(input)?)),
-        4 => Value::Float(f64::from_le_bytes(take(input, 8)?.try_into().ok()?)),
-        5 => Value::Text(read_text(input)?),
-        6 => Value::Bytes(Bytes::copy_from_slice(read_sized(input)?)),
-        7 => Value::Timestamp(i64::from_le_bytes(take(input, 8)?.try_into().ok()?)),
-        8 => Value::Date(i32::from_le_bytes(take(input, 4)?.try_into().ok()?)),
-        9 => Value::Interval(Interval {
+        0 => ValueRef::Null,
+        1 => ValueRef::Bool(false),
+        2 => ValueRef::Bool(true),
+        3 => ValueRef::Int(unzigzag(read_varint(input)?)),
+        4 => ValueRef::Float(f64::from_le_bytes(take(input, 8)?.try_into().ok()?)),
+        5 => ValueRef::Text(read_text(input)?),
+        6 => ValueRef::Bytes(read_sized(input)?),
+        7 => ValueRef::Timestamp(i64::from_le_bytes(take(input, 8)?.try_into().ok()?)),
+        8 => ValueRef::Date(i32::from_le_bytes(take(input, 4)?.try_into().ok()?)),
+        9 => ValueRef::Interval(Interval {
             months: i32::try_from(unzigzag(read_varint(input)?)).ok()?,
             days: i32::try_from(unzigzag(read_varint(input)?)).ok()?,
             micros: unzigzag(read_varint(input)?),
         }),
-        10 => Value::Json(read_text(input)?),
-        11 => Value::Uuid(take(input, 16)?.try_into().ok()?),
+        10 => ValueRef::Json(read_text(input)?),
+        11 => ValueRef::Uuid(take(input, 16)?.try_into().ok()?),
         _ => return None,
     })
 }
 
-fn read_text(input: &mut &[u8]) -> Option<String> {
-    std::str::from_utf8(read_sized(input)?).ok().map(str::to_owned)
+fn read_text<'a>(input: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(read_sized(input)?).ok()
 }
 
 fn read_sized<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {

@@ -30,6 +30,75 @@ pub enum Type {
     Uuid,
 }
 
+/// One SQL value by reference.
+#[derive(Clone, Copy, Debug)]
+pub enum ValueRef<'a> {
+    /// SQL NULL, of any type.
+    Null,
+    /// A BOOLEAN.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A double.
+    Float(f64),
+    /// Text.
+    Text(&'a str),
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// Microseconds since the epoch, UTC.
+    Timestamp(i64),
+    /// Days since the epoch.
+    Date(i32),
+    /// An interval.
+    Interval(Interval),
+    /// JSON text.
+    Json(&'a str),
+    /// A UUID.
+    Uuid(&'a [u8; 16]),
+}
+
+impl ValueRef<'_> {
+    /// An owned copy.
+    pub fn to_value(self) -> Value {
+        match self {
+            ValueRef::Null => Value::Null,
+            ValueRef::Bool(b) => Value::Bool(b),
+            ValueRef::Int(i) => Value::Int(i),
+            ValueRef::Float(x) => Value::Float(x),
+            ValueRef::Text(s) => Value::Text(s.to_owned()),
+            ValueRef::Bytes(b) => Value::Bytes(Bytes::copy_from_slice(b)),
+            ValueRef::Timestamp(t) => Value::Timestamp(t),
+            ValueRef::Date(d) => Value::Date(d),
+            ValueRef::Interval(i) => Value::Interval(i),
+            ValueRef::Json(s) => Value::Json(s.to_owned()),
+            ValueRef::Uuid(u) => Value::Uuid(*u),
+        }
+    }
+
+    /// Whether this is NULL.
+    pub fn is_null(self) -> bool {
+        matches!(self, ValueRef::Null)
+    }
+}
+
+impl<'a> From<&'a Value> for ValueRef<'a> {
+    fn from(value: &'a Value) -> ValueRef<'a> {
+        match value {
+            Value::Null => ValueRef::Null,
+            Value::Bool(b) => ValueRef::Bool(*b),
+            Value::Int(i) => ValueRef::Int(*i),
+            Value::Float(x) => ValueRef::Float(*x),
+            Value::Text(s) => ValueRef::Text(s),
+            Value::Bytes(b) => ValueRef::Bytes(b),
+            Value::Timestamp(t) => ValueRef::Timestamp(*t),
+            Value::Date(d) => ValueRef::Date(*d),
+            Value::Interval(i) => ValueRef::Interval(*i),
+            Value::Json(s) => ValueRef::Json(s),
+            Value::Uuid(u) => ValueRef::Uuid(u),
+        }
+    }
+}
+
 /// A PostgreSQL interval: months and days stay apart, since their lengths vary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Interval {

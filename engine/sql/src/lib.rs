@@ -9,13 +9,23 @@
 //! the [`Context`]. A write is evaluated against one snapshot into a `Transaction` that the caller hands to the engine;
 //! the answer comes back through [`Session::committed`]. The log never carries SQL.
 
+mod action;
+mod bind;
 pub mod error;
 pub mod exec;
+mod expr;
+mod func;
 pub mod oid;
 pub mod parse;
+mod plan;
 pub mod prepared;
+mod rel;
 pub mod session;
+mod settings;
+mod system;
 pub mod text;
+mod time;
+mod types;
 
 pub use error::{SqlError, SqlState};
 pub use exec::vector::{Batch, ValueRef};

@@ -1,5 +1,8 @@
 //! What preparing a statement gives: its parameters, its result columns and a plan that can be run many times.
 
+use crate::action::Action;
+use crate::parse::Statement;
+use chronos_engine::Catalog;
 use chronos_proto::Type;
 use chronos_proto::id::{ColumnId, RelationId};
 use std::sync::Arc;
@@ -39,11 +42,27 @@ pub struct Prepared {
     pub columns: Arc<[ColumnDesc]>,
     /// What kind of statement it is.
     pub kind: Kind,
+    pub(crate) statement: Statement,
+    pub(crate) action: Action,
+    /// The catalogue it was bound in, and what of it matters.
+    /// None: in one that a transaction changed for itself, so it is bound anew each time.
+    pub(crate) catalog_version: Option<u64>,
+    pub(crate) relations: Vec<(RelationId, u64)>,
 }
 
 impl Prepared {
     /// Whether it gives rows (so a description of them is sent before).
     pub fn returns_rows(&self) -> bool {
         !self.columns.is_empty()
+    }
+
+    /// Whether it still means the same.
+    pub(crate) fn is_valid(&self, catalog: &Catalog) -> bool {
+        let Some(version) = self.catalog_version else { return false };
+        catalog.version() == version
+            || self
+                .relations
+                .iter()
+                .all(|(id, version)| catalog.get(*id).is_some_and(|r| r.version == *version))
     }
 }

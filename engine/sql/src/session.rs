@@ -1,13 +1,34 @@
 //! One connection's state: its transaction, its settings and its plans.
+//!
+//! A statement outside a block is a transaction of its own: read-only ones end here, others leave as a [`Commit`] that
+//! the caller may repeat on a newer snapshot when it conflicts. In a block all statements see the state of the first
+//! one and their own writes, and COMMIT hands everything to the engine at once.
 
+use crate::action::{Action, Delete, Insert, Rows, Target, Update};
+use crate::bind;
 use crate::error::{SqlError, SqlState};
-use crate::exec::{Commit, Context, Outcome};
+use crate::exec::eval::{EvalCx, eval, eval_value};
+use crate::exec::reads::Reads;
+use crate::exec::run::{ExecCx, Memory, collect};
+use crate::exec::vector::{BATCH_ROWS, Batch, Vector};
+use crate::exec::write::Writes;
+use crate::exec::{Commit, Completion, Context, Outcome, RowSet, schema};
+use crate::expr::Expr;
 use crate::parse::Statement;
-use crate::prepared::Prepared;
+use crate::plan;
+use crate::prepared::{ColumnDesc, Kind, Prepared};
+use crate::settings::{self, Settings};
 use chronos_engine::Snapshot;
-use chronos_engine::txn::{Committed, Refused};
-use chronos_proto::{Type, Value};
+use chronos_engine::txn::{Committed, Refused, Transaction};
+use chronos_proto::id::RequestId;
+use chronos_proto::schema::Relation;
+use chronos_proto::time::Timestamp;
+use chronos_proto::{OpOutcome, Type, Value};
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+
+/// Plans made anew because the catalogue moved on, kept for statements that clients hold.
+const REPLANNED_MAX: usize = 64;
 
 /// What a connection is told at its start.
 #[derive(Clone, Debug)]
@@ -55,21 +76,81 @@ pub struct Notice {
     pub message: String,
 }
 
+/// What functions may ask about the session.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionInfo {
+    pub user: String,
+    pub database: String,
+    pub backend_pid: i32,
+    pub settings: Settings,
+}
+
 /// One connection.
-#[derive(Debug)]
 pub struct Session {
-    options: SessionOptions,
+    info: SessionInfo,
+    read_only: bool,
+    block: Block,
+    notices: Vec<Notice>,
+    replanned: Vec<(Arc<Prepared>, Arc<Prepared>)>,
+}
+
+enum Block {
+    None,
+    Open(Open),
+    /// `explicit` as in [`Open`].
+    Failed {
+        explicit: bool,
+    },
+}
+
+/// An open block.
+struct Open {
+    /// By BEGIN; else by the protocol, and ended by it.
+    explicit: bool,
+    read_only: bool,
+    /// Set by the first statement that looks at the state.
+    begun: Option<Begun>,
+}
+
+struct Begun {
+    now: Timestamp,
+    writes: Box<Writes>,
+    /// The block made a change of the catalogue.
+    schema_changed: bool,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({}, {:?})", self.info.user, self.transaction_status())
+    }
 }
 
 impl Session {
     /// A connection that has just been made.
     pub fn new(options: SessionOptions) -> Session {
-        Session { options }
+        let mut settings = Settings::default();
+        settings.authorize(&options.user);
+        Session {
+            info: SessionInfo {
+                user: options.user,
+                database: options.database,
+                backend_pid: options.backend_pid,
+                settings,
+            },
+            read_only: options.read_only,
+            block: Block::None,
+            notices: Vec::new(),
+            replanned: Vec::new(),
+        }
     }
 
     /// What ReadyForQuery says.
     pub fn transaction_status(&self) -> TransactionStatus {
-        TransactionStatus::Idle
+        match &self.block {
+            Block::Open(open) if open.explicit => TransactionStatus::InTransaction,
+            Block::Failed { explicit: true } => TransactionStatus::Failed,
+            _ => TransactionStatus::Idle,
+        }
     }
 
     /// Binds and plans a statement. `declared` are the parameter types that the client gave, if any.
@@ -80,8 +161,20 @@ impl Session {
         declared: &[Option<Type>],
         snapshot: &Snapshot,
     ) -> Result<Arc<Prepared>, SqlError> {
-        let _ = (declared, snapshot);
-        Err(SqlError::unsupported(statement.text()))
+        if let (Block::Failed { .. }, false) = (&self.block, ends_block(statement)) {
+            return Err(aborted());
+        }
+        let (catalog, changed) = match &self.block {
+            Block::Open(Open { begun: Some(begun), .. }) => {
+                (begun.writes.view.catalog.clone(), begun.schema_changed)
+            }
+            _ => (snapshot.catalog.clone(), false),
+        };
+        let prepared = prepare(statement, declared, &catalog, changed, &self.info);
+        if prepared.is_err() {
+            self.fail();
+        }
+        prepared.map(Arc::new)
     }
 
     /// Runs a prepared statement. If the catalogue has changed since, it is prepared again inside.
@@ -94,8 +187,11 @@ impl Session {
         params: &[Value],
         cx: &Context<'_>,
     ) -> Result<Outcome, SqlError> {
-        let _ = (prepared, params, cx);
-        Err(SqlError::unsupported("execution"))
+        let result = self.execute_inner(prepared, params, cx);
+        if result.is_err() {
+            self.fail();
+        }
+        result
     }
 
     /// Takes the engine's answer to a commit and gives the statement's outcome: a tag or rows.
@@ -107,42 +203,622 @@ impl Session {
         commit: Commit,
         answer: Result<Committed, Refused>,
     ) -> Result<Outcome, SqlError> {
-        let _ = (commit, answer);
-        Err(SqlError::unsupported("execution"))
+        let committed = answer.map_err(refused)?;
+        if committed.outcomes.contains(&OpOutcome::DedupFull) {
+            return Err(SqlError::new(
+                SqlState::TOO_MANY,
+                "the topic's dedup window is full: the event was not stored",
+            )
+            .hint("wait until older message ids leave the window, or publish without a message id"));
+        }
+        Ok(match commit.completion {
+            Completion::Tag(tag) => Outcome::Tag(tag.into()),
+            Completion::Count { verb, count, rows } => {
+                let void = |o: &&OpOutcome| matches!(o, OpOutcome::Duplicate { .. } | OpOutcome::TooLate);
+                let count = count.saturating_sub(committed.outcomes.iter().filter(void).count());
+                counted(verb, count, rows)
+            }
+        })
     }
 
     /// Says that an error happened outside (a parameter that did not decode, say): an open transaction has failed.
-    pub fn fail(&mut self) {}
+    pub fn fail(&mut self) {
+        if let Block::Open(open) = &self.block {
+            self.block = Block::Failed { explicit: open.explicit };
+        }
+    }
 
     /// Opens an implicit transaction: all statements until [`Session::finish_implicit`] commit together, as those of
     /// one simple query, or of one pipeline up to Sync, do. BEGIN inside turns it into an explicit one.
-    pub fn begin_implicit(&mut self) {}
+    pub fn begin_implicit(&mut self) {
+        if let Block::None = self.block {
+            self.block = Block::Open(Open { explicit: false, read_only: false, begun: None });
+        }
+    }
 
     /// Ends an implicit transaction if one is open: [`Outcome::Commit`] if it wrote, else a tag to ignore.
     /// If it failed, it is rolled back.
     pub fn finish_implicit(&mut self, cx: &Context<'_>) -> Result<Outcome, SqlError> {
-        let _ = cx;
-        Ok(Outcome::Tag("COMMIT".into()))
+        match &self.block {
+            Block::Open(open) if !open.explicit => self.commit(cx.request, "COMMIT"),
+            Block::Failed { explicit: false } => {
+                self.block = Block::None;
+                Ok(Outcome::Tag("ROLLBACK".into()))
+            }
+            _ => Ok(Outcome::Tag("COMMIT".into())),
+        }
     }
 
     /// The value of a setting.
     pub fn setting(&self, name: &str) -> Option<String> {
-        (name == "session_authorization").then(|| self.options.user.clone())
+        self.info.settings.get(name)
     }
 
     /// Changes a setting, as the startup message does.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
-        let _ = (name, value);
-        Ok(())
+        self.info.settings.set(name, Some(value))
     }
 
     /// Settings that clients are told of (ParameterStatus): all at the start, then those that changed.
     pub fn take_parameters(&mut self) -> Vec<(String, String)> {
-        Vec::new()
+        self.info.settings.take_reports()
     }
 
     /// Notices since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        Vec::new()
+        std::mem::take(&mut self.notices)
     }
+
+    fn execute_inner(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        params: &[Value],
+        cx: &Context<'_>,
+    ) -> Result<Outcome, SqlError> {
+        if params.len() != prepared.params.len() {
+            return Err(SqlError::new(
+                SqlState(*b"08P01"),
+                format!(
+                    "the statement needs {} parameters, {} were given",
+                    prepared.params.len(),
+                    params.len()
+                ),
+            ));
+        }
+        if let Some(outcome) = self.transaction_control(&prepared.action, cx)? {
+            return Ok(outcome);
+        }
+        if let Block::Failed { .. } = self.block {
+            return Err(aborted());
+        }
+        if prepared.kind == Kind::Setting {
+            return self.setting_action(&prepared.action);
+        }
+        let read_only = self.read_only
+            || matches!(&self.block, Block::Open(open) if open.read_only)
+            || matches!(&self.block, Block::None) && self.reads_only_by_default();
+        if read_only && matches!(prepared.kind, Kind::Write | Kind::Schema) {
+            let what = first_words(prepared.statement.text());
+            return Err(SqlError::new(
+                SqlState::READ_ONLY,
+                format!("cannot execute {what} in a read-only transaction"),
+            ));
+        }
+        self.begin_if_open(cx);
+        let catalog = match &self.block {
+            Block::Open(Open { begun: Some(begun), .. }) => begun.writes.view.catalog.clone(),
+            _ => cx.snapshot.catalog.clone(),
+        };
+        let current;
+        let prepared = if prepared.is_valid(&catalog) {
+            prepared
+        } else {
+            current = self.replan(prepared, &catalog)?;
+            &current
+        };
+        match &mut self.block {
+            Block::Open(Open { begun: Some(begun), .. }) => {
+                let mut notices = Vec::new();
+                let done =
+                    run(prepared, params, cx, &self.info, begun.now, &mut begun.writes, true, &mut notices);
+                begun.schema_changed |= prepared.kind == Kind::Schema;
+                self.notice_all(notices);
+                Ok(match done? {
+                    Done::Rows(rows) => Outcome::Rows(rows),
+                    Done::Wrote(Completion::Tag(tag)) => Outcome::Tag(tag.into()),
+                    Done::Wrote(Completion::Count { verb, count, rows }) => counted(verb, count, rows),
+                })
+            }
+            _ => {
+                let mut writes = Writes::new(cx.snapshot.clone(), cx.limits.transaction_bytes, false);
+                let record = prepared.kind != Kind::Query;
+                let mut notices = Vec::new();
+                let done =
+                    run(prepared, params, cx, &self.info, cx.read_time, &mut writes, record, &mut notices);
+                self.notice_all(notices);
+                match done? {
+                    Done::Rows(rows) => Ok(Outcome::Rows(rows)),
+                    Done::Wrote(completion) if writes.is_empty() => Ok(match completion {
+                        Completion::Tag(tag) => Outcome::Tag(tag.into()),
+                        Completion::Count { verb, count, rows } => counted(verb, count, rows),
+                    }),
+                    Done::Wrote(completion) => {
+                        Ok(Outcome::Commit(Box::new(commit(writes, cx.request, true, completion))))
+                    }
+                }
+            }
+        }
+    }
+
+    fn notice_all(&mut self, messages: Vec<String>) {
+        let code = SqlState(*b"00000");
+        self.notices.extend(messages.into_iter().map(|message| Notice { warning: false, code, message }));
+    }
+
+    fn warn(&mut self, code: SqlState, message: &str) {
+        self.notices.push(Notice { warning: true, code, message: message.into() });
+    }
+
+    fn reads_only_by_default(&self) -> bool {
+        self.info.settings.get("default_transaction_read_only").and_then(|v| settings::boolean(&v))
+            == Some(true)
+    }
+
+    /// BEGIN, COMMIT and ROLLBACK; none for any other action.
+    fn transaction_control(
+        &mut self,
+        action: &Action,
+        cx: &Context<'_>,
+    ) -> Result<Option<Outcome>, SqlError> {
+        let tag = |tag: &str| Ok(Some(Outcome::Tag(tag.into())));
+        match action {
+            Action::Begin { read_only } => {
+                let default = self.reads_only_by_default();
+                match &mut self.block {
+                    Block::Failed { .. } => return Err(aborted()),
+                    Block::None => {
+                        let read_only = read_only.unwrap_or(default);
+                        self.block = Block::Open(Open { explicit: true, read_only, begun: None });
+                    }
+                    Block::Open(open) if open.explicit => {
+                        self.warn(SqlState::ACTIVE_TRANSACTION, "there is already a transaction in progress");
+                    }
+                    Block::Open(open) => {
+                        open.explicit = true;
+                        open.read_only = read_only.unwrap_or(default);
+                    }
+                }
+                tag("BEGIN")
+            }
+            Action::SetTransaction { read_only } => match &mut self.block {
+                Block::Failed { .. } => Err(aborted()),
+                Block::Open(open) => {
+                    open.read_only = read_only.unwrap_or(open.read_only);
+                    tag("SET")
+                }
+                Block::None => {
+                    self.warn(
+                        SqlState::NO_ACTIVE_TRANSACTION,
+                        "SET TRANSACTION can only be used in transaction blocks",
+                    );
+                    tag("SET")
+                }
+            },
+            Action::Commit => match &self.block {
+                Block::None => {
+                    self.warn(SqlState::NO_ACTIVE_TRANSACTION, "there is no transaction in progress");
+                    tag("COMMIT")
+                }
+                Block::Failed { .. } => {
+                    self.block = Block::None;
+                    tag("ROLLBACK")
+                }
+                Block::Open(_) => self.commit(cx.request, "COMMIT").map(Some),
+            },
+            Action::Rollback => {
+                if let Block::None = self.block {
+                    self.warn(SqlState::NO_ACTIVE_TRANSACTION, "there is no transaction in progress");
+                }
+                self.block = Block::None;
+                tag("ROLLBACK")
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn commit(&mut self, request: RequestId, tag: &'static str) -> Result<Outcome, SqlError> {
+        let block = std::mem::replace(&mut self.block, Block::None);
+        match block {
+            Block::Open(Open { begun: Some(begun), .. }) if !begun.writes.is_empty() => {
+                Ok(Outcome::Commit(Box::new(commit(*begun.writes, request, false, Completion::Tag(tag)))))
+            }
+            _ => Ok(Outcome::Tag(tag.into())),
+        }
+    }
+
+    /// The first statement of a block fixes its state and time.
+    fn begin_if_open(&mut self, cx: &Context<'_>) {
+        if let Block::Open(open) = &mut self.block
+            && open.begun.is_none()
+        {
+            let writes = Writes::new(cx.snapshot.clone(), cx.limits.transaction_bytes, true);
+            open.begun = Some(Begun { now: cx.read_time, writes: Box::new(writes), schema_changed: false });
+        }
+    }
+
+    fn setting_action(&mut self, action: &Action) -> Result<Outcome, SqlError> {
+        let tag = match action {
+            Action::Set { name, value } => {
+                self.info.settings.set(name, value.as_deref())?;
+                "SET"
+            }
+            Action::ResetAll => {
+                self.info.settings.reset_all();
+                "RESET"
+            }
+            Action::Discard => {
+                if let Block::Open(_) = self.block {
+                    return Err(SqlError::new(
+                        SqlState::ACTIVE_TRANSACTION,
+                        "DISCARD ALL cannot run inside a transaction block",
+                    ));
+                }
+                self.info.settings.reset_all();
+                self.replanned.clear();
+                "DISCARD ALL"
+            }
+            Action::Nothing(tag) => tag,
+            _ => return Err(SqlError::unsupported("this statement")),
+        };
+        Ok(Outcome::Tag(tag.into()))
+    }
+
+    /// A plan for the catalogue as it is now. Its columns must be what the client was told.
+    fn replan(
+        &mut self,
+        old: &Arc<Prepared>,
+        catalog: &Arc<chronos_engine::Catalog>,
+    ) -> Result<Arc<Prepared>, SqlError> {
+        let known = self.replanned.iter().find(|(from, to)| Arc::ptr_eq(from, old) && to.is_valid(catalog));
+        if let Some((_, to)) = known {
+            return Ok(to.clone());
+        }
+        let declared: Vec<Option<Type>> = old.params.iter().map(|t| Some(*t)).collect();
+        let changed = matches!(&self.block, Block::Open(Open { begun: Some(b), .. }) if b.schema_changed);
+        let new = Arc::new(prepare(&old.statement, &declared, catalog, changed, &self.info)?);
+        let same = new.columns.len() == old.columns.len()
+            && new.columns.iter().zip(old.columns.iter()).all(|(a, b)| a.ty == b.ty && a.name == b.name);
+        if !same {
+            return Err(SqlError::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "cached plan must not change result type",
+            )
+            .hint("prepare the statement again"));
+        }
+        self.replanned.retain(|(from, _)| !Arc::ptr_eq(from, old));
+        if self.replanned.len() >= REPLANNED_MAX {
+            self.replanned.remove(0);
+        }
+        self.replanned.push((old.clone(), new.clone()));
+        Ok(new)
+    }
+}
+
+fn prepare(
+    statement: &Statement,
+    declared: &[Option<Type>],
+    catalog: &Arc<chronos_engine::Catalog>,
+    changed: bool,
+    info: &SessionInfo,
+) -> Result<Prepared, SqlError> {
+    let bound = bind::bind(statement, declared, catalog, info)?;
+    let version = |id: &chronos_proto::RelationId| catalog.get(*id).map(|r| (*id, r.version));
+    Ok(Prepared {
+        params: bound.params,
+        columns: bound.columns.into(),
+        kind: bound.kind,
+        statement: statement.clone(),
+        relations: bound.relations.iter().filter_map(version).collect(),
+        action: bound.action,
+        catalog_version: (!changed).then(|| catalog.version()),
+    })
+}
+
+fn aborted() -> SqlError {
+    SqlError::new(
+        SqlState::IN_FAILED_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
+}
+
+fn ends_block(statement: &Statement) -> bool {
+    use sqlparser::ast::Statement as S;
+    matches!(statement.ast(), crate::parse::Ast::Sql(ast) if matches!(**ast, S::Commit { .. } | S::Rollback { .. }))
+}
+
+/// `CREATE TABLE`, `INSERT`: what a message calls a statement.
+fn first_words(text: &str) -> String {
+    let mut words = text.split_whitespace().map(str::to_uppercase);
+    let first = words.next().unwrap_or_default();
+    match (first.as_str(), words.next()) {
+        ("CREATE" | "DROP", Some(second)) => format!("{first} {second}"),
+        _ => first,
+    }
+}
+
+fn refused(refused: Refused) -> SqlError {
+    let message = refused.to_string();
+    match refused {
+        Refused::Conflict => SqlError::new(
+            SqlState::SERIALIZATION_FAILURE,
+            "could not serialize access due to read/write dependencies among transactions",
+        )
+        .detail(message)
+        .hint("The transaction might succeed if retried."),
+        Refused::Expired(_) => SqlError::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, message),
+        Refused::NotLeader => SqlError::new(SqlState::CANNOT_CONNECT_NOW, message),
+        Refused::Full(_) => SqlError::new(SqlState::DISK_FULL, message),
+        Refused::Overloaded(_) => SqlError::new(SqlState::TOO_MANY, message),
+        Refused::TooLarge { .. } => SqlError::new(SqlState::LIMIT_EXCEEDED, message),
+        Refused::Stopping => SqlError::new(SqlState::SHUTDOWN, message),
+    }
+}
+
+fn counted(verb: &str, count: usize, rows: Option<RowSet>) -> Outcome {
+    let tag = format!("{verb} {count}");
+    match rows {
+        Some(rows) => Outcome::Rows(RowSet { tag, ..rows }),
+        None => Outcome::Tag(tag),
+    }
+}
+
+fn commit(writes: Writes, request: RequestId, retryable: bool, completion: Completion) -> Commit {
+    let (read_index, group) = (writes.view.applied, writes.view.group);
+    let (reads, ops) = writes.into_parts();
+    let transaction = Transaction { request, read_index, reads: reads.into_ranges(), ops };
+    Commit { transaction, group, retryable, completion }
+}
+
+enum Done {
+    Rows(RowSet),
+    Wrote(Completion),
+}
+
+#[allow(clippy::too_many_arguments)]
+fn run(
+    prepared: &Prepared,
+    params: &[Value],
+    cx: &Context<'_>,
+    info: &SessionInfo,
+    now: Timestamp,
+    writes: &mut Writes,
+    record: bool,
+    notices: &mut Vec<String>,
+) -> Result<Done, SqlError> {
+    if let Action::Schema(change) = &prepared.action {
+        return Ok(Done::Wrote(Completion::Tag(schema::run(change, writes, notices)?)));
+    }
+    // The rows are found first, in the state before the statement, and written after.
+    let view = writes.view.clone();
+    let exec = ExecCx {
+        eval: EvalCx { params, now: now.0, random: Cell::new(cx.random), session: info },
+        view: &view,
+        read_time: now,
+        cancel: cx.cancel,
+        memory: Memory::new(cx.limits.memory_bytes),
+        reads: record.then(|| RefCell::new(Reads::default())),
+    };
+    let done = match &prepared.action {
+        Action::Query(plan) => {
+            let batches = collect(plan, &exec)?;
+            let rows: usize = batches.iter().map(Batch::len).sum();
+            Done::Rows(RowSet { columns: prepared.columns.clone(), batches, tag: format!("SELECT {rows}") })
+        }
+        Action::Insert(insert) => Done::Wrote(run_insert(insert, prepared, &exec, writes)?),
+        Action::Update(update) => Done::Wrote(run_update(update, prepared, &exec, writes)?),
+        Action::Delete(delete) => Done::Wrote(run_delete(delete, prepared, &exec, writes)?),
+        Action::Show(name) => {
+            let value = info.settings.get(name).ok_or_else(|| settings::unknown(name))?;
+            Done::Rows(texts(prepared, vec![vec![value]], "SHOW"))
+        }
+        Action::ShowAll => {
+            let rows = info.settings.all().into_iter().map(|(name, value)| vec![name, value]).collect();
+            Done::Rows(texts(prepared, rows, "SHOW"))
+        }
+        Action::Explain(action) => {
+            let rows = plan::explain(action).into_iter().map(|line| vec![line]).collect();
+            Done::Rows(texts(prepared, rows, "EXPLAIN"))
+        }
+        _ => return Err(SqlError::unsupported("this statement")),
+    };
+    if let Some(reads) = exec.reads {
+        writes.reads.extend(reads.into_inner());
+    }
+    Ok(done)
+}
+
+fn texts(prepared: &Prepared, rows: Vec<Vec<String>>, tag: &str) -> RowSet {
+    let mut columns: Vec<Vector> = prepared.columns.iter().map(|c| Vector::empty(c.ty, rows.len())).collect();
+    for row in &rows {
+        columns.iter_mut().zip(row).for_each(|(c, s)| c.push(crate::ValueRef::Text(s)));
+    }
+    let batches = vec![Batch::with_len(columns, rows.len())];
+    RowSet { columns: prepared.columns.clone(), batches, tag: tag.into() }
+}
+
+/// Gathers the rows of RETURNING.
+struct Returning<'p> {
+    exprs: Option<&'p [Expr]>,
+    columns: Arc<[ColumnDesc]>,
+    rows: Vec<Vec<Value>>,
+}
+
+impl<'p> Returning<'p> {
+    fn new(exprs: &'p Option<Vec<Expr>>, columns: &Arc<[ColumnDesc]>) -> Returning<'p> {
+        Returning { exprs: exprs.as_deref(), columns: columns.clone(), rows: Vec::new() }
+    }
+
+    fn add(&mut self, row: &[Value], relation: &Relation) {
+        if self.exprs.is_some() {
+            let width = relation.table().map_or(row.len(), |t| t.columns.len());
+            self.rows.push(row[..width.min(row.len())].to_vec());
+        }
+    }
+
+    fn finish(self, relation: &Relation, exec: &ExecCx<'_>) -> Result<Option<RowSet>, SqlError> {
+        let Some(exprs) = self.exprs else { return Ok(None) };
+        let types: Vec<Type> =
+            relation.table().map_or_else(Vec::new, |t| t.columns.iter().map(|c| c.ty).collect());
+        let mut batches = Vec::new();
+        for rows in self.rows.chunks(BATCH_ROWS) {
+            let column = |(i, ty): (usize, &Type)| {
+                let mut out = Vector::empty(*ty, rows.len());
+                rows.iter().for_each(|r| out.push((&r[i]).into()));
+                out
+            };
+            let input = Batch::with_len(types.iter().enumerate().map(column).collect(), rows.len());
+            let columns: Result<Vec<Vector>, SqlError> =
+                exprs.iter().map(|e| Ok(eval(e, &input, &exec.eval)?.into_owned())).collect();
+            batches.push(Batch::with_len(columns?, rows.len()));
+        }
+        Ok(Some(RowSet { columns: self.columns, batches, tag: String::new() }))
+    }
+}
+
+fn run_insert(
+    insert: &Insert,
+    prepared: &Prepared,
+    exec: &ExecCx<'_>,
+    writes: &mut Writes,
+) -> Result<Completion, SqlError> {
+    let mut count = 0;
+    let mut returning = Returning::new(&insert.returning, &prepared.columns);
+    let relation = match &insert.target {
+        Target::Table(relation) | Target::Topic(relation) => {
+            writes.reads.relation(relation.id);
+            Some(relation.clone())
+        }
+        Target::Timers => None,
+    };
+    let mut one = |row: &[Value], writes: &mut Writes| -> Result<(), SqlError> {
+        match (&insert.target, &relation) {
+            (Target::Table(relation), _) => {
+                let Some(table) = relation.table() else { return Ok(()) };
+                if writes.insert(relation, table, row, insert.skip_conflicts)? {
+                    count += 1;
+                    returning.add(row, relation);
+                }
+            }
+            (Target::Topic(relation), _) => {
+                writes.publish(relation, row, &exec.eval)?;
+                count += 1;
+            }
+            (Target::Timers, _) => {
+                writes.insert_timer(row, &exec.eval)?;
+                count += 1;
+            }
+        }
+        Ok(())
+    };
+    match &insert.rows {
+        Rows::Values(rows) => {
+            let mut values = Vec::new();
+            for (i, row) in rows.iter().enumerate() {
+                if i % BATCH_ROWS == 0 {
+                    exec.check_cancel()?;
+                }
+                values.clear();
+                for e in row {
+                    values.push(eval_value(e, &exec.eval)?);
+                }
+                one(&values, writes)?;
+            }
+        }
+        Rows::Query(plan) => {
+            for batch in collect(plan, exec)? {
+                exec.check_cancel()?;
+                for i in 0..batch.len() {
+                    one(&row_values(&batch, i), writes)?;
+                }
+            }
+        }
+    }
+    let rows = match &relation {
+        Some(relation) => returning.finish(relation, exec)?,
+        None => None,
+    };
+    Ok(Completion::Count { verb: "INSERT 0", count, rows })
+}
+
+fn row_values(batch: &Batch, i: usize) -> Vec<Value> {
+    batch.columns.iter().map(|c| c.get(i).to_value()).collect()
+}
+
+fn run_update(
+    update: &Update,
+    prepared: &Prepared,
+    exec: &ExecCx<'_>,
+    writes: &mut Writes,
+) -> Result<Completion, SqlError> {
+    let mut count = 0;
+    let mut returning = Returning::new(&update.returning, &prepared.columns);
+    let changed: Vec<usize> = update.assignments.iter().map(|(place, _)| *place).collect();
+    for batch in collect(&update.plan, exec)? {
+        exec.check_cancel()?;
+        let mut news = Vec::with_capacity(update.assignments.len());
+        for (place, e) in &update.assignments {
+            news.push((*place, eval(e, &batch, &exec.eval)?));
+        }
+        for i in 0..batch.len() {
+            let old = row_values(&batch, i);
+            let mut new = old.clone();
+            news.iter().for_each(|(place, column)| new[*place] = column.get(i).to_value());
+            match &update.target {
+                Target::Table(relation) => {
+                    let Some(table) = relation.table() else { continue };
+                    writes.update(relation, table, &old, &new)?;
+                    returning.add(&new, relation);
+                    count += 1;
+                }
+                Target::Timers => count += usize::from(writes.update_timer(&old, &new, &changed)?),
+                Target::Topic(_) => {}
+            }
+        }
+    }
+    let rows = match &update.target {
+        Target::Table(relation) => returning.finish(relation, exec)?,
+        _ => None,
+    };
+    Ok(Completion::Count { verb: "UPDATE", count, rows })
+}
+
+fn run_delete(
+    delete: &Delete,
+    prepared: &Prepared,
+    exec: &ExecCx<'_>,
+    writes: &mut Writes,
+) -> Result<Completion, SqlError> {
+    let mut count = 0;
+    let mut returning = Returning::new(&delete.returning, &prepared.columns);
+    for batch in collect(&delete.plan, exec)? {
+        exec.check_cancel()?;
+        for i in 0..batch.len() {
+            let old = row_values(&batch, i);
+            match &delete.target {
+                Target::Table(relation) => {
+                    let Some(table) = relation.table() else { continue };
+                    writes.delete(relation, table, &old)?;
+                    returning.add(&old, relation);
+                    count += 1;
+                }
+                Target::Timers => count += usize::from(writes.delete_timer(&old)?),
+                Target::Topic(_) => {}
+            }
+        }
+    }
+    let rows = match &delete.target {
+        Target::Table(relation) => returning.finish(relation, exec)?,
+        _ => None,
+    };
+    Ok(Completion::Count { verb: "DELETE", count, rows })
 }

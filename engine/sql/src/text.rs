@@ -1,27 +1,242 @@
 //! PostgreSQL's text form of every value, in and out.
 
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
 use crate::exec::vector::ValueRef;
+use crate::time;
+use bytes::Bytes;
 use chronos_proto::{Type, Value};
+use std::fmt::Write;
 
 /// Appends the text form of a value, as the wire's text format has it; nothing for NULL.
 pub fn write(value: ValueRef<'_>, out: &mut Vec<u8>) {
-    if let ValueRef::Text(text) = value {
-        out.extend_from_slice(text.as_bytes());
+    match value {
+        ValueRef::Text(text) | ValueRef::Json(text) => out.extend_from_slice(text.as_bytes()),
+        other => out.extend_from_slice(format(other).as_bytes()),
     }
 }
 
-/// The text form of a value; `NULL` is empty.
+/// The text form of a value; NULL is empty.
 pub fn format(value: ValueRef<'_>) -> String {
-    let mut out = Vec::new();
-    write(value, &mut out);
-    String::from_utf8_lossy(&out).into_owned()
+    let mut out = String::new();
+    match value {
+        ValueRef::Null => {}
+        ValueRef::Bool(b) => out.push(if b { 't' } else { 'f' }),
+        ValueRef::Int(i) => {
+            let _ = write!(out, "{i}");
+        }
+        ValueRef::Float(x) => write_float(&mut out, x),
+        ValueRef::Text(s) | ValueRef::Json(s) => out.push_str(s),
+        ValueRef::Bytes(b) => write_hex(&mut out, b),
+        ValueRef::Timestamp(t) => time::write_timestamp(&mut out, t),
+        ValueRef::Date(d) => time::write_date(&mut out, d),
+        ValueRef::Interval(i) => time::write_interval(&mut out, i),
+        ValueRef::Uuid(u) => write_uuid(&mut out, u),
+    }
+    out
+}
+
+/// Shortest digits that read back the same; an exponent below 1e-4 and from 1e15 on, as PostgreSQL has it.
+fn write_float(out: &mut String, x: f64) {
+    if x.is_nan() {
+        return out.push_str("NaN");
+    }
+    if x.is_infinite() {
+        return out.push_str(if x > 0.0 { "Infinity" } else { "-Infinity" });
+    }
+    if x == 0.0 {
+        return out.push_str(if x.is_sign_negative() { "-0" } else { "0" });
+    }
+    let magnitude = x.abs();
+    if (1e-4..1e15).contains(&magnitude) {
+        let _ = write!(out, "{x}");
+        return;
+    }
+    let scientific = format!("{x:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let sign = if exponent < 0 { '-' } else { '+' };
+    let _ = write!(out, "{digits}e{sign}{:02}", exponent.abs());
+}
+
+fn write_hex(out: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.reserve(2 + bytes.len() * 2);
+    out.push_str("\\x");
+    for b in bytes {
+        out.push(DIGITS[usize::from(b >> 4)] as char);
+        out.push(DIGITS[usize::from(b & 15)] as char);
+    }
+}
+
+fn write_uuid(out: &mut String, uuid: &[u8; 16]) {
+    for (i, b) in uuid.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        let _ = write!(out, "{b:02x}");
+    }
 }
 
 /// Reads text as a type: 22P02, 22003, 22007 or 22008 if it does not read.
 pub fn parse(text: &str, ty: Type) -> Result<Value, SqlError> {
-    if ty == Type::Text {
-        return Ok(Value::Text(text.to_owned()));
+    let invalid =
+        || SqlError::new(SqlState::INVALID_TEXT, format!("invalid input syntax for type {ty}: \"{text}\""));
+    Ok(match ty {
+        Type::Bool => Value::Bool(parse_bool(text).ok_or_else(invalid)?),
+        Type::Int => Value::Int(parse_int(text)?),
+        Type::Float => Value::Float(parse_float(text)?),
+        Type::Text => Value::Text(text.to_owned()),
+        Type::Bytes => Value::Bytes(parse_bytes(text)?),
+        Type::Timestamp => Value::Timestamp(time::parse_timestamp(text)?),
+        Type::Date => Value::Date(time::parse_date(text)?),
+        Type::Interval => Value::Interval(time::parse_interval(text)?),
+        Type::Json => Value::Json(canonical_json(text)?),
+        Type::Uuid => Value::Uuid(parse_uuid(text).ok_or_else(invalid)?),
+    })
+}
+
+fn parse_bool(text: &str) -> Option<bool> {
+    let word = text.trim().to_ascii_lowercase();
+    let begins = |full: &str, least: usize| word.len() >= least && full.starts_with(&word);
+    match () {
+        () if begins("true", 1) || begins("yes", 1) || word == "on" || word == "1" => Some(true),
+        () if begins("false", 1) || begins("no", 1) || begins("off", 2) || word == "0" => Some(false),
+        () => None,
     }
-    Err(SqlError::unsupported(ty))
+}
+
+fn parse_int(text: &str) -> Result<i64, SqlError> {
+    let digits = text.trim();
+    digits.parse::<i64>().map_err(|_| {
+        let body = digits.strip_prefix(['-', '+']).unwrap_or(digits);
+        if !body.is_empty() && body.bytes().all(|b| b.is_ascii_digit()) {
+            SqlError::new(
+                SqlState::NUMERIC_OUT_OF_RANGE,
+                format!("value \"{text}\" is out of range for type bigint"),
+            )
+        } else {
+            SqlError::new(SqlState::INVALID_TEXT, format!("invalid input syntax for type bigint: \"{text}\""))
+        }
+    })
+}
+
+fn parse_float(text: &str) -> Result<f64, SqlError> {
+    let word = text.trim();
+    let invalid = || {
+        SqlError::new(
+            SqlState::INVALID_TEXT,
+            format!("invalid input syntax for type double precision: \"{text}\""),
+        )
+    };
+    let (negative, body) = match word.as_bytes().first() {
+        Some(b'-') => (true, &word[1..]),
+        Some(b'+') => (false, &word[1..]),
+        _ => (false, word),
+    };
+    let x = match body.to_ascii_lowercase().as_str() {
+        "nan" => f64::NAN,
+        "inf" | "infinity" => f64::INFINITY,
+        _ => {
+            if !body.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+                return Err(invalid());
+            }
+            let x: f64 = body.parse().map_err(|_| invalid())?;
+            let zero_digits =
+                body.split(['e', 'E']).next().is_some_and(|m| m.bytes().all(|b| matches!(b, b'0' | b'.')));
+            if x.is_infinite() || x == 0.0 && !zero_digits {
+                return Err(SqlError::new(
+                    SqlState::NUMERIC_OUT_OF_RANGE,
+                    format!("\"{text}\" is out of range for type double precision"),
+                ));
+            }
+            x
+        }
+    };
+    Ok(if negative { -x } else { x })
+}
+
+fn parse_bytes(text: &str) -> Result<Bytes, SqlError> {
+    let invalid = |why: &str| SqlError::new(SqlState::INVALID_TEXT, format!("invalid {why} for type bytea"));
+    if let Some(hex) = text.strip_prefix("\\x") {
+        let nibble = |b: u8| (b as char).to_digit(16).ok_or_else(|| invalid("hexadecimal data"));
+        let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+        if digits.len() % 2 == 1 {
+            return Err(SqlError::new(
+                SqlState::INVALID_TEXT,
+                "invalid hexadecimal data: odd number of digits",
+            ));
+        }
+        let bytes: Result<Vec<u8>, SqlError> =
+            digits.chunks(2).map(|p| Ok((nibble(p[0])? << 4 | nibble(p[1])?) as u8)).collect();
+        return Ok(Bytes::from(bytes?));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&b, tail)) = rest.split_first() {
+        rest = tail;
+        if b != b'\\' {
+            out.push(b);
+        } else if let Some((&b'\\', tail)) = rest.split_first() {
+            out.push(b'\\');
+            rest = tail;
+        } else {
+            let octal = rest.get(..3).filter(|o| o[0] <= b'3' && o.iter().all(|d| (b'0'..=b'7').contains(d)));
+            let octal = octal.ok_or_else(|| invalid("input syntax"))?;
+            out.push(octal.iter().fold(0, |n, d| n << 3 | (d - b'0')));
+            rest = &rest[3..];
+        }
+    }
+    Ok(Bytes::from(out))
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let body = text.trim();
+    let body = body.strip_prefix('{').and_then(|b| b.strip_suffix('}')).unwrap_or(body);
+    let mut out = [0u8; 16];
+    let mut digits = 0;
+    for c in body.chars().filter(|c| *c != '-') {
+        let d = c.to_digit(16)? as u8;
+        *out.get_mut(digits / 2)? |= if digits % 2 == 0 { d << 4 } else { d };
+        digits += 1;
+    }
+    (digits == 32).then_some(out)
+}
+
+/// JSONB's text: keys of an object ordered by length and then by bytes, the last of equal keys kept, one space
+/// after `:` and `,`.
+pub fn canonical_json(text: &str) -> Result<String, SqlError> {
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
+        SqlError::new(SqlState::INVALID_TEXT, "invalid input syntax for type json").detail(error.to_string())
+    })?;
+    let mut out = String::with_capacity(text.len());
+    write_json(&value, &mut out);
+    Ok(out)
+}
+
+pub(crate) fn write_json(value: &serde_json::Value, out: &mut String) {
+    match value {
+        serde_json::Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                out.push_str(if i == 0 { "" } else { ", " });
+                write_json(item, out);
+            }
+            out.push(']');
+        }
+        serde_json::Value::Object(map) => {
+            let mut keys: Vec<_> = map.iter().collect();
+            keys.sort_by(|a, b| (a.0.len(), a.0).cmp(&(b.0.len(), b.0)));
+            out.push('{');
+            for (i, (key, item)) in keys.into_iter().enumerate() {
+                out.push_str(if i == 0 { "" } else { ", " });
+                write_json(&serde_json::Value::String(key.clone()), out);
+                out.push_str(": ");
+                write_json(item, out);
+            }
+            out.push('}');
+        }
+        scalar => {
+            let _ = write!(out, "{scalar}");
+        }
+    }
 }

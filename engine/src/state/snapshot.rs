@@ -60,6 +60,11 @@ impl Snapshot {
         }
     }
 
+    /// Changes this copy alone: a transaction reads its own buffered writes so.
+    pub fn write(&mut self, key: Bytes, value: Option<Bytes>) {
+        self.active.insert(key, value);
+    }
+
     /// The entries of a range, in key order or against it. Lazy: takes what is asked for from the store by batches.
     pub fn scan(&self, range: &keys::KeyRange, reverse: bool) -> Scan<'_> {
         Scan {

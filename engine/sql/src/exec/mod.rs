@@ -1,6 +1,16 @@
 //! Running plans: batches of typed columns, a thousand rows or so at a time.
 
+mod aggregate;
+pub(crate) mod eval;
+mod hash;
+mod join;
+pub(crate) mod reads;
+pub(crate) mod run;
+pub(crate) mod scan;
+pub(crate) mod schema;
+mod sort;
 pub mod vector;
+pub(crate) mod write;
 
 use crate::prepared::ColumnDesc;
 use chronos_engine::Snapshot;
@@ -86,4 +96,17 @@ pub struct Commit {
     pub group: chronos_proto::id::GroupId,
     /// A single statement outside a transaction: on a conflict, execute it again on a newer snapshot.
     pub retryable: bool,
+    pub(crate) completion: Completion,
+}
+
+/// What is said once a transaction is committed.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    Tag(&'static str),
+    /// `INSERT 0 n` and the like; operations that came to nothing at apply are taken off.
+    Count {
+        verb: &'static str,
+        count: usize,
+        rows: Option<RowSet>,
+    },
 }

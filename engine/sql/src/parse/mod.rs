@@ -1,20 +1,50 @@
 //! From text to statements, with limits on size and depth before anything recursive is built.
+//!
+//! The tree is sqlparser's. It overflows the stack when a deep one is dropped, so the depth is bounded on the tokens,
+//! before there is a tree. Statements that PostgreSQL does not have (CREATE TOPIC) are read here, with its tokenizer.
 
-use crate::error::SqlError;
+mod depth;
+mod topic;
+
+use crate::error::{SqlError, SqlState};
+use chronos_proto::limits;
+use sqlparser::ast;
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location, Token, Tokenizer};
 use std::sync::Arc;
+pub(crate) use topic::{CreateTopic, DropTopic};
 
 /// One parsed statement. Cheap to clone.
 #[derive(Clone)]
 pub struct Statement(pub(crate) Arc<Parsed>);
 
 pub(crate) struct Parsed {
-    pub(crate) text: String,
+    source: Arc<str>,
+    start: usize,
+    end: usize,
+    pub ast: Ast,
+}
+
+pub(crate) enum Ast {
+    Sql(Box<ast::Statement>),
+    CreateTopic(CreateTopic),
+    DropTopic(DropTopic),
 }
 
 impl Statement {
     /// The statement's own text.
     pub fn text(&self) -> &str {
-        &self.0.text
+        &self.0.source[self.0.start..self.0.end]
+    }
+
+    pub(crate) fn ast(&self) -> &Ast {
+        &self.0.ast
+    }
+
+    /// Where a token of the syntax tree stands: a character count from 1 in the whole text.
+    pub(crate) fn position(&self, at: Location) -> Option<u32> {
+        position(&self.0.source, at)
     }
 }
 
@@ -27,8 +57,120 @@ impl std::fmt::Debug for Statement {
 
 /// The statements of a text, in order; none if it holds only space, comments and semicolons.
 pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
-    if sql.trim().is_empty() {
-        return Ok(Vec::new());
+    if sql.len() > limits::STATEMENT_MAX_BYTES {
+        return Err(SqlError::new(
+            SqlState::LIMIT_EXCEEDED,
+            format!(
+                "statement is {} bytes, more than the limit of {}",
+                sql.len(),
+                limits::STATEMENT_MAX_BYTES
+            ),
+        )
+        .hint("send large data as parameters or in several statements"));
     }
-    Err(SqlError::unsupported("SQL"))
+    if sql.contains('\0') {
+        return Err(SqlError::new(
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            "invalid byte sequence for encoding \"UTF8\": 0x00",
+        ));
+    }
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|e| SqlError::new(SqlState::SYNTAX_ERROR, e.message).at(position(sql, e.location)))?;
+    depth::check(&tokens)?;
+    let source: Arc<str> = Arc::from(sql);
+    let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(limits::EXPRESSION_DEPTH_MAX)
+        .with_tokens_with_locations(tokens);
+    let mut statements = Vec::new();
+    loop {
+        while parser.consume_token(&Token::SemiColon) {}
+        let first = parser.peek_token();
+        if first.token == Token::EOF {
+            return Ok(statements);
+        }
+        let ast = match topic::parse(&mut parser).map_err(|e| syntax_error(sql, &mut parser, e))? {
+            Some(ast) => ast,
+            None => {
+                let ast = parser.parse_statement().map_err(|e| syntax_error(sql, &mut parser, e))?;
+                Ast::Sql(Box::new(ast))
+            }
+        };
+        let next = parser.peek_token();
+        if next.token != Token::EOF && next.token != Token::SemiColon {
+            return Err(near(sql, &next.token, next.span.start));
+        }
+        let start = offset(sql, first.span.start).unwrap_or(0);
+        let end = if next.token == Token::EOF { None } else { offset(sql, next.span.start) };
+        let end = end.unwrap_or(sql.len());
+        let text = sql[start..end].trim_end();
+        let end = start + text.len();
+        statements.push(Statement(Arc::new(Parsed { source: source.clone(), start, end, ast })));
+    }
+}
+
+/// One expression by itself: a stored DEFAULT.
+pub(crate) fn parse_expression(sql: &str) -> Result<ast::Expr, SqlError> {
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|e| SqlError::new(SqlState::SYNTAX_ERROR, e.message))?;
+    depth::check(&tokens)?;
+    let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(limits::EXPRESSION_DEPTH_MAX)
+        .with_tokens_with_locations(tokens);
+    parser.parse_expr().map_err(|e| syntax_error(sql, &mut parser, e))
+}
+
+/// PostgreSQL's words for a syntax error. The parser's own say what it expected: that is the detail.
+fn syntax_error(sql: &str, parser: &mut Parser<'_>, error: ParserError) -> SqlError {
+    let message = match error {
+        ParserError::RecursionLimitExceeded => return depth::too_complex(),
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
+    };
+    // It ends in "at Line: 3, Column: 7"; what it found stands before, after "found: ".
+    let (text, place) =
+        message.rsplit_once(" at Line: ").map_or((message.as_str(), None), |(a, b)| (a, Some(b)));
+    let location = place.and_then(|place| {
+        let (line, column) = place.split_once(", Column: ")?;
+        Some(Location { line: line.parse().ok()?, column: column.parse().ok()? })
+    });
+    let Some(location) = location else {
+        let next = parser.peek_token();
+        return near(sql, &next.token, next.span.start).detail(text.to_owned());
+    };
+    match text.split_once(", found: ") {
+        Some((_, "EOF")) => SqlError::new(SqlState::SYNTAX_ERROR, "syntax error at end of input"),
+        Some((_, found)) => {
+            SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{found}\""))
+        }
+        None => SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error: {text}")),
+    }
+    .detail(text.split_once(", found: ").map_or(text, |(expected, _)| expected).to_owned())
+    .at(position(sql, location))
+}
+
+fn near(sql: &str, token: &Token, location: Location) -> SqlError {
+    let message = match token {
+        Token::EOF => "syntax error at end of input".to_owned(),
+        token => format!("syntax error at or near \"{token}\""),
+    };
+    SqlError::new(SqlState::SYNTAX_ERROR, message).at(position(sql, location))
+}
+
+/// The byte at which a line and column (both from 1, in characters) stand.
+fn offset(sql: &str, at: Location) -> Option<usize> {
+    let line = usize::try_from(at.line).ok()?.checked_sub(1)?;
+    let column = usize::try_from(at.column).ok()?.checked_sub(1)?;
+    let start = match line {
+        0 => 0,
+        n => sql.match_indices('\n').nth(n - 1)?.0 + 1,
+    };
+    sql[start..].char_indices().nth(column).map(|(i, _)| start + i).or(Some(sql.len()))
+}
+
+fn position(sql: &str, at: Location) -> Option<u32> {
+    let bytes = offset(sql, at)?;
+    u32::try_from(sql[..bytes].chars().count() + 1).ok()
 }

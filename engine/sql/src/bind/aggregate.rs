@@ -1,0 +1,193 @@
+//! Aggregates: where they may stand, and what a grouped SELECT may say beside them.
+
+use super::{Binder, Scope, Typed};
+use crate::error::{SqlError, SqlState};
+use crate::expr::{Expr, ExprKind};
+use crate::func;
+use crate::rel::{AggregateCall, AggregateFunction};
+use crate::types::CastContext;
+use chronos_proto::Type;
+use sqlparser::ast;
+
+/// Whether aggregates may stand where the binder is.
+pub(crate) enum Aggregates {
+    /// Not in this clause.
+    Forbidden(&'static str),
+    /// They are gathered here.
+    Gathered(Vec<AggregateCall>),
+}
+
+pub(super) fn function(name: &str) -> Option<AggregateFunction> {
+    Some(match name {
+        "count" => AggregateFunction::Count,
+        "sum" => AggregateFunction::Sum,
+        "avg" => AggregateFunction::Avg,
+        "min" => AggregateFunction::Min,
+        "max" => AggregateFunction::Max,
+        "bool_and" | "every" => AggregateFunction::BoolAnd,
+        "bool_or" => AggregateFunction::BoolOr,
+        "stddev" | "stddev_samp" => AggregateFunction::StddevSamp,
+        "stddev_pop" => AggregateFunction::StddevPop,
+        "variance" | "var_samp" => AggregateFunction::VarSamp,
+        "var_pop" => AggregateFunction::VarPop,
+        "string_agg" => AggregateFunction::StringAgg,
+        _ => return None,
+    })
+}
+
+impl Binder<'_> {
+    /// One call of an aggregate function.
+    pub(super) fn aggregate(
+        &mut self,
+        name: &str,
+        function: AggregateFunction,
+        args: &[&ast::Expr],
+        star: bool,
+        distinct: bool,
+        filter: Option<&ast::Expr>,
+        scope: &Scope,
+    ) -> Result<Typed, SqlError> {
+        let gathered = match std::mem::replace(
+            &mut self.aggregates,
+            Aggregates::Forbidden("aggregate function calls"),
+        ) {
+            Aggregates::Gathered(calls) => calls,
+            Aggregates::Forbidden(place) => {
+                self.aggregates = Aggregates::Forbidden(place);
+                let message = if place == "aggregate function calls" {
+                    "aggregate function calls cannot be nested".to_owned()
+                } else {
+                    format!("aggregate functions are not allowed in {place}")
+                };
+                return Err(SqlError::new(SqlState::GROUPING_ERROR, message));
+            }
+        };
+        let call = self.aggregate_call(name, function, args, star, distinct, filter, scope);
+        let mut gathered = gathered;
+        let call = match call {
+            Ok(call) => call,
+            Err(error) => {
+                self.aggregates = Aggregates::Gathered(gathered);
+                return Err(error);
+            }
+        };
+        let ty = call.ty;
+        let place = match gathered.iter().position(|c| same(c, &call)) {
+            Some(i) => i,
+            None => {
+                gathered.push(call);
+                gathered.len() - 1
+            }
+        };
+        self.aggregates = Aggregates::Gathered(gathered);
+        Ok(Typed::known(Expr { ty, kind: ExprKind::Aggregate(place) }))
+    }
+
+    fn aggregate_call(
+        &mut self,
+        name: &str,
+        function: AggregateFunction,
+        args: &[&ast::Expr],
+        star: bool,
+        distinct: bool,
+        filter: Option<&ast::Expr>,
+        scope: &Scope,
+    ) -> Result<AggregateCall, SqlError> {
+        use AggregateFunction as A;
+        let filter = filter.map(|f| self.condition(f, scope, "FILTER")).transpose()?;
+        if star {
+            if function != A::Count {
+                return Err(func::undefined(name, &[], false));
+            }
+            return Ok(AggregateCall {
+                function,
+                arg: None,
+                separator: None,
+                distinct: false,
+                filter,
+                ty: Type::Int,
+            });
+        }
+        let mut typed = Vec::with_capacity(args.len());
+        for arg in args {
+            typed.push(self.expr(arg, scope)?);
+        }
+        let given: Vec<Option<Type>> = typed.iter().map(Typed::ty).collect();
+        let undefined = || func::undefined(name, &given, false);
+        let expected = if function == A::StringAgg { 2 } else { 1 };
+        if typed.len() != expected {
+            return Err(undefined());
+        }
+        let separator = match function {
+            A::StringAgg => {
+                typed.pop().map(|s| self.coerce(s, Type::Text, CastContext::Implicit)).transpose()?
+            }
+            _ => None,
+        };
+        let arg = typed.remove(0);
+        let (wanted, ty) = match (function, arg.ty()) {
+            (A::Count, ty) => (ty.unwrap_or(Type::Text), Type::Int),
+            (A::Sum, Some(Type::Int)) => (Type::Int, Type::Int),
+            (A::Sum, Some(Type::Interval)) => (Type::Interval, Type::Interval),
+            (A::Sum, None | Some(Type::Float)) => (Type::Float, Type::Float),
+            (A::Avg, Some(Type::Interval)) => (Type::Interval, Type::Interval),
+            (
+                A::Avg | A::StddevSamp | A::StddevPop | A::VarSamp | A::VarPop,
+                None | Some(Type::Int | Type::Float),
+            ) => (Type::Float, Type::Float),
+            (A::Min | A::Max, Some(Type::Bool | Type::Json | Type::Uuid | Type::Bytes)) => {
+                return Err(undefined());
+            }
+            (A::Min | A::Max, ty) => (ty.unwrap_or(Type::Text), ty.unwrap_or(Type::Text)),
+            (A::BoolAnd | A::BoolOr, None | Some(Type::Bool)) => (Type::Bool, Type::Bool),
+            (A::StringAgg, None | Some(Type::Text)) => (Type::Text, Type::Text),
+            _ => return Err(undefined()),
+        };
+        let arg = self.coerce(arg, wanted, CastContext::Implicit)?;
+        Ok(AggregateCall { function, arg: Some(arg), separator, distinct, filter, ty })
+    }
+}
+
+fn same(a: &AggregateCall, b: &AggregateCall) -> bool {
+    let same = |a: &Option<Expr>, b: &Option<Expr>| match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.same(b),
+        _ => false,
+    };
+    a.function == b.function
+        && a.distinct == b.distinct
+        && same(&a.arg, &b.arg)
+        && same(&a.filter, &b.filter)
+        && same(&a.separator, &b.separator)
+}
+
+/// Rewrites an expression over the input into one over (groups, aggregates). A column that is in neither is an error.
+pub(super) fn over_groups(expr: Expr, groups: &[Expr], scope: &Scope) -> Result<Expr, SqlError> {
+    if let Some(i) = groups.iter().position(|g| g.same(&expr)) {
+        return Ok(Expr::slot(expr.ty, i));
+    }
+    match expr.kind {
+        ExprKind::Aggregate(i) => Ok(Expr::slot(expr.ty, groups.len() + i)),
+        ExprKind::Slot(slot) => {
+            let named = scope.tables.iter().find_map(|t| {
+                let column = t.columns.iter().find(|c| c.slot == slot)?;
+                Some(format!("{}.{}", t.name, column.name))
+            });
+            Err(SqlError::new(
+                SqlState::GROUPING_ERROR,
+                format!(
+                    "column \"{}\" must appear in the GROUP BY clause or be used in an aggregate function",
+                    named.unwrap_or_else(|| slot.to_string())
+                ),
+            ))
+        }
+        _ => {
+            let mut expr = expr;
+            for child in expr.children_mut() {
+                let taken = std::mem::replace(child, Expr::constant(Type::Bool, chronos_proto::Value::Null));
+                *child = over_groups(taken, groups, scope)?;
+            }
+            Ok(expr)
+        }
+    }
+}

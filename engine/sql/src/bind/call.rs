@@ -1,0 +1,107 @@
+//! Function calls: aggregates, the forms that take any type, and the functions of the tables.
+
+use super::names::{location, qualified};
+use super::{Binder, Scope, Typed, aggregate};
+use crate::error::{SqlError, SqlState};
+use crate::expr::{Comparison, Expr, ExprKind};
+use crate::func;
+use chronos_proto::{Type, Value};
+use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments};
+
+impl Binder<'_> {
+    pub(super) fn call(&mut self, f: &ast::Function, scope: &Scope) -> Result<Typed, SqlError> {
+        let (schema, name) = qualified(&f.name)?;
+        if schema.is_some_and(|s| s != "pg_catalog" && s != "public" && s != "chronos") {
+            return Err(self.at(func::undefined(&name, &[], false), location(&f.name)));
+        }
+        if f.over.is_some() {
+            return Err(SqlError::unsupported("a window function"));
+        }
+        if !f.within_group.is_empty() {
+            return Err(SqlError::unsupported("WITHIN GROUP"));
+        }
+        let mut args: Vec<&ast::Expr> = Vec::new();
+        let (mut star, mut distinct) = (false, false);
+        match &f.args {
+            FunctionArguments::None => {}
+            FunctionArguments::Subquery(_) => return Err(SqlError::unsupported("a subquery as an argument")),
+            FunctionArguments::List(list) => {
+                if !list.clauses.is_empty() {
+                    return Err(SqlError::unsupported("a clause inside of a function call"));
+                }
+                distinct = matches!(list.duplicate_treatment, Some(ast::DuplicateTreatment::Distinct));
+                for arg in &list.args {
+                    match arg {
+                        FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => args.push(e),
+                        FunctionArg::Unnamed(FunctionArgExpr::Wildcard) => star = true,
+                        _ => return Err(SqlError::unsupported("a named argument")),
+                    }
+                }
+            }
+        }
+        let at = location(&f.name);
+        if let Some(function) = aggregate::function(&name) {
+            let filter = f.filter.as_deref();
+            return self
+                .aggregate(&name, function, &args, star, distinct, filter, scope)
+                .map_err(|e| self.at(e, at));
+        }
+        if distinct || star || f.filter.is_some() {
+            return Err(self.at(
+                SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("{name} is not an aggregate function")),
+                at,
+            ));
+        }
+        let mut typed = Vec::with_capacity(args.len());
+        for arg in args {
+            typed.push(self.expr(arg, scope)?);
+        }
+        self.special(&name, typed).map_err(|e| self.at(e, at))
+    }
+
+    /// The forms that take any type; else a function of the tables.
+    fn special(&mut self, name: &str, mut args: Vec<Typed>) -> Result<Typed, SqlError> {
+        match (name, args.len()) {
+            ("coalesce", 1..) => {
+                let (ty, parts) = self.unify(args, "COALESCE")?;
+                Ok(Typed::known(Expr { ty, kind: ExprKind::Coalesce(parts) }))
+            }
+            ("nullif", 2) => {
+                let b = args.remove(1);
+                let a = args.remove(0);
+                let ty = a.ty();
+                let equal = self.compare(Comparison::Eq, a, b)?;
+                let ExprKind::Compare(_, pair) = &equal.kind else { return Ok(Typed::known(equal)) };
+                // The value keeps the type that it had before it was made comparable.
+                let value = match (&pair[0].kind, ty) {
+                    (ExprKind::Cast(inner), Some(ty)) if inner.ty == ty => (**inner).clone(),
+                    _ => pair[0].clone(),
+                };
+                let ty = value.ty;
+                let null = Expr::constant(ty, Value::Null);
+                let kind = ExprKind::Case { arms: vec![(equal, null)], otherwise: Some(Box::new(value)) };
+                Ok(Typed::known(Expr { ty, kind }))
+            }
+            ("greatest" | "least", 1..) => {
+                let (ty, parts) = self.unify(args, &name.to_uppercase())?;
+                let keep = if name == "greatest" { Comparison::Ge } else { Comparison::Le };
+                let mut parts = parts.into_iter();
+                let first = parts.next().unwrap_or_else(|| Expr::constant(ty, Value::Null));
+                Ok(Typed::known(parts.fold(first, |best, next| pick(ty, keep, best, next))))
+            }
+            ("date_bin", 2) => {
+                args.push(Typed::known(Expr::constant(Type::Timestamp, Value::Timestamp(0))));
+                self.call_builtin(name, args, false)
+            }
+            _ => self.call_builtin(name, args, false),
+        }
+    }
+}
+
+/// The greater or lesser of two, NULLs left aside.
+fn pick(ty: Type, keep: Comparison, a: Expr, b: Expr) -> Expr {
+    let null = |e: &Expr| Expr::boolean(ExprKind::IsNull { of: Box::new(e.clone()), negated: false });
+    let better = Expr::boolean(ExprKind::Compare(keep, Box::new([a.clone(), b.clone()])));
+    let arms = vec![(null(&b), a.clone()), (null(&a), b.clone()), (better, a)];
+    Expr { ty, kind: ExprKind::Case { arms, otherwise: Some(Box::new(b)) } }
+}

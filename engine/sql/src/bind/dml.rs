@@ -1,0 +1,425 @@
+//! INSERT, UPDATE and DELETE.
+
+use super::aggregate::Aggregates;
+use super::names::{folded, qualified};
+use super::query::{NamedColumn, conjuncts};
+use super::scope::ScopeTable;
+use super::{Binder, Scope, ScopeColumn, Typed};
+use crate::action::{Action, Delete, Insert, Rows, Target, Update};
+use crate::error::{SqlError, SqlState};
+use crate::expr::Expr;
+use crate::plan;
+use crate::prepared::ColumnDesc;
+use crate::rel::{Rel, Source, SourceKind};
+use crate::types::CastContext;
+use chronos_proto::schema::DefaultValue;
+use chronos_proto::{Type, Value};
+use sqlparser::ast::{self, OnConflictAction, OnInsert, SetExpr};
+
+/// What can be written to, with its columns and what an absent one becomes.
+struct Writable {
+    target: Target,
+    kind: SourceKind,
+    name: String,
+    columns: Vec<NamedColumn>,
+}
+
+impl Binder<'_> {
+    fn writable(&mut self, name: &ast::ObjectName) -> Result<Writable, SqlError> {
+        let (kind, table, columns) = self.named_source(name)?;
+        let target = match &kind {
+            SourceKind::Table(relation) => Target::Table(relation.clone()),
+            SourceKind::Topic(relation) => {
+                if relation.topic().is_some_and(|t| t.partitions != 1) {
+                    return Err(SqlError::unsupported("writing to a topic of several partitions by SQL"));
+                }
+                Target::Topic(relation.clone())
+            }
+            SourceKind::Timers => Target::Timers,
+            _ => {
+                return Err(SqlError::new(
+                    SqlState::INSUFFICIENT_PRIVILEGE,
+                    format!("permission denied: \"{table}\" is a system catalog"),
+                ));
+            }
+        };
+        Ok(Writable { target, kind, name: table, columns })
+    }
+
+    pub(super) fn bind_insert(
+        &mut self,
+        insert: &ast::Insert,
+    ) -> Result<(Action, Vec<ColumnDesc>), SqlError> {
+        let ast::TableObject::TableName(name) = &insert.table else {
+            return Err(SqlError::unsupported("INSERT into this"));
+        };
+        if insert.or.is_some() || insert.overwrite || insert.replace_into || !insert.assignments.is_empty() {
+            return Err(SqlError::unsupported("this form of INSERT"));
+        }
+        let w = self.writable(name)?;
+        let places = self.insert_columns(&w, &insert.columns)?;
+        let rows = match &insert.source {
+            None => Rows::Values(vec![self.insert_row(&w, &places, &[])?]),
+            Some(query) => match &*query.body {
+                SetExpr::Values(values) if query.order_by.is_none() && query.limit_clause.is_none() => {
+                    let mut rows = Vec::with_capacity(values.rows.len());
+                    for row in &values.rows {
+                        rows.push(self.insert_row(&w, &places, row)?);
+                    }
+                    Rows::Values(rows)
+                }
+                _ => Rows::Query(self.insert_query(&w, &places, query)?),
+            },
+        };
+        let skip_conflicts = self.on_conflict(insert.on.as_ref(), &w)?;
+        let (returning, columns) = self.bind_returning(insert.returning.as_deref(), &w, None)?;
+        Ok((Action::Insert(Insert { target: w.target, rows, skip_conflicts, returning }), columns))
+    }
+
+    /// The places of the columns that are given, all if none is named.
+    fn insert_columns(&mut self, w: &Writable, names: &[ast::ObjectName]) -> Result<Vec<usize>, SqlError> {
+        if names.is_empty() {
+            // A topic's position and times are its own; what is given in order is what may be given.
+            return Ok(match w.target {
+                Target::Topic(_) => vec![2, 3, 4, 5, 7],
+                _ => (0..w.columns.len()).collect(),
+            });
+        }
+        let mut places: Vec<usize> = Vec::with_capacity(names.len());
+        for name in names {
+            let (_, column) = qualified(name)?;
+            let at = super::names::location(name);
+            let place = self.target_column(w, &column).map_err(|e| self.at(e, at))?;
+            if places.contains(&place) {
+                return Err(self.at(
+                    SqlError::new(
+                        SqlState::DUPLICATE_COLUMN,
+                        format!("column \"{column}\" specified more than once"),
+                    ),
+                    at,
+                ));
+            }
+            places.push(place);
+        }
+        let refuse = |what: &str| {
+            SqlError::new(SqlState(*b"428C9"), format!("column \"{what}\" is given by the system"))
+        };
+        for place in &places {
+            let name = w.columns[*place].0.as_str();
+            match w.target {
+                Target::Topic(_) if matches!(name, "partition" | "offset" | "published_at" | "fired_at") => {
+                    return Err(refuse(name));
+                }
+                Target::Timers if matches!(name, "version" | "schedule") => return Err(refuse(name)),
+                _ => {}
+            }
+        }
+        Ok(places)
+    }
+
+    fn target_column(&self, w: &Writable, column: &str) -> Result<usize, SqlError> {
+        w.columns.iter().position(|c| c.0 == column).ok_or_else(|| {
+            SqlError::new(
+                SqlState::UNDEFINED_COLUMN,
+                format!("column \"{column}\" of relation \"{}\" does not exist", w.name),
+            )
+        })
+    }
+
+    /// One row of VALUES as one expression for every column of the target.
+    fn insert_row(
+        &mut self,
+        w: &Writable,
+        places: &[usize],
+        row: &[ast::Expr],
+    ) -> Result<Vec<Expr>, SqlError> {
+        self.check_count(row.len(), places.len(), row.is_empty())?;
+        self.aggregates = Aggregates::Forbidden("VALUES");
+        let mut out: Vec<Option<Expr>> = (0..w.columns.len()).map(|_| None).collect();
+        for (e, place) in row.iter().zip(places) {
+            if is_default(e) {
+                continue;
+            }
+            let typed = self.expr(e, &Scope::default())?;
+            out[*place] = Some(self.assign(typed, w, *place)?);
+        }
+        self.fill_defaults(w, out)
+    }
+
+    fn check_count(&self, given: usize, columns: usize, all_default: bool) -> Result<(), SqlError> {
+        if given > columns {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "INSERT has more expressions than target columns",
+            ));
+        }
+        if given < columns && !all_default {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "INSERT has more target columns than expressions",
+            ));
+        }
+        Ok(())
+    }
+
+    fn insert_query(
+        &mut self,
+        w: &Writable,
+        places: &[usize],
+        query: &ast::Query,
+    ) -> Result<plan::Plan, SqlError> {
+        let query = self.bind_query(query)?;
+        self.check_count(query.columns.len(), places.len(), false)?;
+        let mut out: Vec<Option<Expr>> = (0..w.columns.len()).map(|_| None).collect();
+        for (i, (column, place)) in query.columns.iter().zip(places).enumerate() {
+            out[*place] = Some(self.assign(Typed::known(Expr::slot(column.ty, i)), w, *place)?);
+        }
+        let exprs = self.fill_defaults(w, out)?;
+        plan::plan(Rel::Project { input: Box::new(query.rel), exprs })
+    }
+
+    /// A value for a column: casts that PostgreSQL makes on assignment are made.
+    fn assign(&mut self, typed: Typed, w: &Writable, place: usize) -> Result<Expr, SqlError> {
+        let (name, ty, _) = &w.columns[place];
+        // Text given for a payload is stored as its bytes.
+        let payload = *ty == Type::Bytes && name == "payload" && !matches!(w.target, Target::Table(_));
+        if payload && typed.ty() != Some(Type::Bytes) {
+            let text = self.coerce(typed, Type::Text, CastContext::Assignment)?;
+            let utf8 = Typed::known(Expr::constant(Type::Text, Value::Text("UTF8".into())));
+            let bytes = self.call_builtin("convert_to", vec![Typed::known(text), utf8], false)?;
+            return Ok(super::fold(bytes.expr, self.session));
+        }
+        let given = typed.ty();
+        self.coerce(typed, *ty, CastContext::Assignment).map_err(|e| match given {
+            Some(given) if e.code == SqlState::DATATYPE_MISMATCH => SqlError::new(
+                SqlState::DATATYPE_MISMATCH,
+                format!("column \"{name}\" is of type {ty} but expression is of type {given}"),
+            )
+            .hint("You will need to rewrite or cast the expression."),
+            _ => e,
+        })
+    }
+
+    fn fill_defaults(&mut self, w: &Writable, given: Vec<Option<Expr>>) -> Result<Vec<Expr>, SqlError> {
+        let mut out = Vec::with_capacity(given.len());
+        for (place, e) in given.into_iter().enumerate() {
+            out.push(match e {
+                Some(e) => e,
+                None => self.default(w, place)?,
+            });
+        }
+        Ok(out)
+    }
+
+    fn default(&mut self, w: &Writable, place: usize) -> Result<Expr, SqlError> {
+        let ty = w.columns[place].1;
+        let default = match &w.target {
+            Target::Table(relation) => relation.table().and_then(|t| t.columns.get(place)?.default.clone()),
+            _ => None,
+        };
+        match default {
+            None => Ok(Expr::constant(ty, Value::Null)),
+            Some(DefaultValue::Constant(value)) => Ok(Expr::constant(ty, value)),
+            Some(DefaultValue::Expression(sql)) => {
+                let e = crate::parse::parse_expression(&sql)?;
+                self.aggregates = Aggregates::Forbidden("DEFAULT expressions");
+                let typed = self.expr(&e, &Scope::default())?;
+                self.coerce(typed, ty, CastContext::Assignment)
+            }
+        }
+    }
+
+    fn on_conflict(&mut self, on: Option<&OnInsert>, w: &Writable) -> Result<bool, SqlError> {
+        let conflict = match on {
+            None => return Ok(false),
+            Some(OnInsert::OnConflict(conflict)) => conflict,
+            Some(_) => return Err(SqlError::unsupported("ON DUPLICATE KEY UPDATE")),
+        };
+        if !matches!(conflict.action, OnConflictAction::DoNothing) {
+            return Err(SqlError::unsupported("ON CONFLICT DO UPDATE"));
+        }
+        match &conflict.conflict_target {
+            None => {}
+            Some(ast::ConflictTarget::OnConstraint(name)) => {
+                let (_, name) = qualified(name)?;
+                if name != format!("{}_pkey", w.name) {
+                    return Err(SqlError::new(
+                        SqlState::UNDEFINED_OBJECT,
+                        format!("constraint \"{name}\" for table \"{}\" does not exist", w.name),
+                    ));
+                }
+            }
+            Some(ast::ConflictTarget::Columns(columns)) => {
+                let mut named: Vec<usize> = Vec::new();
+                for column in columns {
+                    named.push(self.target_column(w, &folded(column))?);
+                }
+                named.sort_unstable();
+                let mut key: Vec<usize> = match &w.target {
+                    Target::Table(relation) => relation.table().map_or_else(Vec::new, |t| {
+                        t.primary_key
+                            .iter()
+                            .filter_map(|id| t.columns.iter().position(|c| c.id == *id))
+                            .collect()
+                    }),
+                    Target::Topic(_) => vec![2],
+                    Target::Timers => vec![0, 1],
+                };
+                key.sort_unstable();
+                if named != key || key.is_empty() {
+                    return Err(SqlError::new(
+                        SqlState::INVALID_COLUMN_REFERENCE,
+                        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+                    ));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn scope_of(&self, w: &Writable, alias: Option<String>) -> Result<Scope, SqlError> {
+        let mut scope = Scope::default();
+        let columns = w.columns.iter().enumerate().map(|(slot, (name, ty, origin))| ScopeColumn {
+            name: name.clone(),
+            ty: *ty,
+            slot,
+            origin: *origin,
+            hidden: false,
+        });
+        scope
+            .add(ScopeTable { name: alias.unwrap_or_else(|| w.name.clone()), columns: columns.collect() })?;
+        Ok(scope)
+    }
+
+    fn bind_returning(
+        &mut self,
+        items: Option<&[ast::SelectItem]>,
+        w: &Writable,
+        alias: Option<String>,
+    ) -> Result<(Option<Vec<Expr>>, Vec<ColumnDesc>), SqlError> {
+        let Some(items) = items else { return Ok((None, Vec::new())) };
+        if !matches!(w.target, Target::Table(_)) {
+            return Err(SqlError::unsupported("RETURNING of events and timers"));
+        }
+        let scope = self.scope_of(w, alias)?;
+        let (exprs, columns) = self.returning(items, &scope)?;
+        Ok((Some(exprs), columns))
+    }
+
+    /// The plan that finds the rows to change.
+    fn find_rows(
+        &mut self,
+        w: &Writable,
+        scope: &Scope,
+        selection: Option<&ast::Expr>,
+    ) -> Result<plan::Plan, SqlError> {
+        self.aggregates = Aggregates::Forbidden("WHERE");
+        let conditions = match selection {
+            Some(e) => conjuncts(self.condition(e, scope, "WHERE")?),
+            None => Vec::new(),
+        };
+        let mut types: Vec<Type> = w.columns.iter().map(|c| c.1).collect();
+        let kind = match &w.kind {
+            SourceKind::Table(relation) => {
+                if relation.table().is_some_and(|t| t.primary_key.is_empty()) {
+                    types.push(Type::Int);
+                }
+                SourceKind::Table(relation.clone())
+            }
+            SourceKind::Timers => SourceKind::Timers,
+            _ => {
+                return Err(
+                    SqlError::unsupported("changing events").hint("a topic is a log: publish another event")
+                );
+            }
+        };
+        let source = Rel::Source(Source { kind, base: 0, types });
+        let rel =
+            if conditions.is_empty() { source } else { Rel::Filter { input: Box::new(source), conditions } };
+        plan::plan(rel)
+    }
+
+    pub(super) fn bind_update(
+        &mut self,
+        update: &ast::Update,
+    ) -> Result<(Action, Vec<ColumnDesc>), SqlError> {
+        if update.from.is_some() {
+            return Err(SqlError::unsupported("UPDATE … FROM"));
+        }
+        if update.or.is_some() || !update.order_by.is_empty() || update.limit.is_some() {
+            return Err(SqlError::unsupported("this form of UPDATE"));
+        }
+        let (w, alias) = self.one_table(&update.table)?;
+        let scope = self.scope_of(&w, alias.clone())?;
+        let mut assignments: Vec<(usize, Expr)> = Vec::with_capacity(update.assignments.len());
+        for assignment in &update.assignments {
+            let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
+                return Err(SqlError::unsupported("assigning several columns at once"));
+            };
+            let (_, column) = qualified(name)?;
+            let at = super::names::location(name);
+            let place = self.target_column(&w, &column).map_err(|e| self.at(e, at))?;
+            if matches!(w.target, Target::Timers)
+                && !matches!(column.as_str(), "deliver_at" | "payload" | "headers")
+            {
+                return Err(SqlError::new(
+                    SqlState(*b"428C9"),
+                    format!("column \"{column}\" of a timer cannot be changed"),
+                )
+                .hint("deliver_at, payload and headers can"));
+            }
+            if assignments.iter().any(|(p, _)| *p == place) {
+                return Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    format!("multiple assignments to same column \"{column}\""),
+                ));
+            }
+            self.aggregates = Aggregates::Forbidden("UPDATE");
+            let value = if is_default(&assignment.value) {
+                self.default(&w, place)?
+            } else {
+                let typed = self.expr(&assignment.value, &scope)?;
+                self.assign(typed, &w, place)?
+            };
+            assignments.push((place, value));
+        }
+        let plan = self.find_rows(&w, &scope, update.selection.as_ref())?;
+        let (returning, columns) = self.bind_returning(update.returning.as_deref(), &w, alias)?;
+        Ok((Action::Update(Update { target: w.target, plan, assignments, returning }), columns))
+    }
+
+    pub(super) fn bind_delete(
+        &mut self,
+        delete: &ast::Delete,
+    ) -> Result<(Action, Vec<ColumnDesc>), SqlError> {
+        if delete.using.is_some() {
+            return Err(SqlError::unsupported("DELETE … USING"));
+        }
+        if !delete.order_by.is_empty() || delete.limit.is_some() || !delete.tables.is_empty() {
+            return Err(SqlError::unsupported("this form of DELETE"));
+        }
+        let (ast::FromTable::WithFromKeyword(from) | ast::FromTable::WithoutKeyword(from)) = &delete.from;
+        let [table] = from.as_slice() else {
+            return Err(SqlError::unsupported("DELETE from several tables"));
+        };
+        let (w, alias) = self.one_table(table)?;
+        let scope = self.scope_of(&w, alias.clone())?;
+        let plan = self.find_rows(&w, &scope, delete.selection.as_ref())?;
+        let (returning, columns) = self.bind_returning(delete.returning.as_deref(), &w, alias)?;
+        Ok((Action::Delete(Delete { target: w.target, plan, returning }), columns))
+    }
+
+    fn one_table(&mut self, table: &ast::TableWithJoins) -> Result<(Writable, Option<String>), SqlError> {
+        match &table.relation {
+            ast::TableFactor::Table { name, alias, args: None, .. } if table.joins.is_empty() => {
+                Ok((self.writable(name)?, alias.as_ref().map(|a| folded(&a.name))))
+            }
+            _ => Err(SqlError::unsupported("this target")),
+        }
+    }
+}
+
+/// DEFAULT in VALUES and SET reads as a name.
+fn is_default(e: &ast::Expr) -> bool {
+    matches!(e, ast::Expr::Identifier(i) if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("default"))
+}

@@ -1,0 +1,484 @@
+//! Expressions.
+
+use super::names::{data_type, folded};
+use super::{Binder, Scope, Typed, fold};
+use crate::error::{SqlError, SqlState};
+use crate::expr::{Comparison, Expr, ExprKind};
+use crate::func;
+use crate::types::{self, CastContext};
+use chronos_proto::{Type, Value};
+use sqlparser::ast::{self, BinaryOperator, UnaryOperator};
+
+impl Binder<'_> {
+    /// An expression that is a condition.
+    pub fn condition(&mut self, e: &ast::Expr, scope: &Scope, clause: &str) -> Result<Expr, SqlError> {
+        let typed = self.expr(e, scope)?;
+        self.boolean(typed, clause)
+    }
+
+    fn boolean(&mut self, typed: Typed, clause: &str) -> Result<Expr, SqlError> {
+        match typed.ty() {
+            None | Some(Type::Bool) => self.coerce(typed, Type::Bool, CastContext::Implicit),
+            Some(other) => Err(SqlError::new(
+                SqlState::DATATYPE_MISMATCH,
+                format!("argument of {clause} must be type boolean, not type {other}"),
+            )),
+        }
+    }
+
+    /// An expression whose type may be open.
+    pub fn expr(&mut self, e: &ast::Expr, scope: &Scope) -> Result<Typed, SqlError> {
+        let typed = self.expr_unfolded(e, scope)?;
+        Ok(if typed.known { Typed::known(fold(typed.expr, self.session)) } else { typed })
+    }
+
+    /// An expression of a settled type.
+    pub fn settled(&mut self, e: &ast::Expr, scope: &Scope) -> Result<Expr, SqlError> {
+        let typed = self.expr(e, scope)?;
+        self.settle(typed)
+    }
+
+    fn expr_unfolded(&mut self, e: &ast::Expr, scope: &Scope) -> Result<Typed, SqlError> {
+        use ast::Expr as E;
+        match e {
+            E::Identifier(ident) => self.column(None, ident, scope),
+            E::CompoundIdentifier(parts) => match parts.as_slice() {
+                [.., table, column] => self.column(Some(&folded(table)), column, scope),
+                _ => Err(SqlError::unsupported("this name")),
+            },
+            E::Nested(inner) => self.expr(inner, scope),
+            E::Value(value) => {
+                let at = value.span.start;
+                self.literal(&value.value).map_err(|e| self.at(e, at))
+            }
+            E::TypedString(typed) => {
+                let ty = data_type(&typed.data_type)?;
+                let text = string(&typed.value.value).ok_or_else(|| SqlError::unsupported("this literal"))?;
+                let value = crate::text::parse(&text, ty);
+                Ok(Typed::known(Expr::constant(ty, value.map_err(|e| self.at(e, typed.value.span.start))?)))
+            }
+            E::Interval(interval) => self.interval(interval, scope),
+            E::BinaryOp { .. } => self.binary(e, scope),
+            E::UnaryOp { op, expr } => self.unary(*op, expr, scope),
+            E::IsNull(of) => self.is_null(of, false, scope),
+            E::IsNotNull(of) => self.is_null(of, true, scope),
+            E::IsTrue(of) => self.is_bool(of, true, false, scope),
+            E::IsNotTrue(of) => self.is_bool(of, true, true, scope),
+            E::IsFalse(of) => self.is_bool(of, false, false, scope),
+            E::IsNotFalse(of) => self.is_bool(of, false, true, scope),
+            E::IsUnknown(of) => self.is_null(of, false, scope),
+            E::IsNotUnknown(of) => self.is_null(of, true, scope),
+            E::IsDistinctFrom(a, b) => self.distinct(a, b, false, scope),
+            E::IsNotDistinctFrom(a, b) => self.distinct(a, b, true, scope),
+            E::InList { expr, list, negated } => {
+                let mut items = vec![self.expr(expr, scope)?];
+                for item in list {
+                    items.push(self.expr(item, scope)?);
+                }
+                let (_, mut exprs) = self.unify(items, "IN")?;
+                let of = Box::new(exprs.remove(0));
+                Ok(Typed::known(Expr::boolean(ExprKind::In { of, list: exprs, negated: *negated })))
+            }
+            E::Between { expr, negated, low, high } => {
+                let value = self.expr(expr, scope)?;
+                let again = self.expr(expr, scope)?;
+                let (low, high) = (self.expr(low, scope)?, self.expr(high, scope)?);
+                let from = self.compare(Comparison::Ge, value, low)?;
+                let to = self.compare(Comparison::Le, again, high)?;
+                let both = Expr::boolean(ExprKind::And(vec![from, to]));
+                Ok(Typed::known(if *negated { Expr::boolean(ExprKind::Not(Box::new(both))) } else { both }))
+            }
+            E::Like { negated, expr, pattern, escape_char, any: false } => {
+                self.like("like", *negated, expr, pattern, escape_char.as_deref(), scope)
+            }
+            E::ILike { negated, expr, pattern, escape_char, any: false } => {
+                self.like("ilike", *negated, expr, pattern, escape_char.as_deref(), scope)
+            }
+            E::Cast {
+                kind: ast::CastKind::Cast | ast::CastKind::DoubleColon, expr, data_type: ty, ..
+            } => {
+                let to = data_type(ty)?;
+                let of = self.expr(expr, scope)?;
+                Ok(Typed::known(self.coerce(of, to, CastContext::Explicit)?))
+            }
+            E::Case { operand, conditions, else_result, .. } => {
+                self.case(operand.as_deref(), conditions, else_result.as_deref(), scope)
+            }
+            E::AtTimeZone { timestamp, time_zone } => {
+                let args = vec![self.expr(time_zone, scope)?, self.expr(timestamp, scope)?];
+                self.call_builtin("timezone", args, false)
+            }
+            E::Extract { field, expr, .. } => {
+                let field = Expr::constant(
+                    Type::Text,
+                    Value::Text(field.to_string().trim_matches('\'').to_lowercase()),
+                );
+                let args = vec![Typed::known(field), self.expr(expr, scope)?];
+                self.call_builtin("extract", args, false)
+            }
+            E::Ceil { expr, field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
+                let args = vec![self.expr(expr, scope)?];
+                self.call_builtin("ceil", args, false)
+            }
+            E::Floor { expr, field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
+                let args = vec![self.expr(expr, scope)?];
+                self.call_builtin("floor", args, false)
+            }
+            E::Position { expr, r#in } => {
+                let args = vec![self.expr(expr, scope)?, self.expr(r#in, scope)?];
+                self.call_builtin("position", args, false)
+            }
+            E::Substring { expr, substring_from, substring_for, .. } => {
+                let mut args = vec![self.expr(expr, scope)?];
+                match substring_from {
+                    Some(from) => args.push(self.expr(from, scope)?),
+                    None => args.push(Typed::known(Expr::constant(Type::Int, Value::Int(1)))),
+                }
+                if let Some(count) = substring_for {
+                    args.push(self.expr(count, scope)?);
+                }
+                self.call_builtin("substring", args, false)
+            }
+            E::Trim { expr, trim_where, trim_what, trim_characters } => {
+                let name = match trim_where {
+                    Some(ast::TrimWhereField::Leading) => "ltrim",
+                    Some(ast::TrimWhereField::Trailing) => "rtrim",
+                    _ => "btrim",
+                };
+                let mut args = vec![self.expr(expr, scope)?];
+                let characters = trim_characters.as_ref().and_then(|c| c.first());
+                if let Some(what) = trim_what.as_deref().or(characters) {
+                    args.push(self.expr(what, scope)?);
+                }
+                self.call_builtin(name, args, false)
+            }
+            E::Collate { expr, .. } => self.expr(expr, scope),
+            E::Function(function) => self.call(function, scope),
+            E::InSubquery { .. } | E::Exists { .. } | E::Subquery(_) => {
+                Err(SqlError::unsupported("a subquery in an expression"))
+            }
+            E::AnyOp { .. } | E::AllOp { .. } => Err(SqlError::unsupported("ANY and ALL")),
+            E::Array(_) => Err(SqlError::unsupported("ARRAY")),
+            E::Tuple(_) => Err(SqlError::unsupported("a row value")),
+            _ => Err(SqlError::unsupported("this expression")),
+        }
+    }
+
+    fn column(&mut self, table: Option<&str>, ident: &ast::Ident, scope: &Scope) -> Result<Typed, SqlError> {
+        let name = folded(ident);
+        let at = ident.span.start;
+        match scope.column(table, &name).map_err(|e| self.at(e, at))? {
+            Some(column) => Ok(Typed::known(Expr::slot(column.ty, column.slot))),
+            None => {
+                // SQL's words without parentheses that the parser takes for columns.
+                if table.is_none() && ident.quote_style.is_none() && is_bare_function(&name) {
+                    return self.call_builtin(&name, Vec::new(), false);
+                }
+                let error = match table {
+                    Some(table) if scope.table(table).is_none() => SqlError::new(
+                        SqlState::UNDEFINED_TABLE,
+                        format!("missing FROM-clause entry for table \"{table}\""),
+                    ),
+                    Some(table) => SqlError::new(
+                        SqlState::UNDEFINED_COLUMN,
+                        format!("column {table}.{name} does not exist"),
+                    ),
+                    None => {
+                        SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"))
+                    }
+                };
+                Err(self.at(error, at))
+            }
+        }
+    }
+
+    fn literal(&mut self, value: &ast::Value) -> Result<Typed, SqlError> {
+        let unknown = |value: Value| Typed { expr: Expr::constant(Type::Text, value), known: false };
+        Ok(match value {
+            ast::Value::Number(digits, _) => {
+                let digits = digits.replace('_', "");
+                let whole = digits.bytes().all(|b| b.is_ascii_digit());
+                match digits.parse::<i64>() {
+                    Ok(i) if whole => Typed::known(Expr::constant(Type::Int, Value::Int(i))),
+                    // Beyond 64 bits, as PostgreSQL goes on with NUMERIC.
+                    _ => Typed::known(Expr::constant(Type::Float, crate::text::parse(&digits, Type::Float)?)),
+                }
+            }
+            ast::Value::Boolean(b) => Typed::known(Expr::constant(Type::Bool, Value::Bool(*b))),
+            ast::Value::Null => unknown(Value::Null),
+            ast::Value::Placeholder(name) => {
+                let number = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok());
+                let i = number.filter(|n| (1..=65_535).contains(n)).ok_or_else(|| {
+                    SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter {name}"))
+                })? - 1;
+                if self.params.len() <= i {
+                    self.params.resize(i + 1, None);
+                }
+                let ty = self.params[i];
+                Typed {
+                    expr: Expr { ty: ty.unwrap_or(Type::Text), kind: ExprKind::Param(i) },
+                    known: ty.is_some(),
+                }
+            }
+            other => match string(other) {
+                Some(text) => unknown(Value::Text(text)),
+                None => return Err(SqlError::unsupported("this literal")),
+            },
+        })
+    }
+
+    fn interval(&mut self, interval: &ast::Interval, scope: &Scope) -> Result<Typed, SqlError> {
+        let value = self.expr(&interval.value, scope)?;
+        let ExprKind::Const(Value::Text(text)) = value.expr.kind else {
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "INTERVAL takes a string")
+                .hint("write number * INTERVAL '1 second' to compute one"));
+        };
+        let text = match &interval.leading_field {
+            Some(field) if text.trim().parse::<f64>().is_ok() => format!("{text} {field}"),
+            _ => text,
+        };
+        Ok(Typed::known(Expr::constant(Type::Interval, crate::text::parse(&text, Type::Interval)?)))
+    }
+
+    /// Binary operators. Chains nest to the left; they are walked in a loop.
+    fn binary(&mut self, e: &ast::Expr, scope: &Scope) -> Result<Typed, SqlError> {
+        let mut chain = Vec::new();
+        let mut at = e;
+        while let ast::Expr::BinaryOp { left, op, right } = at {
+            chain.push((op, &**right));
+            at = left;
+        }
+        let mut left = self.expr(at, scope)?;
+        for (op, right) in chain.into_iter().rev() {
+            let right = self.expr(right, scope)?;
+            left = self.operator(op, left, right)?;
+            if left.known {
+                left.expr = fold(left.expr, self.session);
+            }
+        }
+        Ok(left)
+    }
+
+    fn operator(&mut self, op: &BinaryOperator, left: Typed, right: Typed) -> Result<Typed, SqlError> {
+        use BinaryOperator as B;
+        let comparison = match op {
+            B::Eq => Some(Comparison::Eq),
+            B::NotEq => Some(Comparison::Ne),
+            B::Lt => Some(Comparison::Lt),
+            B::LtEq => Some(Comparison::Le),
+            B::Gt => Some(Comparison::Gt),
+            B::GtEq => Some(Comparison::Ge),
+            _ => None,
+        };
+        if let Some(comparison) = comparison {
+            return Ok(Typed::known(self.compare(comparison, left, right)?));
+        }
+        let name = match op {
+            B::And | B::Or => {
+                let clause = if *op == B::And { "AND" } else { "OR" };
+                let (a, b) = (self.boolean(left, clause)?, self.boolean(right, clause)?);
+                return Ok(Typed::known(connect(*op == B::And, a, b)));
+            }
+            B::PGLikeMatch => "like",
+            B::PGILikeMatch => "ilike",
+            B::PGNotLikeMatch | B::PGNotILikeMatch => {
+                let name = if *op == B::PGNotLikeMatch { "like" } else { "ilike" };
+                let found = self.call_builtin(name, vec![left, right], false)?;
+                return Ok(Typed::known(Expr::boolean(ExprKind::Not(Box::new(found.expr)))));
+            }
+            B::Plus => "+",
+            B::Minus => "-",
+            B::Multiply => "*",
+            B::Divide => "/",
+            B::Modulo => "%",
+            B::StringConcat => "||",
+            B::BitwiseAnd => "&",
+            B::BitwiseOr => "|",
+            B::PGBitwiseXor => "#",
+            B::PGBitwiseShiftLeft => "<<",
+            B::PGBitwiseShiftRight => ">>",
+            B::PGExp | B::BitwiseXor => "^",
+            B::PGStartsWith => "^@",
+            B::Arrow => "->",
+            B::LongArrow => "->>",
+            B::AtArrow => "@>",
+            B::ArrowAt => "<@",
+            B::Question => "?",
+            other => return Err(SqlError::unsupported(format!("operator {other}"))),
+        };
+        self.call_builtin(name, vec![left, right], true)
+    }
+
+    /// Compares two expressions, of one type if there is one.
+    pub fn compare(&mut self, op: Comparison, left: Typed, right: Typed) -> Result<Expr, SqlError> {
+        let target = match (left.ty(), right.ty()) {
+            (Some(a), Some(b)) => match types::common(a, b) {
+                Some(ty) => ty,
+                None => return Err(func::undefined(op.symbol(), &[Some(a), Some(b)], true)),
+            },
+            (Some(ty), None) | (None, Some(ty)) => ty,
+            (None, None) => Type::Text,
+        };
+        let a = self.coerce(left, target, CastContext::Implicit)?;
+        let b = self.coerce(right, target, CastContext::Implicit)?;
+        Ok(Expr::boolean(ExprKind::Compare(op, Box::new([a, b]))))
+    }
+
+    fn unary(&mut self, op: UnaryOperator, of: &ast::Expr, scope: &Scope) -> Result<Typed, SqlError> {
+        // -9223372036854775808 is a literal, though its digits alone are not one.
+        if op == UnaryOperator::Minus
+            && let ast::Expr::Value(value) = of
+            && let ast::Value::Number(digits, _) = &value.value
+            && let Ok(i) = format!("-{digits}").parse::<i64>()
+        {
+            return Ok(Typed::known(Expr::constant(Type::Int, Value::Int(i))));
+        }
+        let name = match op {
+            UnaryOperator::Not => {
+                let inner = self.condition(of, scope, "NOT")?;
+                return Ok(Typed::known(Expr::boolean(ExprKind::Not(Box::new(inner)))));
+            }
+            UnaryOperator::Minus => "-",
+            UnaryOperator::Plus => "+",
+            UnaryOperator::BitwiseNot => "~",
+            UnaryOperator::PGSquareRoot => "sqrt",
+            UnaryOperator::PGCubeRoot => "cbrt",
+            UnaryOperator::PGAbs => "abs",
+            other => return Err(SqlError::unsupported(format!("operator {other}"))),
+        };
+        let mut inner = self.expr(of, scope)?;
+        if !inner.known {
+            // PostgreSQL takes an unknown operand for double precision.
+            inner = Typed::known(self.coerce(inner, Type::Float, CastContext::Implicit)?);
+        }
+        self.call_builtin(name, vec![inner], true)
+    }
+
+    fn is_null(&mut self, of: &ast::Expr, negated: bool, scope: &Scope) -> Result<Typed, SqlError> {
+        let of = Box::new(self.settled(of, scope)?);
+        Ok(Typed::known(Expr::boolean(ExprKind::IsNull { of, negated })))
+    }
+
+    fn is_bool(
+        &mut self,
+        of: &ast::Expr,
+        value: bool,
+        negated: bool,
+        scope: &Scope,
+    ) -> Result<Typed, SqlError> {
+        let of = Box::new(self.condition(of, scope, if value { "IS TRUE" } else { "IS FALSE" })?);
+        Ok(Typed::known(Expr::boolean(ExprKind::IsBool { of, value, negated })))
+    }
+
+    fn distinct(
+        &mut self,
+        a: &ast::Expr,
+        b: &ast::Expr,
+        negated: bool,
+        scope: &Scope,
+    ) -> Result<Typed, SqlError> {
+        let (a, b) = (self.expr(a, scope)?, self.expr(b, scope)?);
+        let compared = self.compare(Comparison::Eq, a, b)?;
+        match compared.kind {
+            ExprKind::Compare(_, of) => Ok(Typed::known(Expr::boolean(ExprKind::Distinct { of, negated }))),
+            _ => Ok(Typed::known(compared)),
+        }
+    }
+
+    fn like(
+        &mut self,
+        name: &str,
+        negated: bool,
+        of: &ast::Expr,
+        pattern: &ast::Expr,
+        escape: Option<&ast::Expr>,
+        scope: &Scope,
+    ) -> Result<Typed, SqlError> {
+        let mut args = vec![self.expr(of, scope)?, self.expr(pattern, scope)?];
+        if let Some(escape) = escape {
+            args.push(self.expr(escape, scope)?);
+        }
+        let found = self.call_builtin(name, args, false)?.expr;
+        Ok(Typed::known(if negated { Expr::boolean(ExprKind::Not(Box::new(found))) } else { found }))
+    }
+
+    fn case(
+        &mut self,
+        operand: Option<&ast::Expr>,
+        conditions: &[ast::CaseWhen],
+        otherwise: Option<&ast::Expr>,
+        scope: &Scope,
+    ) -> Result<Typed, SqlError> {
+        let mut tests = Vec::with_capacity(conditions.len());
+        let mut results = Vec::with_capacity(conditions.len() + 1);
+        for arm in conditions {
+            tests.push(match operand {
+                Some(operand) => {
+                    let (value, against) = (self.expr(operand, scope)?, self.expr(&arm.condition, scope)?);
+                    self.compare(Comparison::Eq, value, against)?
+                }
+                None => self.condition(&arm.condition, scope, "CASE/WHEN")?,
+            });
+            results.push(self.expr(&arm.result, scope)?);
+        }
+        if let Some(otherwise) = otherwise {
+            results.push(self.expr(otherwise, scope)?);
+        }
+        let (ty, mut results) = self.unify(results, "CASE")?;
+        let otherwise = if otherwise.is_some() { results.pop().map(Box::new) } else { None };
+        let arms = tests.into_iter().zip(results).collect();
+        Ok(Typed::known(Expr { ty, kind: ExprKind::Case { arms, otherwise } }))
+    }
+
+    /// Calls a function or operator of the tables.
+    pub fn call_builtin(&mut self, name: &str, args: Vec<Typed>, operator: bool) -> Result<Typed, SqlError> {
+        let given: Vec<Option<Type>> = args.iter().map(Typed::ty).collect();
+        let (builtin, wanted) = func::resolve(name, &given, operator)?;
+        let mut exprs = Vec::with_capacity(args.len());
+        for (arg, to) in args.into_iter().zip(wanted) {
+            exprs.push(match to {
+                Some(to) => self.coerce(arg, to, CastContext::Implicit)?,
+                None => self.settle(arg)?,
+            });
+        }
+        Ok(Typed::known(Expr { ty: builtin.returns, kind: ExprKind::Call(builtin, exprs) }))
+    }
+}
+
+/// AND or OR, long chains kept flat.
+fn connect(and: bool, a: Expr, b: Expr) -> Expr {
+    let mut parts = match a.kind {
+        ExprKind::And(parts) if and => parts,
+        ExprKind::Or(parts) if !and => parts,
+        kind => vec![Expr { ty: a.ty, kind }],
+    };
+    parts.push(b);
+    Expr::boolean(if and { ExprKind::And(parts) } else { ExprKind::Or(parts) })
+}
+
+fn is_bare_function(name: &str) -> bool {
+    matches!(
+        name,
+        "current_timestamp"
+            | "current_date"
+            | "localtimestamp"
+            | "current_user"
+            | "session_user"
+            | "user"
+            | "current_role"
+            | "current_catalog"
+            | "current_schema"
+    )
+}
+
+/// The text of a string literal of any spelling.
+pub(super) fn string(value: &ast::Value) -> Option<String> {
+    match value {
+        ast::Value::SingleQuotedString(s)
+        | ast::Value::EscapedStringLiteral(s)
+        | ast::Value::UnicodeStringLiteral(s)
+        | ast::Value::NationalStringLiteral(s) => Some(s.clone()),
+        ast::Value::DollarQuotedString(s) => Some(s.value.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,343 @@
+//! Grouping by hash, groups in the order of their first row; the states of an aggregate are columns too.
+
+use super::eval::{Selection, select};
+use super::hash::{KeyTable, encode_row, encode_value};
+use super::run::{ExecCx, Operator, Source, chunks, column};
+use super::vector::{Batch, Data, ValueRef, Vector};
+use crate::error::{SqlError, SqlState};
+use crate::expr::Expr;
+use crate::rel::{AggregateCall, AggregateFunction};
+use crate::{time, types};
+use chronos_proto::value::Interval;
+use chronos_proto::{Type, Value};
+
+pub(super) struct Aggregate<'a> {
+    input: Source<'a>,
+    groups: &'a [Expr],
+    calls: &'a [AggregateCall],
+    cx: &'a ExecCx<'a>,
+    done: Option<std::vec::IntoIter<Batch>>,
+}
+
+impl<'a> Aggregate<'a> {
+    pub fn new(
+        input: Source<'a>,
+        groups: &'a [Expr],
+        calls: &'a [AggregateCall],
+        cx: &'a ExecCx<'a>,
+    ) -> Aggregate<'a> {
+        Aggregate { input, groups, calls, cx, done: None }
+    }
+
+    fn run(&mut self) -> Result<Vec<Batch>, SqlError> {
+        let mut table = KeyTable::default();
+        let mut keys: Vec<Vector> = self.groups.iter().map(|g| Vector::empty(g.ty, 0)).collect();
+        let mut states: Vec<State<'_>> = self.calls.iter().map(State::new).collect();
+        let mut count = usize::from(self.groups.is_empty());
+        states.iter_mut().for_each(|s| s.resize(count));
+        let (mut key, mut numbers, mut held) = (Vec::new(), Vec::new(), 0);
+        while let Some(batch) = self.input.next()? {
+            self.cx.check_cancel()?;
+            numbers.clear();
+            if self.groups.is_empty() {
+                numbers.resize(batch.len, 0u32);
+            } else {
+                let columns: Result<Vec<Vector>, SqlError> =
+                    self.groups.iter().map(|g| column(g, &batch, self.cx)).collect();
+                let columns = columns?;
+                let refs: Vec<&Vector> = columns.iter().collect();
+                for i in 0..batch.len {
+                    // Rows next to each other are often of one group.
+                    if i > 0 && same_integers(&refs, i) {
+                        numbers.push(numbers[i - 1]);
+                        continue;
+                    }
+                    encode_row(&refs, i, &mut key);
+                    let (number, new) = table.find_or_insert(&key);
+                    if new {
+                        keys.iter_mut().zip(&refs).for_each(|(to, from)| to.push(from.get(i)));
+                    }
+                    numbers.push(number as u32);
+                }
+                count = table.len();
+                states.iter_mut().for_each(|s| s.resize(count));
+            }
+            for state in &mut states {
+                state.update(&batch, &numbers, self.cx)?;
+            }
+            let now = table.bytes() * 2 + states.iter().map(State::bytes).sum::<usize>();
+            self.cx.memory.take(now.saturating_sub(held))?;
+            held = held.max(now);
+        }
+        for state in states {
+            keys.push(state.finish()?);
+        }
+        let all = Batch::with_len(keys, count);
+        Ok(chunks(count).map(|(start, len)| all.slice(start, len)).collect())
+    }
+}
+
+/// Whether a row's integer keys equal those of the row before. False where keys are of another kind.
+fn same_integers(columns: &[&Vector], i: usize) -> bool {
+    columns.iter().all(|c| match (&c.data, &c.nulls) {
+        (Data::I64(v), None) => v[i] == v[i - 1],
+        (Data::I32(v), None) => v[i] == v[i - 1],
+        _ => false,
+    })
+}
+
+impl Operator for Aggregate<'_> {
+    fn next(&mut self) -> Result<Option<Batch>, SqlError> {
+        if self.done.is_none() {
+            self.done = Some(self.run()?.into_iter());
+        }
+        Ok(self.done.as_mut().and_then(Iterator::next))
+    }
+}
+
+/// One aggregate's state for every group.
+struct State<'a> {
+    call: &'a AggregateCall,
+    /// Values seen, NULLs aside.
+    counts: Vec<i64>,
+    totals: Totals,
+    /// (group, value) pairs seen, for DISTINCT.
+    seen: Option<KeyTable>,
+}
+
+enum Totals {
+    None,
+    Ints(Vec<i64>),
+    Floats(Vec<f64>),
+    /// Mean and sum of squared distances from it (Welford).
+    Moments(Vec<(f64, f64)>),
+    Values(Vec<Value>),
+    Intervals(Vec<Interval>),
+    Bools(Vec<bool>),
+    Texts(Vec<String>),
+}
+
+impl<'a> State<'a> {
+    fn new(call: &'a AggregateCall) -> State<'a> {
+        use AggregateFunction as A;
+        let arg = call.arg.as_ref().map_or(Type::Int, |a| a.ty);
+        let totals = match (call.function, arg) {
+            (A::Count, _) => Totals::None,
+            (A::Sum | A::Avg, Type::Interval) => Totals::Intervals(Vec::new()),
+            (A::Sum, Type::Int) => Totals::Ints(Vec::new()),
+            (A::Sum | A::Avg, _) => Totals::Floats(Vec::new()),
+            (A::Min | A::Max, Type::Int | Type::Timestamp) => Totals::Ints(Vec::new()),
+            (A::Min | A::Max, Type::Float) => Totals::Floats(Vec::new()),
+            (A::Min | A::Max, _) => Totals::Values(Vec::new()),
+            (A::BoolAnd | A::BoolOr, _) => Totals::Bools(Vec::new()),
+            (A::StddevSamp | A::StddevPop | A::VarSamp | A::VarPop, _) => Totals::Moments(Vec::new()),
+            (A::StringAgg, _) => Totals::Texts(Vec::new()),
+        };
+        State { call, counts: Vec::new(), totals, seen: call.distinct.then(KeyTable::default) }
+    }
+
+    fn resize(&mut self, count: usize) {
+        self.counts.resize(count, 0);
+        match &mut self.totals {
+            Totals::None => {}
+            Totals::Ints(v) => v.resize(count, 0),
+            Totals::Floats(v) => v.resize(count, 0.0),
+            Totals::Moments(v) => v.resize(count, (0.0, 0.0)),
+            Totals::Values(v) => v.resize(count, Value::Null),
+            Totals::Intervals(v) => v.resize(count, Interval::default()),
+            Totals::Bools(v) => v.resize(count, false),
+            Totals::Texts(v) => v.resize(count, String::new()),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let texts = match &self.totals {
+            Totals::Texts(v) => v.iter().map(String::len).sum(),
+            _ => 0,
+        };
+        self.counts.len() * 40 + self.seen.as_ref().map_or(0, KeyTable::bytes) + texts
+    }
+
+    fn update(&mut self, batch: &Batch, groups: &[u32], cx: &ExecCx<'_>) -> Result<(), SqlError> {
+        let (mut batch, mut groups) = (batch, groups);
+        let (kept_batch, kept_groups);
+        if let Some(filter) = &self.call.filter
+            && let Selection::Some(rows) = select(filter, batch, &cx.eval)?
+        {
+            kept_batch = batch.take(&rows);
+            kept_groups = rows.iter().map(|r| groups[*r as usize]).collect::<Vec<u32>>();
+            (batch, groups) = (&kept_batch, &kept_groups);
+        }
+        let Some(arg) = &self.call.arg else {
+            groups.iter().for_each(|g| self.counts[*g as usize] += 1);
+            return Ok(());
+        };
+        let v = super::eval::eval(arg, batch, &cx.eval)?;
+        if self.seen.is_none() && self.update_fast(&v, groups)? {
+            return Ok(());
+        }
+        let separator = match &self.call.separator {
+            Some(e) => Some(super::eval::eval(e, batch, &cx.eval)?),
+            None => None,
+        };
+        let mut key = Vec::new();
+        for (i, group) in groups.iter().enumerate() {
+            let value = v.get(i);
+            if value.is_null() {
+                continue;
+            }
+            if let Some(seen) = &mut self.seen {
+                key.clear();
+                key.extend_from_slice(&group.to_le_bytes());
+                encode_value(value, &mut key);
+                if !seen.find_or_insert(&key).1 {
+                    continue;
+                }
+            }
+            let separator = separator.as_ref().map_or(ValueRef::Null, |s| s.get(i));
+            self.add(*group as usize, value, separator)?;
+        }
+        Ok(())
+    }
+
+    /// Whole arrays of numbers without a detour over values.
+    fn update_fast(&mut self, v: &Vector, groups: &[u32]) -> Result<bool, SqlError> {
+        use AggregateFunction as A;
+        if v.nulls.is_some() {
+            return Ok(false);
+        }
+        match (&mut self.totals, &v.data, self.call.function) {
+            (Totals::None, data, A::Count) if !matches!(data, Data::Const(_) | Data::Absent) => {
+                groups.iter().for_each(|g| self.counts[*g as usize] += 1);
+            }
+            (Totals::Ints(sums), Data::I64(v), A::Sum) => {
+                for (g, x) in groups.iter().zip(v) {
+                    let sum = &mut sums[*g as usize];
+                    *sum = sum.checked_add(*x).ok_or_else(overflow)?;
+                    self.counts[*g as usize] += 1;
+                }
+            }
+            (Totals::Floats(sums), Data::F64(v), A::Sum | A::Avg) => {
+                for (g, x) in groups.iter().zip(v) {
+                    sums[*g as usize] += x;
+                    self.counts[*g as usize] += 1;
+                }
+            }
+            (Totals::Ints(best), Data::I64(v), A::Min | A::Max) => {
+                let max = self.call.function == A::Max;
+                for (g, x) in groups.iter().zip(v) {
+                    let (best, count) = (&mut best[*g as usize], &mut self.counts[*g as usize]);
+                    if *count == 0 || (if max { *x > *best } else { *x < *best }) {
+                        *best = *x;
+                    }
+                    *count += 1;
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, group: usize, value: ValueRef<'_>, separator: ValueRef<'_>) -> Result<(), SqlError> {
+        use AggregateFunction as A;
+        let function = self.call.function;
+        let first = self.counts[group] == 0;
+        self.counts[group] += 1;
+        let better = |order: std::cmp::Ordering| {
+            first || if function == A::Max { order.is_gt() } else { order.is_lt() }
+        };
+        match (&mut self.totals, value) {
+            (Totals::Ints(v), ValueRef::Int(x)) if function == A::Sum => {
+                v[group] = v[group].checked_add(x).ok_or_else(overflow)?;
+            }
+            (Totals::Ints(v), ValueRef::Int(x) | ValueRef::Timestamp(x)) => {
+                if better(x.cmp(&v[group])) {
+                    v[group] = x;
+                }
+            }
+            (Totals::Floats(v), ValueRef::Float(x)) if matches!(function, A::Sum | A::Avg) => v[group] += x,
+            (Totals::Floats(v), ValueRef::Float(x)) => {
+                if better(types::compare_floats(x, v[group])) {
+                    v[group] = x;
+                }
+            }
+            (Totals::Moments(v), ValueRef::Float(x)) => {
+                let (mean, squares) = &mut v[group];
+                let delta = x - *mean;
+                *mean += delta / self.counts[group] as f64;
+                *squares += delta * (x - *mean);
+            }
+            (Totals::Values(v), value) => {
+                if first || better(types::compare(value, ValueRef::from(&v[group]))) {
+                    v[group] = value.to_value();
+                }
+            }
+            (Totals::Intervals(v), ValueRef::Interval(i)) => v[group] = time::sum_intervals(v[group], i)?,
+            (Totals::Bools(v), ValueRef::Bool(b)) => {
+                v[group] = if first {
+                    b
+                } else if function == A::BoolAnd {
+                    v[group] && b
+                } else {
+                    v[group] || b
+                };
+            }
+            (Totals::Texts(v), ValueRef::Text(s)) => {
+                if let (false, ValueRef::Text(separator)) = (first, separator) {
+                    v[group].push_str(separator);
+                }
+                v[group].push_str(s);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vector, SqlError> {
+        use AggregateFunction as A;
+        let (ty, function) = (self.call.ty, self.call.function);
+        let mut out = Vector::empty(ty, self.counts.len());
+        for (g, n) in self.counts.iter().enumerate() {
+            if function == A::Count {
+                out.push(ValueRef::Int(*n));
+                continue;
+            }
+            if *n == 0 {
+                out.push_null();
+                continue;
+            }
+            let n = *n as f64;
+            match &self.totals {
+                Totals::None => out.push_null(),
+                Totals::Ints(v) if ty == Type::Timestamp => out.push(ValueRef::Timestamp(v[g])),
+                Totals::Ints(v) => out.push(ValueRef::Int(v[g])),
+                Totals::Floats(v) if function == A::Avg => out.push(ValueRef::Float(v[g] / n)),
+                Totals::Floats(v) => out.push(ValueRef::Float(v[g])),
+                Totals::Moments(v) => {
+                    let (_, squares) = v[g];
+                    let sample = matches!(function, A::StddevSamp | A::VarSamp);
+                    let root = matches!(function, A::StddevSamp | A::StddevPop);
+                    let divisor = if sample { n - 1.0 } else { n };
+                    if divisor == 0.0 {
+                        out.push_null();
+                    } else {
+                        let variance = squares / divisor;
+                        out.push(ValueRef::Float(if root { variance.sqrt() } else { variance }));
+                    }
+                }
+                Totals::Values(v) => out.push(ValueRef::from(&v[g])),
+                Totals::Intervals(v) if function == A::Avg => {
+                    out.push(ValueRef::Interval(time::scale_interval(v[g], 1.0 / n)?));
+                }
+                Totals::Intervals(v) => out.push(ValueRef::Interval(v[g])),
+                Totals::Bools(v) => out.push(ValueRef::Bool(v[g])),
+                Totals::Texts(v) => out.push(ValueRef::Text(&v[g])),
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn overflow() -> SqlError {
+    SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, "bigint out of range")
+}

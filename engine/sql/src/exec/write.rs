@@ -1,0 +1,516 @@
+//! Writes: rows, events and timers become operations, and are seen by the transaction that made them.
+
+use super::eval::EvalCx;
+use super::reads::Reads;
+use super::scan::{read_error, store_error};
+use crate::error::{SqlError, SqlState};
+use crate::func;
+use crate::text::format;
+use bytes::Bytes;
+use chronos_engine::Snapshot;
+use chronos_engine::keys;
+use chronos_engine::state::records::TimerRecord;
+use chronos_proto::command::IndexChange;
+use chronos_proto::id::RelationId;
+use chronos_proto::schema::{Relation, SecondaryIndex, Table};
+use chronos_proto::time::Timestamp;
+use chronos_proto::{Event, Op, Value, codec, key, limits, row};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What a transaction has done so far.
+pub(crate) struct Writes {
+    /// The state it began at, with its own writes in it.
+    pub view: Snapshot,
+    pub reads: Reads,
+    /// In order; none where a later statement took one back.
+    ops: Vec<Option<Op>>,
+    bytes: usize,
+    limit: usize,
+    /// Rows of hidden-rowid tables inserted here, by their provisional rowid: the operation that inserts each.
+    appended: BTreeMap<(RelationId, i64), usize>,
+    /// Keys inserted, where the view need not show them.
+    inserted: BTreeSet<Bytes>,
+    /// Whether later statements may look at what was written.
+    seen_later: bool,
+}
+
+impl Writes {
+    pub fn new(view: Snapshot, limit: usize, seen_later: bool) -> Writes {
+        Writes {
+            view,
+            reads: Reads::default(),
+            ops: Vec::new(),
+            bytes: 0,
+            limit,
+            appended: BTreeMap::new(),
+            inserted: BTreeSet::new(),
+            seen_later,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ops.iter().all(Option::is_none)
+    }
+
+    pub fn into_parts(self) -> (Reads, Vec<Op>) {
+        (self.reads, self.ops.into_iter().flatten().collect())
+    }
+
+    pub fn push(&mut self, op: Op, bytes: usize) -> Result<usize, SqlError> {
+        self.bytes += bytes + 64;
+        if self.bytes > self.limit {
+            return Err(SqlError::new(
+                SqlState::LIMIT_EXCEEDED,
+                format!("the transaction's writes are more than the limit of {} MB", self.limit >> 20),
+            )
+            .hint("split it into several transactions"));
+        }
+        self.ops.push(Some(op));
+        Ok(self.ops.len() - 1)
+    }
+
+    /// Inserts a row. False if its key is there and conflicts are to be skipped.
+    pub fn insert(
+        &mut self,
+        relation: &Relation,
+        table: &Table,
+        values: &[Value],
+        skip_conflicts: bool,
+    ) -> Result<bool, SqlError> {
+        check_not_null(relation, table, values)?;
+        let row = encode_row(table, values)?;
+        if table.primary_key.is_empty() {
+            self.append(relation, table, values, row)?;
+            return Ok(true);
+        }
+        let primary = primary_key(table, values)?;
+        let state_key = keys::row(relation.id, &primary);
+        self.reads.point(state_key.clone());
+        let there =
+            self.inserted.contains(&state_key) || self.view.get(&state_key).map_err(store_error)?.is_some();
+        if there {
+            return if skip_conflicts { Ok(false) } else { Err(duplicate(relation, table, values)) };
+        }
+        let indexes = entries(table, values, &primary, true);
+        if self.seen_later {
+            self.show(relation.id, &state_key, Some(row.clone()), &indexes);
+        } else {
+            self.inserted.insert(state_key);
+        }
+        let bytes = primary.len() + row.len();
+        let op = Op::PutRow { relation: relation.id, key: primary, row, replaces: 0, indexes };
+        self.push(op, bytes)?;
+        Ok(true)
+    }
+
+    fn append(
+        &mut self,
+        relation: &Relation,
+        table: &Table,
+        values: &[Value],
+        row: Bytes,
+    ) -> Result<(), SqlError> {
+        let op = self.append_op(relation.id, table, values, row.clone());
+        let at = self.push(op, row.len())?;
+        if self.seen_later {
+            // Far above every real rowid, in the order of insertion.
+            let provisional = i64::MAX - (1 << 40) + at as i64;
+            self.appended.insert((relation.id, provisional), at);
+            let primary = Bytes::from(keys::rowid_primary_key(provisional));
+            let indexes = entries(table, values, &primary, true);
+            self.show(relation.id, &keys::row(relation.id, &primary), Some(row), &indexes);
+        }
+        Ok(())
+    }
+
+    fn append_op(&self, relation: RelationId, table: &Table, values: &[Value], row: Bytes) -> Op {
+        let indexes =
+            table.indexes.iter().map(|i| (i.id, Bytes::from(index_columns(table, i, values)))).collect();
+        Op::AppendRow { relation, row, indexes }
+    }
+
+    /// Makes a write visible to this transaction's own reads.
+    fn show(&mut self, relation: RelationId, key: &Bytes, row: Option<Bytes>, indexes: &[IndexChange]) {
+        self.view.write(key.clone(), row);
+        for change in indexes {
+            let entry = keys::index_entry(relation, change.index, &change.key);
+            self.view.write(entry, change.present.then(Bytes::new));
+        }
+    }
+
+    /// Changes a row. `old` and `new` are its values, with the hidden rowid behind where there is one.
+    pub fn update(
+        &mut self,
+        relation: &Relation,
+        table: &Table,
+        old: &[Value],
+        new: &[Value],
+    ) -> Result<(), SqlError> {
+        check_not_null(relation, table, new)?;
+        let row = encode_row(table, new)?;
+        let (before, after) = (row_key(table, old)?, row_key(table, new)?);
+        let state_key = keys::row(relation.id, &before);
+        if before != after {
+            self.delete(relation, table, old)?;
+            let target = keys::row(relation.id, &after);
+            self.reads.point(target.clone());
+            if self.view.get(&target).map_err(store_error)?.is_some() {
+                return Err(duplicate(relation, table, new));
+            }
+            let indexes = entries(table, new, &after, true);
+            self.show(relation.id, &target, Some(row.clone()), &indexes);
+            let bytes = after.len() + row.len();
+            self.push(Op::PutRow { relation: relation.id, key: after, row, replaces: 0, indexes }, bytes)?;
+            return Ok(());
+        }
+        let stored = self.stored(&state_key)?;
+        let mut indexes = Vec::new();
+        for index in &table.indexes {
+            let gone = entry(table, index, old, &before, false);
+            let come = entry(table, index, new, &before, true);
+            if gone.key != come.key {
+                indexes.extend([gone, come]);
+            }
+        }
+        self.show(relation.id, &state_key, Some(row.clone()), &indexes);
+        if let Some(at) = self.own_append(relation.id, old, table) {
+            self.ops[at] = Some(self.append_op(relation.id, table, new, row));
+            return Ok(());
+        }
+        let replaces = codec::digest(&state_key, &stored);
+        let bytes = before.len() + row.len();
+        self.push(Op::PutRow { relation: relation.id, key: before, row, replaces, indexes }, bytes)?;
+        Ok(())
+    }
+
+    /// Deletes a row. `old` are its values, with the hidden rowid behind where there is one.
+    pub fn delete(&mut self, relation: &Relation, table: &Table, old: &[Value]) -> Result<(), SqlError> {
+        let primary = row_key(table, old)?;
+        let state_key = keys::row(relation.id, &primary);
+        let stored = self.stored(&state_key)?;
+        let indexes = entries(table, old, &primary, false);
+        self.show(relation.id, &state_key, None, &indexes);
+        if let Some(at) = self.own_append(relation.id, old, table) {
+            self.ops[at] = None;
+            return Ok(());
+        }
+        let replaces = codec::digest(&state_key, &stored);
+        let bytes = primary.len();
+        self.push(Op::DeleteRow { relation: relation.id, key: primary, replaces, indexes }, bytes)?;
+        Ok(())
+    }
+
+    fn stored(&self, state_key: &Bytes) -> Result<Bytes, SqlError> {
+        self.view.get(state_key).map_err(store_error)?.ok_or_else(|| {
+            SqlError::new(SqlState::SERIALIZATION_FAILURE, "a row was changed twice by one statement")
+        })
+    }
+
+    fn own_append(&self, relation: RelationId, values: &[Value], table: &Table) -> Option<usize> {
+        match values.get(table.columns.len()) {
+            Some(Value::Int(rowid)) => self.appended.get(&(relation, *rowid)).copied(),
+            _ => None,
+        }
+    }
+
+    /// Publishes or schedules what an INSERT into a topic says: its columns are those of [`crate::system::topic_columns`].
+    pub fn publish(
+        &mut self,
+        relation: &Relation,
+        values: &[Value],
+        cx: &EvalCx<'_>,
+    ) -> Result<(), SqlError> {
+        self.reads.relation(relation.id);
+        let given = take_text(&values[2]);
+        let claim = given.is_some();
+        let message_id = given.unwrap_or_else(|| format((&Value::Uuid(func::uuid(cx))).into()));
+        let event = event(message_id.clone(), &values[3], &values[4], &values[5])?;
+        match &values[7] {
+            Value::Timestamp(at) => self.schedule(relation, message_id, event, *at, claim, cx),
+            _ => {
+                let bytes = event.payload.len() + 128;
+                self.push(Op::Publish { topic: relation.id, partition: 0, event, claim }, bytes)?;
+                Ok(())
+            }
+        }
+    }
+
+    fn schedule(
+        &mut self,
+        relation: &Relation,
+        timer_id: String,
+        event: Event,
+        at: i64,
+        claim: bool,
+        cx: &EvalCx<'_>,
+    ) -> Result<(), SqlError> {
+        let deliver_at = delivery_time(at)?;
+        if self.seen_later {
+            let state_key = keys::timer(relation.id, &timer_id);
+            if self.view.get(&state_key).map_err(store_error)?.is_none() {
+                let record = TimerRecord {
+                    deliver_at,
+                    sequence: 0,
+                    version: 1,
+                    partition: 0,
+                    scheduled_at: Timestamp(cx.now),
+                    event: event.clone(),
+                    claimed: claim,
+                };
+                self.view.write(state_key, Some(Bytes::from(codec::encode(&record))));
+            }
+        }
+        let bytes = event.payload.len() + 256;
+        let op = Op::Schedule { topic: relation.id, partition: 0, timer_id, event, deliver_at, claim };
+        self.push(op, bytes)?;
+        Ok(())
+    }
+
+    /// INSERT INTO chronos.timers: its columns are those of [`crate::system::TIMER_COLUMNS`].
+    pub fn insert_timer(&mut self, values: &[Value], cx: &EvalCx<'_>) -> Result<(), SqlError> {
+        let null = |column: &str| {
+            SqlError::new(
+                SqlState::NOT_NULL_VIOLATION,
+                format!(
+                    "null value in column \"{column}\" of relation \"timers\" violates not-null constraint"
+                ),
+            )
+        };
+        let Value::Text(topic) = &values[0] else { return Err(null("topic")) };
+        let relation = self.topic(topic)?;
+        self.reads.relation(relation.id);
+        let given = take_text(&values[1]);
+        let claim = given.is_some();
+        let timer_id = given.unwrap_or_else(|| format((&Value::Uuid(func::uuid(cx))).into()));
+        let event = event(timer_id.clone(), &values[2], &values[3], &values[4])?;
+        let Value::Timestamp(at) = &values[5] else { return Err(null("deliver_at")) };
+        self.schedule(&relation, timer_id, event, *at, claim, cx)
+    }
+
+    fn topic(&self, name: &str) -> Result<Arc<Relation>, SqlError> {
+        let found = self.view.catalog.by_name(name).filter(|r| r.topic().is_some()).cloned();
+        found.ok_or_else(|| {
+            SqlError::new(SqlState::UNDEFINED_TABLE, format!("topic \"{name}\" does not exist"))
+        })
+    }
+
+    /// Changes a pending timer. False if it has fired already and only waits for its release.
+    pub fn update_timer(
+        &mut self,
+        old: &[Value],
+        new: &[Value],
+        changed: &[usize],
+    ) -> Result<bool, SqlError> {
+        let Some((topic, timer_id, if_version)) = self.timer(old)? else { return Ok(false) };
+        let has = |place: usize| changed.contains(&place);
+        let deliver_at = match &new[5] {
+            Value::Timestamp(at) if has(5) => Some(delivery_time(*at)?),
+            Value::Null if has(5) => {
+                return Err(SqlError::new(
+                    SqlState::NOT_NULL_VIOLATION,
+                    "null value in column \"deliver_at\" of relation \"timers\" violates not-null constraint",
+                ));
+            }
+            _ => None,
+        };
+        let changed_event = event(timer_id.clone(), &Value::Null, &new[3], &new[4])?;
+        let payload = has(4).then(|| changed_event.payload.clone());
+        let headers = has(3).then(|| changed_event.headers.clone().unwrap_or_else(|| "{}".into()));
+        if let Some(mut record) = self.view.timer(topic, &timer_id).map_err(read_error)? {
+            record.deliver_at = deliver_at.unwrap_or(record.deliver_at);
+            record.version += 1;
+            if let Some(payload) = &payload {
+                record.event.payload = payload.clone();
+            }
+            if headers.is_some() {
+                record.event.headers.clone_from(&headers);
+            }
+            self.view.write(keys::timer(topic, &timer_id), Some(Bytes::from(codec::encode(&record))));
+        }
+        let bytes = payload.as_ref().map_or(0, Bytes::len) + 256;
+        self.push(Op::Reschedule { topic, timer_id, if_version, deliver_at, payload, headers }, bytes)?;
+        Ok(true)
+    }
+
+    /// Cancels a pending timer. False if it has fired already and only waits for its release.
+    pub fn delete_timer(&mut self, old: &[Value]) -> Result<bool, SqlError> {
+        let Some((topic, timer_id, if_version)) = self.timer(old)? else { return Ok(false) };
+        self.view.write(keys::timer(topic, &timer_id), None);
+        self.push(Op::Cancel { topic, timer_id, if_version }, 128)?;
+        Ok(true)
+    }
+
+    /// Topic, id and version of a timer's row; none if it is armed. The version is left open where this
+    /// transaction has touched the timer before: then it is not the one that apply will see.
+    fn timer(&self, old: &[Value]) -> Result<Option<(RelationId, String, Option<u64>)>, SqlError> {
+        let (Value::Text(topic), Value::Text(id), Value::Int(version)) = (&old[0], &old[1], &old[6]) else {
+            return Ok(None);
+        };
+        let topic = self.topic(topic)?.id;
+        let touched = self.ops.iter().flatten().any(|op| match op {
+            Op::Schedule { topic: t, timer_id, .. }
+            | Op::Reschedule { topic: t, timer_id, .. }
+            | Op::Cancel { topic: t, timer_id, .. } => *t == topic && timer_id == id,
+            _ => false,
+        });
+        let version = if touched { None } else { u64::try_from(*version).ok() };
+        Ok(Some((topic, id.clone(), version)))
+    }
+}
+
+fn take_text(value: &Value) -> Option<String> {
+    match value {
+        Value::Text(s) => Some(s.clone()),
+        _ => None,
+    }
+}
+
+/// Times that a timer may have: 1970 to 9999.
+fn delivery_time(at: i64) -> Result<Timestamp, SqlError> {
+    if (Timestamp::EPOCH.0..=Timestamp::MAX.0).contains(&at) {
+        return Ok(Timestamp(at));
+    }
+    Err(SqlError::new(
+        SqlState::DATETIME_OVERFLOW,
+        "deliver_at is out of range: it may lie between 1970 and 9999",
+    ))
+}
+
+fn event(message_id: String, key: &Value, headers: &Value, payload: &Value) -> Result<Event, SqlError> {
+    let key = take_text(key);
+    for (what, text) in [("message id", Some(&message_id)), ("key", key.as_ref())] {
+        if text.is_some_and(|t| t.len() > limits::MESSAGE_ID_MAX_BYTES) {
+            return Err(SqlError::new(
+                SqlState::STRING_TOO_LONG,
+                format!("{what} is longer than {} bytes", limits::MESSAGE_ID_MAX_BYTES),
+            ));
+        }
+    }
+    if message_id.is_empty() {
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER, "message id is empty")
+            .hint("leave it out, and one is generated"));
+    }
+    let headers = match headers {
+        Value::Json(s) if s.starts_with('{') => Some(s.clone()),
+        Value::Null => None,
+        _ => return Err(SqlError::new(SqlState::INVALID_PARAMETER, "headers must be a JSON object")),
+    };
+    let payload = match payload {
+        Value::Bytes(b) => b.clone(),
+        Value::Text(s) | Value::Json(s) => Bytes::copy_from_slice(s.as_bytes()),
+        _ => Bytes::new(),
+    };
+    if payload.len() > limits::PAYLOAD_MAX_BYTES {
+        return Err(SqlError::new(
+            SqlState::LIMIT_EXCEEDED,
+            format!(
+                "payload is {} bytes, more than the limit of {}",
+                payload.len(),
+                limits::PAYLOAD_MAX_BYTES
+            ),
+        ));
+    }
+    Ok(Event { message_id, key, headers, payload })
+}
+
+fn check_not_null(relation: &Relation, table: &Table, values: &[Value]) -> Result<(), SqlError> {
+    for (column, value) in table.columns.iter().zip(values) {
+        if column.not_null && value.is_null() {
+            return Err(SqlError::new(
+                SqlState::NOT_NULL_VIOLATION,
+                format!(
+                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                    column.name, relation.name
+                ),
+            )
+            .detail(format!("Failing row contains ({}).", shown(&values[..table.columns.len()]))));
+        }
+    }
+    Ok(())
+}
+
+fn shown(values: &[Value]) -> String {
+    let show = |v: &Value| if v.is_null() { "null".to_owned() } else { format(v.into()) };
+    values.iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+fn duplicate(relation: &Relation, table: &Table, values: &[Value]) -> SqlError {
+    let of = |id| table.columns.iter().position(|c| c.id == id);
+    let places: Vec<usize> = table.primary_key.iter().filter_map(|id| of(*id)).collect();
+    let names = places.iter().map(|p| table.columns[*p].name.as_str()).collect::<Vec<_>>().join(", ");
+    let key: Vec<Value> = places.iter().map(|p| values[*p].clone()).collect();
+    SqlError::new(
+        SqlState::UNIQUE_VIOLATION,
+        format!("duplicate key value violates unique constraint \"{}_pkey\"", relation.name),
+    )
+    .detail(format!("Key ({names})=({}) already exists.", shown(&key)))
+}
+
+/// The columns outside the key, encoded.
+fn encode_row(table: &Table, values: &[Value]) -> Result<Bytes, SqlError> {
+    let columns = table.columns.iter().zip(values);
+    let columns = columns.filter(|(c, _)| !table.primary_key.contains(&c.id)).map(|(c, v)| (c.id, v));
+    let row = row::encode(columns);
+    if row.len() > limits::ROW_MAX_BYTES {
+        return Err(SqlError::new(
+            SqlState::LIMIT_EXCEEDED,
+            format!("row is {} bytes, more than the limit of {}", row.len(), limits::ROW_MAX_BYTES),
+        ));
+    }
+    Ok(row)
+}
+
+fn primary_key(table: &Table, values: &[Value]) -> Result<Bytes, SqlError> {
+    let mut out = Vec::with_capacity(32);
+    for id in &table.primary_key {
+        if let Some(place) = table.columns.iter().position(|c| c.id == *id) {
+            key::encode(&mut out, &values[place]);
+        }
+    }
+    if out.len() > limits::PRIMARY_KEY_MAX_BYTES {
+        return Err(SqlError::new(
+            SqlState::LIMIT_EXCEEDED,
+            format!(
+                "primary key is {} bytes, more than the limit of {}",
+                out.len(),
+                limits::PRIMARY_KEY_MAX_BYTES
+            ),
+        ));
+    }
+    Ok(Bytes::from(out))
+}
+
+/// The key of a row: of its key columns, or of the hidden rowid behind its values.
+fn row_key(table: &Table, values: &[Value]) -> Result<Bytes, SqlError> {
+    match (table.primary_key.is_empty(), values.get(table.columns.len())) {
+        (true, Some(Value::Int(rowid))) => Ok(Bytes::from(keys::rowid_primary_key(*rowid))),
+        _ => primary_key(table, values),
+    }
+}
+
+fn index_columns(table: &Table, index: &SecondaryIndex, values: &[Value]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32);
+    for id in &index.columns {
+        if let Some(place) = table.columns.iter().position(|c| c.id == *id) {
+            key::encode(&mut out, &values[place]);
+        }
+    }
+    keys::index_columns(&out)
+}
+
+fn entry(
+    table: &Table,
+    index: &SecondaryIndex,
+    values: &[Value],
+    primary: &[u8],
+    present: bool,
+) -> IndexChange {
+    let mut entry = index_columns(table, index, values);
+    entry.extend_from_slice(primary);
+    IndexChange { index: index.id, key: Bytes::from(entry), present }
+}
+
+fn entries(table: &Table, values: &[Value], primary: &[u8], present: bool) -> Vec<IndexChange> {
+    table.indexes.iter().map(|i| entry(table, i, values, primary, present)).collect()
+}

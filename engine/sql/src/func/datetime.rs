@@ -1,0 +1,236 @@
+//! Times, dates and intervals.
+
+use super::{float, functions, int, interval, str};
+use crate::error::{SqlError, SqlState};
+use crate::exec::eval::{EvalCx, map1, map2};
+use crate::exec::vector::{Data, ValueRef, Vector};
+use crate::time::{self, Field};
+use chronos_proto::value::Interval;
+use chronos_proto::{Type, Value};
+
+functions! { TABLE:
+    "now" () -> Timestamp Stable Row now;
+    "transaction_timestamp" () -> Timestamp Stable Row now;
+    "statement_timestamp" () -> Timestamp Stable Row now;
+    "clock_timestamp" () -> Timestamp Stable Row now;
+    "current_timestamp" () -> Timestamp Stable Row now;
+    "localtimestamp" () -> Timestamp Stable Row now;
+    "current_date" () -> Date Stable Row |_, cx| Ok(Value::Date(time::date(cx.now.div_euclid(time::DAY))?));
+    "to_timestamp" (Float) -> Timestamp Immutable Vector |a, n, _| map1(Type::Timestamp, &a[0], n, |x: f64| {
+        let micros = (x * 1e6).round_ties_even();
+        if micros.is_nan() || micros.abs() > 9.2e18 {
+            return Err(SqlError::new(SqlState::DATETIME_OVERFLOW, format!("timestamp out of range: \"{x}\"")));
+        }
+        time::timestamp((micros as i64).div_euclid(time::DAY), (micros as i64).rem_euclid(time::DAY))
+    });
+    "date_trunc" (Text, Timestamp) -> Timestamp Stable Vector date_trunc;
+    "date_trunc" (Text, Interval) -> Interval Immutable Row |a, _| {
+        let field = field(str(a[0]))?;
+        time::truncate_interval(field, interval(a[1])).map(Value::Interval).ok_or_else(|| unit_unsupported(str(a[0])))
+    };
+    "date_part" (Text, Timestamp) -> Float Stable Vector date_part;
+    "extract" (Text, Timestamp) -> Float Stable Vector date_part;
+    "date_part" (Text, Interval) -> Float Immutable Row interval_part;
+    "extract" (Text, Interval) -> Float Immutable Row interval_part;
+    "date_bin" (Interval, Timestamp, Timestamp) -> Timestamp Immutable Vector |a, n, _| {
+        let (Some(stride), Some(origin)) = (a[0].native::<Interval>(), a[2].native::<i64>()) else {
+            return Ok(Vector::constant(Type::Timestamp, Value::Null));
+        };
+        if n > 0 && a[0].nulls.is_none() && matches!((&a[0].data, &a[2].data), (Data::Const(_), Data::Const(_))) {
+            let (stride, origin) = (stride.get(0), origin.get(0));
+            return map1(Type::Timestamp, &a[1], n, |t: i64| time::bin(stride, t, origin));
+        }
+        let mut out = Vector::empty(Type::Timestamp, n);
+        for i in 0..n {
+            match (a[0].get(i), a[1].get(i), a[2].get(i)) {
+                (ValueRef::Interval(s), ValueRef::Timestamp(t), ValueRef::Timestamp(o)) => {
+                    out.push(ValueRef::Timestamp(time::bin(s, t, o)?));
+                }
+                _ => out.push_null(),
+            }
+        }
+        Ok(out)
+    };
+    "time_bucket" (Interval, Timestamp) -> Timestamp Immutable Vector |a, n, _| map2(Type::Timestamp, a, n, |s: Interval, t: i64| {
+        // Monday 2000-01-03, so that weeks begin as people expect.
+        time::bin(s, t, 946_857_600_000_000)
+    });
+    "age" (Timestamp, Timestamp) -> Interval Immutable Vector |a, n, _| map2(Type::Interval, a, n, time::age);
+    "age" (Timestamp) -> Interval Stable Row |a, cx| {
+        let midnight = cx.now - cx.now.rem_euclid(time::DAY);
+        Ok(Value::Interval(time::age(midnight, int(a[0]))?))
+    };
+    "make_date" (Int, Int, Int) -> Date Immutable Row |a, _| {
+        let (y, m, d) = (int(a[0]), int(a[1]), int(a[2]));
+        let fits = (1..=12).contains(&m) && y.abs() < 300_000 && d >= 1 && d <= i64::from(time::days_in_month(y, m as u32));
+        if !fits {
+            return Err(SqlError::new(SqlState::DATETIME_OVERFLOW, format!("date field value out of range: {y}-{m:02}-{d:02}")));
+        }
+        Ok(Value::Date(time::date(time::days_from_civil(y, m as u32, d as u32))?))
+    };
+    "make_interval" (Int, Int, Int, Int, Int, Int, Float) -> Interval Immutable Row |a, _| {
+        let out_of_range = || SqlError::new(SqlState::DATETIME_OVERFLOW, "interval out of range");
+        let months = int(a[0]).checked_mul(12).and_then(|y| y.checked_add(int(a[1])));
+        let days = int(a[2]).checked_mul(7).and_then(|w| w.checked_add(int(a[3])));
+        let micros = int(a[4]) as f64 * 3.6e9 + int(a[5]) as f64 * 6e7 + float(a[6]) * 1e6;
+        if !(micros.abs() < 9.2e18) {
+            return Err(out_of_range());
+        }
+        Ok(Value::Interval(Interval {
+            months: months.and_then(|m| i32::try_from(m).ok()).ok_or_else(out_of_range)?,
+            days: days.and_then(|d| i32::try_from(d).ok()).ok_or_else(out_of_range)?,
+            micros: micros.round() as i64,
+        }))
+    };
+    "justify_hours" (Interval) -> Interval Immutable Row |a, _| {
+        let i = interval(a[0]);
+        let days = i32::try_from(i64::from(i.days) + i.micros / time::DAY);
+        let days = days.map_err(|_| SqlError::new(SqlState::DATETIME_OVERFLOW, "interval out of range"))?;
+        Ok(Value::Interval(Interval { days, micros: i.micros % time::DAY, ..i }))
+    };
+    "to_char" (Timestamp, Text) -> Text Stable Row |a, _| super::text(to_char(int(a[0]), str(a[1])));
+    "timezone" (Text, Timestamp) -> Timestamp Stable Row |a, _| {
+        if ["utc", "gmt", "z", "etc/utc", "+00", "+00:00"].contains(&str(a[0]).to_ascii_lowercase().as_str()) {
+            Ok(a[1].to_value())
+        } else {
+            Err(SqlError::unsupported(format!("time zone \"{}\"", str(a[0]))).hint("only UTC as yet"))
+        }
+    };
+    "isfinite" (Timestamp) -> Bool Immutable Row |_, _| Ok(Value::Bool(true));
+}
+
+fn now(_: &[ValueRef<'_>], cx: &EvalCx<'_>) -> Result<Value, SqlError> {
+    Ok(Value::Timestamp(cx.now))
+}
+
+fn field(name: &str) -> Result<Field, SqlError> {
+    Field::parse(name)
+        .ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER, format!("unit \"{name}\" not recognized")))
+}
+
+fn unit_unsupported(name: &str) -> SqlError {
+    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("unit \"{name}\" not supported for this type"))
+}
+
+/// The unit if it is the same for all rows, which it almost always is.
+fn constant_text(v: &Vector) -> Option<&str> {
+    match &v.data {
+        Data::Const(Value::Text(s)) => Some(s),
+        _ => None,
+    }
+}
+
+fn date_trunc(a: super::Args<'_, '_>, n: usize, _: &EvalCx<'_>) -> Result<Vector, SqlError> {
+    let out_of_range = || SqlError::new(SqlState::DATETIME_OVERFLOW, "timestamp out of range");
+    if let Some(name) = constant_text(&a[0]) {
+        let unit = field(name)?;
+        if time::truncate(unit, 0).is_none() {
+            return Err(unit_unsupported(name));
+        }
+        return map1(Type::Timestamp, &a[1], n, |t: i64| time::truncate(unit, t).ok_or_else(out_of_range));
+    }
+    let mut out = Vector::empty(Type::Timestamp, n);
+    for i in 0..n {
+        match (a[0].get(i), a[1].get(i)) {
+            (ValueRef::Text(name), ValueRef::Timestamp(t)) => {
+                let t = time::truncate(field(name)?, t).ok_or_else(|| unit_unsupported(name))?;
+                out.push(ValueRef::Timestamp(t));
+            }
+            _ => out.push_null(),
+        }
+    }
+    Ok(out)
+}
+
+fn date_part(a: super::Args<'_, '_>, n: usize, _: &EvalCx<'_>) -> Result<Vector, SqlError> {
+    if let Some(name) = constant_text(&a[0]) {
+        let unit = field(name)?;
+        return map1(Type::Float, &a[1], n, |t: i64| Ok(time::extract(unit, t)));
+    }
+    let mut out = Vector::empty(Type::Float, n);
+    for i in 0..n {
+        match (a[0].get(i), a[1].get(i)) {
+            (ValueRef::Text(name), ValueRef::Timestamp(t)) => {
+                out.push(ValueRef::Float(time::extract(field(name)?, t)));
+            }
+            _ => out.push_null(),
+        }
+    }
+    Ok(out)
+}
+
+fn interval_part(a: &[ValueRef<'_>], _: &EvalCx<'_>) -> Result<Value, SqlError> {
+    let part = time::extract_interval(field(str(a[0]))?, interval(a[1]));
+    part.map(Value::Float).ok_or_else(|| unit_unsupported(str(a[0])))
+}
+
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+
+/// The common patterns of `to_char`; what is no pattern stands as it is.
+fn to_char(at: i64, format: &str) -> String {
+    let c = time::civil(at);
+    let (hour, minute, second) =
+        (c.micros / time::HOUR, c.micros / time::MINUTE % 60, c.micros / time::SECOND % 60);
+    let hour12 = if hour % 12 == 0 { 12 } else { hour % 12 };
+    let weekday = DAYS[(c.days + 4).rem_euclid(7) as usize];
+    let month = MONTHS[c.month as usize - 1];
+    let patterns: [(&str, String); 27] = [
+        ("HH24", format!("{hour:02}")),
+        ("HH12", format!("{hour12:02}")),
+        ("HH", format!("{hour12:02}")),
+        ("MI", format!("{minute:02}")),
+        ("SS", format!("{second:02}")),
+        ("MS", format!("{:03}", c.micros / 1_000 % 1_000)),
+        ("US", format!("{:06}", c.micros % time::SECOND)),
+        ("AM", if hour < 12 { "AM" } else { "PM" }.into()),
+        ("PM", if hour < 12 { "AM" } else { "PM" }.into()),
+        ("YYYY", format!("{:04}", c.year)),
+        ("YY", format!("{:02}", c.year.rem_euclid(100))),
+        ("MONTH", format!("{:<9}", month.to_uppercase())),
+        ("FMMonth", month.into()),
+        ("Month", format!("{month:<9}")),
+        ("MON", month[..3].to_uppercase()),
+        ("Mon", month[..3].into()),
+        ("MM", format!("{:02}", c.month)),
+        ("FMDay", weekday.into()),
+        ("Day", format!("{weekday:<9}")),
+        ("DAY", format!("{:<9}", weekday.to_uppercase())),
+        ("Dy", weekday[..3].into()),
+        ("DDD", format!("{:03}", time::extract(Field::Doy, at))),
+        ("DD", format!("{:02}", c.day)),
+        ("IW", format!("{:02}", time::extract(Field::Week, at))),
+        ("IYYY", format!("{:04}", time::extract(Field::IsoYear, at))),
+        ("Q", format!("{}", (c.month - 1) / 3 + 1)),
+        ("TZ", "UTC".into()),
+    ];
+    let mut out = String::new();
+    let mut rest = format;
+    while let Some(first) = rest.chars().next() {
+        if first == '"' {
+            let quoted = rest[1..].split('"').next().unwrap_or_default();
+            out.push_str(quoted);
+            rest = rest.get(quoted.len() + 2..).unwrap_or_default();
+        } else if let Some((pattern, value)) = patterns.iter().find(|(p, _)| rest.starts_with(p)) {
+            out.push_str(value);
+            rest = &rest[pattern.len()..];
+        } else {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    out
+}

@@ -1,0 +1,218 @@
+//! Functions and operators by name and argument types, and how a call finds its function.
+//!
+//! Operators are functions named by their symbols. Comparisons, CASE, COALESCE and the like are not here: they work on
+//! any type, and the binder knows them.
+
+mod arithmetic;
+mod datetime;
+mod json;
+mod math;
+mod session;
+mod string;
+pub(crate) use string::uuid;
+
+use crate::error::{SqlError, SqlState};
+use crate::exec::eval::EvalCx;
+use crate::exec::vector::{ValueRef, Vector};
+use crate::types::{self, CastContext};
+use chronos_proto::{Type, Value};
+use std::borrow::Cow;
+
+/// Whether a function's value may be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Volatility {
+    /// The same forever.
+    Immutable,
+    /// The same within a statement.
+    Stable,
+    /// Another for each row.
+    Volatile,
+}
+
+type Args<'a, 'b> = &'a [Cow<'b, Vector>];
+
+/// How a function is computed.
+#[derive(Clone, Copy)]
+pub(crate) enum Kernel {
+    /// From whole columns.
+    Vector(fn(Args<'_, '_>, usize, &EvalCx<'_>) -> Result<Vector, SqlError>),
+    /// Row by row; NULL if any argument is.
+    Row(fn(&[ValueRef<'_>], &EvalCx<'_>) -> Result<Value, SqlError>),
+    /// Row by row, NULLs included.
+    RowNulls(fn(&[ValueRef<'_>], &EvalCx<'_>) -> Result<Value, SqlError>),
+}
+
+/// One function.
+pub(crate) struct Builtin {
+    pub name: &'static str,
+    /// None takes any type.
+    pub args: &'static [Option<Type>],
+    /// The last argument may come any number of times more.
+    pub variadic: bool,
+    pub returns: Type,
+    pub volatility: Volatility,
+    pub kernel: Kernel,
+}
+
+impl std::fmt::Debug for Builtin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Builtin {
+    pub fn is_pure(&self) -> bool {
+        self.volatility != Volatility::Volatile
+    }
+
+    fn arg(&self, i: usize) -> Option<Type> {
+        self.args.get(i).or(self.args.last()).copied().flatten()
+    }
+
+    fn takes(&self, count: usize) -> bool {
+        count == self.args.len() || self.variadic && count >= self.args.len()
+    }
+}
+
+/// Declares a table of functions: `name(types) -> type = kernel;`.
+macro_rules! functions {
+    (@ty any) => { None };
+    (@ty $ty:ident) => { Some(chronos_proto::Type::$ty) };
+    ($table:ident: $($name:literal ($($arg:ident),*) $($variadic:ident)? -> $ret:ident $vol:ident $kind:ident $kernel:expr;)*) => {
+        pub(super) static $table: &[$crate::func::Builtin] = &[$($crate::func::Builtin {
+            name: $name,
+            args: &[$($crate::func::functions!(@ty $arg)),*],
+            variadic: $crate::func::functions!(@variadic $($variadic)?),
+            returns: chronos_proto::Type::$ret,
+            volatility: $crate::func::Volatility::$vol,
+            kernel: $crate::func::Kernel::$kind($kernel),
+        }),*];
+    };
+    (@variadic) => { false };
+    (@variadic variadic) => { true };
+}
+pub(crate) use functions;
+pub(crate) use session::SERVER_VERSION;
+
+fn tables() -> impl Iterator<Item = &'static Builtin> {
+    [arithmetic::TABLE, datetime::TABLE, math::TABLE, string::TABLE, json::TABLE, session::TABLE]
+        .into_iter()
+        .flatten()
+}
+
+/// Finds the function for these argument types (none: an unknown literal or parameter), as PostgreSQL does: an exact
+/// match first, then the one that needs the fewest casts, text preferred for unknowns.
+pub(crate) fn resolve(
+    name: &str,
+    args: &[Option<Type>],
+    operator: bool,
+) -> Result<(&'static Builtin, Vec<Option<Type>>), SqlError> {
+    let mut candidates: Vec<&'static Builtin> =
+        tables().filter(|f| f.name == name && f.takes(args.len()) && feasible(f, args)).collect();
+    // An unknown operand takes the other's type.
+    if let ([a, b], true) = (args, operator)
+        && let (Some(t), None) | (None, Some(t)) = (a, b)
+        && let Some(exact) = candidates.iter().find(|f| f.args == [Some(*t), Some(*t)])
+    {
+        candidates = vec![exact];
+    }
+    keep_best(&mut candidates, |f| {
+        args.iter().enumerate().filter(|(i, a)| a.is_some() && f.arg(*i) == **a).count()
+    });
+    keep_best(&mut candidates, |f| {
+        let preferred = |i: usize, a: &Option<Type>| match a {
+            Some(a) => f.arg(i).is_some_and(|t| t != *a && types::is_preferred(t)),
+            None => f.arg(i) == Some(Type::Text),
+        };
+        args.iter().enumerate().filter(|(i, a)| preferred(*i, a)).count()
+    });
+    match candidates.as_slice() {
+        [one] => Ok((one, (0..args.len()).map(|i| one.arg(i)).collect())),
+        [] => Err(undefined(name, args, operator)),
+        several => {
+            // All differ in unknown arguments only: take the one whose types all agree with the known ones.
+            let agreeing = |f: &&&Builtin| {
+                let known = args.iter().flatten().next();
+                known.is_some_and(|t| (0..args.len()).all(|i| f.arg(i) == Some(*t)))
+            };
+            if let Some(one) = several.iter().find(agreeing) {
+                return Ok((one, (0..args.len()).map(|i| one.arg(i)).collect()));
+            }
+            let what = if operator { "operator" } else { "function" };
+            Err(SqlError::new(
+                SqlState::AMBIGUOUS_FUNCTION,
+                format!("{what} is not unique: {}", signature(name, args, operator)),
+            )
+            .hint("add explicit type casts"))
+        }
+    }
+}
+
+fn feasible(f: &Builtin, args: &[Option<Type>]) -> bool {
+    args.iter().enumerate().all(|(i, arg)| match (arg, f.arg(i)) {
+        (Some(from), Some(to)) => types::castable(*from, to, CastContext::Implicit),
+        _ => true,
+    })
+}
+
+fn keep_best(candidates: &mut Vec<&'static Builtin>, score: impl Fn(&Builtin) -> usize) {
+    if candidates.len() > 1 {
+        let best = candidates.iter().map(|f| score(f)).max().unwrap_or(0);
+        candidates.retain(|f| score(f) == best);
+    }
+}
+
+fn signature(name: &str, args: &[Option<Type>], operator: bool) -> String {
+    let show = |t: &Option<Type>| t.map_or("unknown".to_owned(), |t| t.to_string());
+    match (args, operator) {
+        ([a], true) => format!("{name} {}", show(a)),
+        ([a, b], true) => format!("{} {name} {}", show(a), show(b)),
+        _ => format!("{name}({})", args.iter().map(show).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// 42883, as PostgreSQL words it.
+pub(crate) fn undefined(name: &str, args: &[Option<Type>], operator: bool) -> SqlError {
+    let what = if operator { "operator" } else { "function" };
+    SqlError::new(
+        SqlState::UNDEFINED_FUNCTION,
+        format!("{what} does not exist: {}", signature(name, args, operator)),
+    )
+    .hint(format!(
+        "No {what} matches the given name and argument types. You might need to add explicit type casts."
+    ))
+}
+
+pub(crate) fn int(v: ValueRef<'_>) -> i64 {
+    match v {
+        ValueRef::Int(i) | ValueRef::Timestamp(i) => i,
+        ValueRef::Date(d) => i64::from(d),
+        _ => 0,
+    }
+}
+
+pub(crate) fn float(v: ValueRef<'_>) -> f64 {
+    match v {
+        ValueRef::Float(x) => x,
+        ValueRef::Int(i) => i as f64,
+        _ => 0.0,
+    }
+}
+
+pub(crate) fn str<'a>(v: ValueRef<'a>) -> &'a str {
+    match v {
+        ValueRef::Text(s) | ValueRef::Json(s) => s,
+        _ => "",
+    }
+}
+
+pub(crate) fn interval(v: ValueRef<'_>) -> chronos_proto::value::Interval {
+    match v {
+        ValueRef::Interval(i) => i,
+        _ => Default::default(),
+    }
+}
+
+pub(crate) fn text(s: impl Into<String>) -> Result<Value, SqlError> {
+    Ok(Value::Text(s.into()))
+}

@@ -1,0 +1,246 @@
+//! From the logical plan to operators, by rules: conditions go down to the sources, sources choose a key or an index,
+//! joins follow equalities, and only the columns that someone reads are decoded.
+
+mod access;
+mod explain;
+mod join;
+
+use crate::error::SqlError;
+use crate::expr::{Expr, ExprKind};
+use crate::rel::{AggregateCall, Rel, SortKey, Source, SourceKind};
+use crate::system::SystemTable;
+pub(crate) use access::{Access, Bound};
+use chronos_proto::Type;
+use chronos_proto::schema::Relation;
+pub(crate) use explain::explain;
+use std::sync::Arc;
+
+/// An executable plan.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    Unit,
+    Values {
+        rows: Vec<Vec<Expr>>,
+        types: Vec<Type>,
+    },
+    Scan(Scan),
+    /// Another plan's columns, put into slots.
+    Place {
+        input: Box<Plan>,
+        base: usize,
+        width: usize,
+    },
+    Filter {
+        input: Box<Plan>,
+        conditions: Vec<Expr>,
+    },
+    Project {
+        input: Box<Plan>,
+        exprs: Vec<Expr>,
+    },
+    HashJoin {
+        left: Box<Plan>,
+        right: Box<Plan>,
+        keys: Vec<(Expr, Expr)>,
+        residual: Vec<Expr>,
+        outer: Option<Nulls>,
+    },
+    /// For each row on the left, a look into a table by key; the access is over the left's slots.
+    LookupJoin {
+        left: Box<Plan>,
+        scan: Scan,
+    },
+    Aggregate {
+        input: Box<Plan>,
+        groups: Vec<Expr>,
+        aggregates: Vec<AggregateCall>,
+    },
+    Distinct {
+        input: Box<Plan>,
+    },
+    /// With a limit, only so many of the first rows are kept.
+    Sort {
+        input: Box<Plan>,
+        keys: Vec<SortKey>,
+        limit: Option<(Option<Expr>, Option<Expr>)>,
+    },
+    Limit {
+        input: Box<Plan>,
+        limit: Option<Expr>,
+        offset: Option<Expr>,
+    },
+    Cut {
+        input: Box<Plan>,
+        keep: usize,
+    },
+}
+
+/// The slots that an outer join fills with NULL where it finds no partner.
+pub(crate) type Nulls = Vec<(usize, Type)>;
+
+/// A source that is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Scan {
+    pub source: ScanSource,
+    /// Its first slot, and the slots of the whole row.
+    pub base: usize,
+    pub width: usize,
+    pub types: Vec<Type>,
+    /// Which of its columns are read.
+    pub needed: Vec<bool>,
+    pub access: Access,
+    pub filter: Vec<Expr>,
+    pub reverse: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum ScanSource {
+    Table(Arc<Relation>),
+    Topic(Arc<Relation>),
+    Timers,
+    System(&'static SystemTable),
+    Series(Vec<Expr>),
+}
+
+/// Plans a whole query.
+pub(crate) fn plan(rel: Rel) -> Result<Plan, SqlError> {
+    let needed = vec![true; width(&rel)];
+    plan_rel(rel, needed)
+}
+
+/// How many columns, or slots, a relation's rows have.
+fn width(rel: &Rel) -> usize {
+    match rel {
+        Rel::Unit => 0,
+        Rel::Source(source) => source.base + source.types.len(),
+        Rel::Join { left, right, .. } => width(left).max(width(right)),
+        Rel::Filter { input, .. }
+        | Rel::Distinct { input }
+        | Rel::Sort { input, .. }
+        | Rel::Limit { input, .. } => width(input),
+        Rel::Project { exprs, .. } => exprs.len(),
+        Rel::Aggregate { groups, aggregates, .. } => groups.len() + aggregates.len(),
+        Rel::Values { types, .. } => types.len(),
+        Rel::Cut { keep, .. } => *keep,
+    }
+}
+
+/// The slots that these expressions read, in rows of `width`.
+fn used<'a>(width: usize, exprs: impl IntoIterator<Item = &'a Expr>) -> Vec<bool> {
+    let mut needed = vec![false; width];
+    mark(&mut needed, exprs);
+    needed
+}
+
+fn mark<'a>(needed: &mut [bool], exprs: impl IntoIterator<Item = &'a Expr>) {
+    for e in exprs {
+        e.slots(&mut |slot| needed[slot] = true);
+    }
+}
+
+fn plan_rel(rel: Rel, mut needed: Vec<bool>) -> Result<Plan, SqlError> {
+    Ok(match rel {
+        Rel::Unit => Plan::Unit,
+        Rel::Values { rows, types } => Plan::Values { rows, types },
+        Rel::Source(_) | Rel::Join { .. } => join::plan_from(rel, needed)?,
+        Rel::Filter { input, conditions } => match *input {
+            from @ (Rel::Source(_) | Rel::Join { .. } | Rel::Filter { .. }) => {
+                join::plan_from(Rel::Filter { input: Box::new(from), conditions }, needed)?
+            }
+            other => {
+                mark(&mut needed, &conditions);
+                Plan::Filter { input: Box::new(plan_rel(other, needed)?), conditions }
+            }
+        },
+        Rel::Project { input, exprs } => {
+            let needed = used(width(&input), &exprs);
+            Plan::Project { input: Box::new(plan_rel(*input, needed)?), exprs }
+        }
+        Rel::Aggregate { input, groups, aggregates } => {
+            let of = aggregates.iter().flat_map(|a| a.arg.iter().chain(&a.filter).chain(&a.separator));
+            let needed = used(width(&input), groups.iter().chain(of));
+            Plan::Aggregate { input: Box::new(plan_rel(*input, needed)?), groups, aggregates }
+        }
+        Rel::Distinct { input } => {
+            let needed = vec![true; width(&input)];
+            Plan::Distinct { input: Box::new(plan_rel(*input, needed)?) }
+        }
+        Rel::Sort { input, keys } => {
+            mark(&mut needed, keys.iter().map(|k| &k.expr));
+            let input = plan_rel(*input, needed)?;
+            sort(input, keys)
+        }
+        Rel::Limit { input, limit, offset } => {
+            let mut input = plan_rel(*input, needed)?;
+            bound_sort(&mut input, &limit, &offset);
+            Plan::Limit { input: Box::new(input), limit, offset }
+        }
+        Rel::Cut { input, keep } => {
+            needed.resize(width(&input), false);
+            Plan::Cut { input: Box::new(plan_rel(*input, needed)?), keep }
+        }
+    })
+}
+
+/// A sort under a limit keeps only what the limit lets through.
+fn bound_sort(plan: &mut Plan, limit: &Option<Expr>, offset: &Option<Expr>) {
+    match plan {
+        Plan::Cut { input, .. } => bound_sort(input, limit, offset),
+        Plan::Sort { limit: bound, .. } if limit.is_some() => *bound = Some((limit.clone(), offset.clone())),
+        _ => {}
+    }
+}
+
+/// Sorts, unless the rows come in this order already.
+fn sort(mut input: Plan, keys: Vec<SortKey>) -> Plan {
+    if access::ordered(&mut input, &keys) {
+        return input;
+    }
+    Plan::Sort { input: Box::new(input), keys, limit: None }
+}
+
+/// A source by itself, with the conditions on it.
+fn plan_source(
+    source: Source,
+    width: usize,
+    needed: &[bool],
+    conditions: Vec<Expr>,
+) -> Result<Plan, SqlError> {
+    let Source { kind, base, types } = source;
+    let scan_source = match kind {
+        SourceKind::Query(rel) => {
+            let inner = Plan::Place { input: Box::new(plan(*rel)?), base, width };
+            return Ok(filter(inner, conditions));
+        }
+        SourceKind::Table(relation) => ScanSource::Table(relation),
+        SourceKind::Topic(relation) => ScanSource::Topic(relation),
+        SourceKind::Timers => ScanSource::Timers,
+        SourceKind::System(table) => ScanSource::System(table),
+        SourceKind::Series(args) => ScanSource::Series(args),
+    };
+    let (access, filter) =
+        access::choose(&scan_source, base, conditions, &|e| !e.uses_slots() && !e.is_volatile());
+    let mut read = needed[base..base + types.len()].to_vec();
+    for e in &filter {
+        e.slots(&mut |slot| read[slot - base] = true);
+    }
+    Ok(Plan::Scan(Scan {
+        source: scan_source,
+        base,
+        width,
+        types,
+        needed: read,
+        access,
+        filter,
+        reverse: false,
+    }))
+}
+
+fn filter(input: Plan, conditions: Vec<Expr>) -> Plan {
+    if conditions.is_empty() { input } else { Plan::Filter { input: Box::new(input), conditions } }
+}
+
+/// The slot that an expression is, if it is one.
+fn as_slot(e: &Expr) -> Option<usize> {
+    if let ExprKind::Slot(slot) = e.kind { Some(slot) } else { None }
+}

@@ -1,0 +1,186 @@
+//! Run-time settings: what clients set and ask at connect.
+
+use crate::error::{SqlError, SqlState};
+use std::collections::BTreeMap;
+
+/// Name as PostgreSQL spells it, default, whether a client may change it.
+const KNOWN: &[(&str, &str, bool)] = &[
+    ("application_name", "", true),
+    ("bytea_output", "hex", true),
+    ("client_encoding", "UTF8", true),
+    ("client_min_messages", "notice", true),
+    ("DateStyle", "ISO, MDY", true),
+    ("default_transaction_isolation", "serializable", true),
+    ("default_transaction_read_only", "off", true),
+    ("default_transaction_deferrable", "off", true),
+    ("extra_float_digits", "1", true),
+    ("idle_in_transaction_session_timeout", "0", true),
+    ("in_hot_standby", "off", false),
+    ("integer_datetimes", "on", false),
+    ("IntervalStyle", "postgres", true),
+    ("is_superuser", "on", false),
+    ("jit", "off", true),
+    ("lc_collate", "C", false),
+    ("lc_ctype", "C", false),
+    ("lc_monetary", "C", true),
+    ("lc_messages", "C", true),
+    ("lc_numeric", "C", true),
+    ("lock_timeout", "0", true),
+    ("max_identifier_length", "63", false),
+    ("row_security", "on", true),
+    ("search_path", "\"$user\", public", true),
+    ("server_encoding", "UTF8", false),
+    ("server_version", crate::func::SERVER_VERSION, false),
+    ("server_version_num", "150000", false),
+    ("session_authorization", "", false),
+    ("standard_conforming_strings", "on", true),
+    ("statement_timeout", "0", true),
+    ("synchronous_commit", "on", true),
+    ("TimeZone", "UTC", true),
+    ("transaction_isolation", "serializable", false),
+    ("transaction_read_only", "off", false),
+    ("work_mem", "4MB", true),
+];
+
+/// Those that a client is told of when they change.
+const REPORTED: &[&str] = &[
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "default_transaction_read_only",
+    "in_hot_standby",
+    "integer_datetimes",
+    "IntervalStyle",
+    "is_superuser",
+    "server_encoding",
+    "server_version",
+    "session_authorization",
+    "standard_conforming_strings",
+    "TimeZone",
+];
+
+/// A session's settings: what differs from the defaults.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    changed: BTreeMap<String, String>,
+    /// What was told to the client so far.
+    told: BTreeMap<String, String>,
+}
+
+pub(crate) fn unknown(name: &str) -> SqlError {
+    SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
+}
+
+/// The name as PostgreSQL spells it, its default, and whether it may be changed.
+fn find(name: &str) -> Option<&'static (&'static str, &'static str, bool)> {
+    KNOWN.iter().find(|(known, _, _)| known.eq_ignore_ascii_case(name))
+}
+
+impl Settings {
+    pub fn get(&self, name: &str) -> Option<String> {
+        match find(name) {
+            Some((known, default, _)) => {
+                Some(self.changed.get(*known).cloned().unwrap_or_else(|| (*default).to_owned()))
+            }
+            // A name with a dot is a client's own.
+            None => self.changed.get(&name.to_lowercase()).cloned(),
+        }
+    }
+
+    /// Changes a setting; none sets it back to its default.
+    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), SqlError> {
+        let Some((known, default, may)) = find(name) else {
+            if name.contains('.') {
+                match value {
+                    Some(value) => self.changed.insert(name.to_lowercase(), value.to_owned()),
+                    None => self.changed.remove(&name.to_lowercase()),
+                };
+                return Ok(());
+            }
+            return Err(unknown(name));
+        };
+        let Some(value) = value else {
+            self.changed.remove(*known);
+            return Ok(());
+        };
+        if !may {
+            return Err(SqlError::new(
+                SqlState::CANT_CHANGE_SETTING,
+                format!("parameter \"{known}\" cannot be changed"),
+            ));
+        }
+        let invalid = || {
+            SqlError::new(
+                SqlState::INVALID_PARAMETER,
+                format!("invalid value for parameter \"{known}\": \"{value}\""),
+            )
+        };
+        let value = match *known {
+            "client_encoding" => match value.to_ascii_uppercase().replace(['-', '_'], "").as_str() {
+                "UTF8" | "UNICODE" | "SQLASCII" | "'UTF8'" => "UTF8".to_owned(),
+                _ => return Err(invalid().hint("only UTF8 is supported")),
+            },
+            "DateStyle" => match value.to_ascii_uppercase().split(',').next().map(str::trim) {
+                Some("ISO" | "DEFAULT") => "ISO, MDY".to_owned(),
+                _ => return Err(invalid().hint("only ISO is supported")),
+            },
+            "IntervalStyle" if !value.eq_ignore_ascii_case("postgres") => {
+                return Err(invalid().hint("only postgres is supported"));
+            }
+            "bytea_output" if !value.eq_ignore_ascii_case("hex") => {
+                return Err(invalid().hint("only hex is supported"));
+            }
+            "standard_conforming_strings" => match boolean(value) {
+                Some(true) => "on".to_owned(),
+                _ => return Err(invalid().hint("only on is supported")),
+            },
+            "default_transaction_read_only" => {
+                if boolean(value).ok_or_else(invalid)? { "on" } else { "off" }.to_owned()
+            }
+            _ => value.to_owned(),
+        };
+        if value == *default {
+            self.changed.remove(*known);
+        } else {
+            self.changed.insert((*known).to_owned(), value);
+        }
+        Ok(())
+    }
+
+    pub fn reset_all(&mut self) {
+        self.changed.retain(|name, _| name == "session_authorization");
+    }
+
+    pub fn all(&self) -> Vec<(String, String)> {
+        KNOWN.iter().map(|(name, _, _)| ((*name).to_owned(), self.get(name).unwrap_or_default())).collect()
+    }
+
+    pub fn name_of(name: &str) -> String {
+        find(name).map_or_else(|| name.to_lowercase(), |(known, _, _)| (*known).to_lowercase())
+    }
+
+    pub fn authorize(&mut self, user: &str) {
+        self.changed.insert("session_authorization".into(), user.into());
+    }
+
+    /// What the client has not been told yet.
+    pub fn take_reports(&mut self) -> Vec<(String, String)> {
+        let mut out = Vec::new();
+        for name in REPORTED {
+            let value = self.get(name).unwrap_or_default();
+            if self.told.get(*name) != Some(&value) {
+                self.told.insert((*name).to_owned(), value.clone());
+                out.push(((*name).to_owned(), value));
+            }
+        }
+        out
+    }
+}
+
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" | "t" => Some(true),
+        "off" | "false" | "no" | "0" | "f" => Some(false),
+        _ => None,
+    }
+}

@@ -1,0 +1,444 @@
+//! `information_schema` and `pg_catalog`: enough of them for a shell to list and describe tables.
+
+use super::SystemTable;
+use crate::exec::eval::EvalCx;
+use crate::oid;
+use chronos_engine::Catalog;
+use chronos_proto::schema::{DefaultValue, IndexState, Relation, RelationKind};
+use chronos_proto::{Type, Value};
+
+const NAMESPACE_CATALOG: i64 = 11;
+const NAMESPACE_PUBLIC: i64 = 2200;
+const NAMESPACE_INFORMATION: i64 = 13_000;
+const NAMESPACE_CHRONOS: i64 = 13_001;
+const OWNER: i64 = 10;
+/// Numbers of user relations begin above PostgreSQL's own.
+const FIRST_OID: i64 = 16_384;
+
+pub(super) static TABLES: &[SystemTable] = &[
+    SystemTable {
+        schema: "information_schema",
+        name: "tables",
+        columns: &[
+            ("table_catalog", Type::Text),
+            ("table_schema", Type::Text),
+            ("table_name", Type::Text),
+            ("table_type", Type::Text),
+            ("is_insertable_into", Type::Text),
+        ],
+        rows: tables,
+    },
+    SystemTable {
+        schema: "information_schema",
+        name: "columns",
+        columns: &[
+            ("table_catalog", Type::Text),
+            ("table_schema", Type::Text),
+            ("table_name", Type::Text),
+            ("column_name", Type::Text),
+            ("ordinal_position", Type::Int),
+            ("column_default", Type::Text),
+            ("is_nullable", Type::Text),
+            ("data_type", Type::Text),
+            ("udt_name", Type::Text),
+        ],
+        rows: columns,
+    },
+    SystemTable {
+        schema: "information_schema",
+        name: "schemata",
+        columns: &[("catalog_name", Type::Text), ("schema_name", Type::Text), ("schema_owner", Type::Text)],
+        rows: |_, cx| {
+            let row = |n: &str| vec![text(&cx.session.database), text(n), text("chronos")];
+            ["public", "chronos", "pg_catalog", "information_schema"].map(row).to_vec()
+        },
+    },
+    SystemTable {
+        schema: "information_schema",
+        name: "key_column_usage",
+        columns: &[
+            ("constraint_name", Type::Text),
+            ("table_schema", Type::Text),
+            ("table_name", Type::Text),
+            ("column_name", Type::Text),
+            ("ordinal_position", Type::Int),
+        ],
+        rows: key_columns,
+    },
+    SystemTable {
+        schema: "pg_catalog",
+        name: "pg_namespace",
+        columns: &[("oid", Type::Int), ("nspname", Type::Text), ("nspowner", Type::Int)],
+        rows: |_, _| {
+            let row = |(oid, name): (i64, &str)| vec![Value::Int(oid), text(name), Value::Int(OWNER)];
+            [
+                (NAMESPACE_CATALOG, "pg_catalog"),
+                (NAMESPACE_PUBLIC, "public"),
+                (NAMESPACE_INFORMATION, "information_schema"),
+                (NAMESPACE_CHRONOS, "chronos"),
+            ]
+            .map(row)
+            .to_vec()
+        },
+    },
+    SystemTable {
+        schema: "pg_catalog",
+        name: "pg_class",
+        columns: &[
+            ("oid", Type::Int),
+            ("relname", Type::Text),
+            ("relnamespace", Type::Int),
+            ("reltype", Type::Int),
+            ("relowner", Type::Int),
+            ("relkind", Type::Text),
+            ("relpersistence", Type::Text),
+            ("relnatts", Type::Int),
+            ("relhasindex", Type::Bool),
+            ("reltuples", Type::Float),
+            ("relispartition", Type::Bool),
+        ],
+        rows: classes,
+    },
+    SystemTable {
+        schema: "pg_catalog",
+        name: "pg_attribute",
+        columns: &[
+            ("attrelid", Type::Int),
+            ("attname", Type::Text),
+            ("atttypid", Type::Int),
+            ("attlen", Type::Int),
+            ("attnum", Type::Int),
+            ("atttypmod", Type::Int),
+            ("attnotnull", Type::Bool),
+            ("atthasdef", Type::Bool),
+            ("attidentity", Type::Text),
+            ("attgenerated", Type::Text),
+            ("attisdropped", Type::Bool),
+        ],
+        rows: attributes,
+    },
+    SystemTable {
+        schema: "pg_catalog",
+        name: "pg_type",
+        columns: &[
+            ("oid", Type::Int),
+            ("typname", Type::Text),
+            ("typnamespace", Type::Int),
+            ("typlen", Type::Int),
+            ("typtype", Type::Text),
+            ("typcategory", Type::Text),
+            ("typrelid", Type::Int),
+            ("typelem", Type::Int),
+            ("typbasetype", Type::Int),
+        ],
+        rows: types,
+    },
+    SystemTable {
+        schema: "pg_catalog",
+        name: "pg_index",
+        columns: &[
+            ("indexrelid", Type::Int),
+            ("indrelid", Type::Int),
+            ("indnatts", Type::Int),
+            ("indisunique", Type::Bool),
+            ("indisprimary", Type::Bool),
+            ("indisvalid", Type::Bool),
+            ("indkey", Type::Text),
+        ],
+        rows: indexes,
+    },
+    SystemTable {
+        schema: "pg_catalog",
+        name: "pg_indexes",
+        columns: &[
+            ("schemaname", Type::Text),
+            ("tablename", Type::Text),
+            ("indexname", Type::Text),
+            ("indexdef", Type::Text),
+        ],
+        rows: index_definitions,
+    },
+    SystemTable {
+        schema: "pg_catalog",
+        name: "pg_database",
+        columns: &[
+            ("oid", Type::Int),
+            ("datname", Type::Text),
+            ("datdba", Type::Int),
+            ("encoding", Type::Int),
+        ],
+        rows: |_, cx| vec![vec![Value::Int(1), text(&cx.session.database), Value::Int(OWNER), Value::Int(6)]],
+    },
+    SystemTable {
+        schema: "pg_catalog",
+        name: "pg_roles",
+        columns: &[
+            ("oid", Type::Int),
+            ("rolname", Type::Text),
+            ("rolsuper", Type::Bool),
+            ("rolcanlogin", Type::Bool),
+        ],
+        rows: |_, cx| {
+            vec![vec![Value::Int(OWNER), text(&cx.session.user), Value::Bool(true), Value::Bool(true)]]
+        },
+    },
+    SystemTable {
+        schema: "pg_catalog",
+        name: "pg_settings",
+        columns: &[("name", Type::Text), ("setting", Type::Text)],
+        rows: |_, cx| cx.session.settings.all().into_iter().map(|(n, v)| vec![text(&n), text(&v)]).collect(),
+    },
+];
+
+fn text(s: &str) -> Value {
+    Value::Text(s.to_owned())
+}
+
+fn int(i: usize) -> Value {
+    Value::Int(i64::try_from(i).unwrap_or(i64::MAX))
+}
+
+fn oid_of(relation: &Relation) -> i64 {
+    FIRST_OID + i64::from(relation.id.0) * 4_096
+}
+
+/// The columns of a relation, tables and topics alike: name, type, not null, default.
+fn columns_of(relation: &Relation) -> Vec<(String, Type, bool, Option<String>)> {
+    match &relation.kind {
+        RelationKind::Table(table) => table
+            .columns
+            .iter()
+            .map(|c| {
+                let default = c.default.as_ref().map(|d| match d {
+                    DefaultValue::Constant(v) => match v {
+                        Value::Text(s) | Value::Json(s) => format!("'{}'", s.replace('\'', "''")),
+                        other => crate::text::format(other.into()),
+                    },
+                    DefaultValue::Expression(sql) => sql.clone(),
+                });
+                (c.name.clone(), c.ty, c.not_null, default)
+            })
+            .collect(),
+        RelationKind::Topic(topic) => {
+            let columns = super::topic_columns(topic.payload);
+            columns.into_iter().map(|(name, ty)| (name.to_owned(), ty, false, None)).collect()
+        }
+    }
+}
+
+fn tables(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
+    let row = |schema: &str, name: &str, kind: &str, insertable: bool| {
+        let insertable = text(if insertable { "YES" } else { "NO" });
+        vec![text(&cx.session.database), text(schema), text(name), text(kind), insertable]
+    };
+    let mut rows: Vec<Vec<Value>> = catalog
+        .iter()
+        .map(|r| {
+            let kind = if r.topic().is_some() { "TOPIC" } else { "BASE TABLE" };
+            row("public", &r.name, kind, true)
+        })
+        .collect();
+    rows.push(row("chronos", "timers", "SYSTEM VIEW", false));
+    rows.extend(TABLES.iter().map(|t| row(t.schema, t.name, "VIEW", false)));
+    rows
+}
+
+fn columns(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
+    let row = |schema: &str,
+               table: &str,
+               i: usize,
+               (name, ty, not_null, default): (String, Type, bool, Option<String>)| {
+        vec![
+            text(&cx.session.database),
+            text(schema),
+            text(table),
+            Value::Text(name),
+            int(i + 1),
+            default.map_or(Value::Null, Value::Text),
+            text(if not_null { "NO" } else { "YES" }),
+            text(&ty.to_string()),
+            text(type_name(ty)),
+        ]
+    };
+    let mut rows = Vec::new();
+    for relation in catalog.iter() {
+        let columns = columns_of(relation).into_iter().enumerate();
+        rows.extend(columns.map(|(i, c)| row("public", &relation.name, i, c)));
+    }
+    let timers = super::TIMER_COLUMNS.iter().enumerate();
+    rows.extend(
+        timers.map(|(i, (name, ty))| row("chronos", "timers", i, ((*name).to_owned(), *ty, false, None))),
+    );
+    for table in TABLES {
+        let columns = table.columns.iter().enumerate();
+        rows.extend(
+            columns.map(|(i, (n, ty))| row(table.schema, table.name, i, ((*n).to_owned(), *ty, false, None))),
+        );
+    }
+    rows
+}
+
+fn key_columns(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
+    let mut rows = Vec::new();
+    for relation in catalog.iter() {
+        let Some(table) = relation.table() else { continue };
+        for (i, id) in table.primary_key.iter().enumerate() {
+            let Some(column) = table.column(*id) else { continue };
+            rows.push(vec![
+                Value::Text(format!("{}_pkey", relation.name)),
+                text("public"),
+                text(&relation.name),
+                text(&column.name),
+                int(i + 1),
+            ]);
+        }
+    }
+    rows
+}
+
+fn classes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
+    let row = |oid: i64, name: &str, namespace: i64, kind: &str, columns: usize, indexed: bool| {
+        vec![
+            Value::Int(oid),
+            text(name),
+            Value::Int(namespace),
+            Value::Int(0),
+            Value::Int(OWNER),
+            text(kind),
+            text("p"),
+            int(columns),
+            Value::Bool(indexed),
+            Value::Float(-1.0),
+            Value::Bool(false),
+        ]
+    };
+    let mut rows = Vec::new();
+    for relation in catalog.iter() {
+        let columns = columns_of(relation).len();
+        let indexed = relation.table().is_some_and(|t| !t.primary_key.is_empty() || !t.indexes.is_empty());
+        rows.push(row(oid_of(relation), &relation.name, NAMESPACE_PUBLIC, "r", columns, indexed));
+        for (i, (name, columns, _)) in indexes_of(relation).into_iter().enumerate() {
+            let oid = oid_of(relation) + 1 + i as i64;
+            rows.push(row(oid, &name, NAMESPACE_PUBLIC, "i", columns.len(), false));
+        }
+    }
+    rows.push(row(FIRST_OID, "timers", NAMESPACE_CHRONOS, "v", super::TIMER_COLUMNS.len(), false));
+    for (i, table) in TABLES.iter().enumerate() {
+        let namespace = if table.schema == "pg_catalog" { NAMESPACE_CATALOG } else { NAMESPACE_INFORMATION };
+        rows.push(row(12_000 + i as i64, table.name, namespace, "v", table.columns.len(), false));
+    }
+    rows
+}
+
+/// Name, places of the columns, whether it is the primary key.
+fn indexes_of(relation: &Relation) -> Vec<(String, Vec<usize>, bool)> {
+    let Some(table) = relation.table() else { return Vec::new() };
+    let places = |ids: &[chronos_proto::ColumnId]| -> Vec<usize> {
+        ids.iter().filter_map(|id| table.columns.iter().position(|c| c.id == *id)).collect()
+    };
+    let mut out = Vec::new();
+    if !table.primary_key.is_empty() {
+        out.push((format!("{}_pkey", relation.name), places(&table.primary_key), true));
+    }
+    out.extend(table.indexes.iter().map(|i| (i.name.clone(), places(&i.columns), false)));
+    out
+}
+
+fn attributes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
+    let mut rows = Vec::new();
+    for relation in catalog.iter() {
+        for (i, (name, ty, not_null, default)) in columns_of(relation).into_iter().enumerate() {
+            rows.push(vec![
+                Value::Int(oid_of(relation)),
+                Value::Text(name),
+                Value::Int(i64::from(oid::of(ty))),
+                Value::Int(i64::from(oid::length(ty))),
+                int(i + 1),
+                Value::Int(-1),
+                Value::Bool(not_null),
+                Value::Bool(default.is_some()),
+                text(""),
+                text(""),
+                Value::Bool(false),
+            ]);
+        }
+    }
+    rows
+}
+
+fn type_name(ty: Type) -> &'static str {
+    match ty {
+        Type::Bool => "bool",
+        Type::Int => "int8",
+        Type::Float => "float8",
+        Type::Text => "text",
+        Type::Bytes => "bytea",
+        Type::Timestamp => "timestamptz",
+        Type::Date => "date",
+        Type::Interval => "interval",
+        Type::Json => "jsonb",
+        Type::Uuid => "uuid",
+    }
+}
+
+fn types(_: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
+    let row = |ty: Type| {
+        let category = match ty {
+            Type::Bool => "B",
+            Type::Int | Type::Float => "N",
+            Type::Text => "S",
+            Type::Timestamp | Type::Date => "D",
+            Type::Interval => "T",
+            Type::Bytes | Type::Json | Type::Uuid => "U",
+        };
+        vec![
+            Value::Int(i64::from(oid::of(ty))),
+            text(type_name(ty)),
+            Value::Int(NAMESPACE_CATALOG),
+            Value::Int(i64::from(oid::length(ty))),
+            text("b"),
+            text(category),
+            Value::Int(0),
+            Value::Int(0),
+            Value::Int(0),
+        ]
+    };
+    use Type::*;
+    [Bool, Bytes, Int, Text, Float, Date, Timestamp, Interval, Uuid, Json].map(row).to_vec()
+}
+
+fn indexes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
+    let mut rows = Vec::new();
+    for relation in catalog.iter() {
+        let states = relation.table().map(|t| t.indexes.as_slice()).unwrap_or_default();
+        for (i, (name, columns, primary)) in indexes_of(relation).into_iter().enumerate() {
+            let valid = primary || states.iter().any(|s| s.name == name && s.state == IndexState::Public);
+            let keys = columns.iter().map(|c| (c + 1).to_string()).collect::<Vec<_>>().join(" ");
+            rows.push(vec![
+                Value::Int(oid_of(relation) + 1 + i as i64),
+                Value::Int(oid_of(relation)),
+                int(columns.len()),
+                Value::Bool(primary),
+                Value::Bool(primary),
+                Value::Bool(valid),
+                Value::Text(keys),
+            ]);
+        }
+    }
+    rows
+}
+
+fn index_definitions(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
+    let mut rows = Vec::new();
+    for relation in catalog.iter() {
+        let names = columns_of(relation);
+        for (name, columns, primary) in indexes_of(relation) {
+            let unique = if primary { "UNIQUE " } else { "" };
+            let list = columns.iter().map(|c| names[*c].0.as_str()).collect::<Vec<_>>().join(", ");
+            let definition =
+                format!("CREATE {unique}INDEX {name} ON public.{} USING btree ({list})", relation.name);
+            rows.push(vec![text("public"), text(&relation.name), Value::Text(name), Value::Text(definition)]);
+        }
+    }
+    rows
+}
