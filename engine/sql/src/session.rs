@@ -204,13 +204,6 @@ impl Session {
         answer: Result<Committed, Refused>,
     ) -> Result<Outcome, SqlError> {
         let committed = answer.map_err(refused)?;
-        if committed.outcomes.contains(&OpOutcome::DedupFull) {
-            return Err(SqlError::new(
-                SqlState::TOO_MANY,
-                "the topic's dedup window is full: the event was not stored",
-            )
-            .hint("wait until older message ids leave the window, or publish without a message id"));
-        }
         Ok(match commit.completion {
             Completion::Tag(tag) => Outcome::Tag(tag.into()),
             Completion::Count { verb, count, rows } => {

@@ -20,7 +20,8 @@ impl Binder<'_> {
     pub(super) fn bind_create_table(&mut self, create: &ast::CreateTable) -> Result<Action, SqlError> {
         refuse_foreign(create)?;
         let name = user_name(&create.name)?;
-        let mut table = Table::default();
+        let mut table =
+            Table { next_column: create.columns.len() as u32 + 1, next_index: 1, ..Table::default() };
         let mut key: Option<Vec<String>> = None;
         let mut set_key = |columns: Vec<String>| {
             if key.replace(columns).is_some() {

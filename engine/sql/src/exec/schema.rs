@@ -99,17 +99,14 @@ fn create_index(
         return Ok(());
     }
     relation.version += 1;
-    // The version never comes again, so neither does an index's number.
-    let id = IndexId(
-        u32::try_from(relation.version)
-            .map_err(|_| SqlError::new(SqlState::LIMIT_EXCEEDED, "the table was changed too often"))?,
-    );
     let RelationKind::Table(definition) = &mut relation.kind else { return Err(undefined()) };
     let ids: Option<Vec<ColumnId>> =
         columns.iter().map(|n| definition.columns.iter().find(|c| c.name == *n).map(|c| c.id)).collect();
     let columns = ids.ok_or_else(|| {
         SqlError::new(SqlState::UNDEFINED_COLUMN, format!("a column of index \"{name}\" does not exist"))
     })?;
+    let id = IndexId(definition.next_index);
+    definition.next_index += 1;
     definition.indexes.push(SecondaryIndex { id, name, columns, state: IndexState::WriteOnly });
     put(writes, relation)
 }
