@@ -39,12 +39,34 @@ fn fixture(checkpoints: u64) -> Fixture {
     Fixture { dir, rows }
 }
 
+/// What became of each damage, in all and by kind.
 #[derive(Debug, Default)]
 struct Tally {
     repaired: u32,
     refused: u32,
     harmless: u32,
+    kinds: BTreeMap<String, [u32; 3]>,
 }
+
+impl Tally {
+    /// The kind is what stands before the colon.
+    fn count(&mut self, what: &str, outcome: usize) {
+        let kind = what.split(':').next().unwrap_or_default();
+        self.kinds.entry(kind.to_owned()).or_default()[outcome] += 1;
+        *[&mut self.repaired, &mut self.refused, &mut self.harmless][outcome] += 1;
+    }
+
+    /// As the table in `docs/FORMAT.md`.
+    fn print(&self) {
+        for (kind, [repaired, refused, harmless]) in &self.kinds {
+            println!("| {kind} | {repaired} | {refused} | {harmless} |");
+        }
+    }
+}
+
+const REPAIRED: usize = 0;
+const REFUSED: usize = 1;
+const HARMLESS: usize = 2;
 
 impl Fixture {
     fn data(&self) -> PathBuf {
@@ -62,7 +84,7 @@ impl Fixture {
         let report = chronos_node::verify(&copy, &mut |_, _, _| ());
         match chronos_node::open(options(&copy)) {
             Err(error) => {
-                tally.refused += 1;
+                tally.count(what, REFUSED);
                 let message = error.to_string();
                 assert!(message.contains(&copy.display().to_string()), "{what}: names no file: {message}");
                 assert!(
@@ -74,11 +96,11 @@ impl Fixture {
                 let notices = node.status().unwrap().notices;
                 if self.all_rows_are_there(&node, what) {
                     match notices.is_empty() {
-                        true => tally.harmless += 1,
-                        false => tally.repaired += 1,
+                        true => tally.count(what, HARMLESS),
+                        false => tally.count(what, REPAIRED),
                     }
                 } else {
-                    tally.refused += 1;
+                    tally.count(what, REFUSED);
                     assert!(!notices.is_empty(), "{what}: rows are refused and nothing says why");
                 }
                 node.stop();
@@ -118,20 +140,20 @@ fn sweep_store(fixture: &Fixture) -> Tally {
     let metas = (0..152).step_by(5).flat_map(|at| [at, 4096 + at]);
     for at in metas.chain((8192..length).step_by(length / 60)) {
         let bit = at % 8;
-        fixture.try_damage(&mut tally, &format!("bit {bit} of byte {at}"), |dir| {
+        fixture.try_damage(&mut tally, &format!("one bit flipped: {bit} of byte {at}"), |dir| {
             edit(&store(dir), |bytes| bytes[at] ^= 1 << bit);
         });
     }
     for page in (0..pages).step_by((pages / 25).max(1)) {
         let at = page * 4096;
-        fixture.try_damage(&mut tally, &format!("page {page} zeroed"), |dir| {
+        fixture.try_damage(&mut tally, &format!("one page zeroed: {page}"), |dir| {
             edit(&store(dir), |bytes| bytes[at..at + 4096].fill(0));
         });
-        fixture.try_damage(&mut tally, &format!("truncated to {page} pages"), |dir| {
+        fixture.try_damage(&mut tally, &format!("truncated: to {page} pages"), |dir| {
             edit(&store(dir), |bytes| bytes.truncate(at));
         });
         let other = (page + 3) % pages * 4096;
-        fixture.try_damage(&mut tally, &format!("page {page} swapped"), |dir| {
+        fixture.try_damage(&mut tally, &format!("two pages swapped: {page}"), |dir| {
             edit(&store(dir), |bytes| {
                 let (a, b) = (bytes[at..at + 4096].to_vec(), bytes[other..other + 4096].to_vec());
                 bytes[at..at + 4096].copy_from_slice(&b);
@@ -139,16 +161,16 @@ fn sweep_store(fixture: &Fixture) -> Tally {
             });
         });
     }
-    fixture.try_damage(&mut tally, "removed", |dir| fs::remove_file(store(dir)).unwrap());
+    fixture.try_damage(&mut tally, "the file removed", |dir| fs::remove_file(store(dir)).unwrap());
     fixture
-        .try_damage(&mut tally, "store folder removed", |dir| fs::remove_dir_all(dir.join("store")).unwrap());
+        .try_damage(&mut tally, "the folder removed", |dir| fs::remove_dir_all(dir.join("store")).unwrap());
     tally
 }
 
 #[test]
 fn a_damaged_store_is_rebuilt_while_the_wal_has_everything() {
     let tally = sweep_store(&fixture(1));
-    println!("{tally:?}");
+    tally.print();
     assert!(tally.repaired > 50, "{tally:?}");
     assert_eq!(tally.refused, 0, "{tally:?}");
 }
@@ -157,7 +179,7 @@ fn a_damaged_store_is_rebuilt_while_the_wal_has_everything() {
 fn a_damaged_store_is_refused_when_the_wal_cannot_rebuild_it() {
     let fixture = fixture(4);
     let tally = sweep_store(&fixture);
-    println!("{tally:?}");
+    tally.print();
     assert!(tally.refused > 50, "{tally:?}");
     assert!(tally.repaired > 0, "the checkpoint before the last is never used: {tally:?}");
 }
@@ -211,9 +233,15 @@ fn a_page_that_went_back_in_time_is_found() {
     for (i, image) in images.iter().enumerate() {
         for at in (0..image.len().min(last.len())).step_by(4096) {
             if image[at..at + 4096] != last[at..at + 4096] {
-                fixture.try_damage(&mut tally, &format!("page {} of checkpoint {i}", at / 4096), |dir| {
-                    edit(&store(dir), |bytes| bytes[at..at + 4096].copy_from_slice(&image[at..at + 4096]));
-                });
+                fixture.try_damage(
+                    &mut tally,
+                    &format!("a page gone back: {} of checkpoint {i}", at / 4096),
+                    |dir| {
+                        edit(&store(dir), |bytes| {
+                            bytes[at..at + 4096].copy_from_slice(&image[at..at + 4096])
+                        });
+                    },
+                );
             }
         }
     }
@@ -234,27 +262,28 @@ fn a_damaged_wal_is_refused_or_harmless() {
         let file = |dir: &Path| dir.join("wal").join(&name);
         let length = fs::metadata(file(&fixture.data())).unwrap().len() as usize;
         for at in (0..length).step_by(length / 40) {
-            fixture.try_damage(&mut tally, &format!("{name:?}: byte {at} flipped"), |dir| {
+            fixture.try_damage(&mut tally, &format!("one bit flipped: {name:?} byte {at}"), |dir| {
                 edit(&file(dir), |bytes| bytes[at] ^= 0x10);
             });
         }
         for at in (0..length).step_by(length / 6) {
-            fixture.try_damage(&mut tally, &format!("{name:?}: truncated to {at}"), |dir| {
+            fixture.try_damage(&mut tally, &format!("truncated: {name:?} to {at}"), |dir| {
                 edit(&file(dir), |bytes| bytes.truncate(at));
             });
-            fixture.try_damage(&mut tally, &format!("{name:?}: zeroed from {at}"), |dir| {
+            fixture.try_damage(&mut tally, &format!("4 KiB zeroed: {name:?} from {at}"), |dir| {
                 edit(&file(dir), |bytes| bytes[at..(at + 4096).min(length)].fill(0));
             });
         }
-        fixture
-            .try_damage(&mut tally, &format!("{name:?} removed"), |dir| fs::remove_file(file(dir)).unwrap());
+        fixture.try_damage(&mut tally, &format!("a segment removed: {name:?}"), |dir| {
+            fs::remove_file(file(dir)).unwrap()
+        });
     }
     fixture.try_damage(&mut tally, "all segments removed", |dir| {
         fs::remove_dir_all(dir.join("wal")).unwrap();
         fs::create_dir(dir.join("wal")).unwrap();
     });
     fixture.try_damage(&mut tally, "wal folder removed", |dir| fs::remove_dir_all(dir.join("wal")).unwrap());
-    println!("{tally:?}");
+    tally.print();
     assert!(tally.refused > 20, "{tally:?}");
 }
 

@@ -215,8 +215,14 @@ fn serve(config: Config, name: &str, run: &RunArgs, quiet: bool) -> Outcome {
     if run.until_stdin_closes {
         end_after(|| drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())), ends.clone());
     }
-    let node = chronos_node::open(config.node_options(name, &config.data_dir))
-        .map_err(|error| Failure::new(error.to_string()))?;
+    let options = chronos_node::Options {
+        explain_signals: true,
+        ..config.node_options(name, &config.data_dir)
+    };
+    let node = chronos_node::open(options).map_err(|error| Failure::new(error.to_string()))?;
+    for notice in node.status().map(|status| status.notices).unwrap_or_default() {
+        tracing::warn!("{notice}");
+    }
     node.on_exit(Box::new(move |_| {
         // Nobody listens any more once the process is on its way out.
         let _ = ends.send(End::Node);
