@@ -209,7 +209,8 @@ impl Node {
         if let Some(index) = group.in_flight.get(&(request.session, request.sequence)) {
             return Ok(Admitted::InFlight(*index));
         }
-        group.state.sessions.admit(request, self.clock.time(self.now.mono))?;
+        let now = self.clock.time(self.now.mono).max(group.last_time);
+        group.state.sessions.admit(request, now)?;
         if let Some(refused) = self.refusal() {
             return Err(refused);
         }

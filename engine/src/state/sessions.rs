@@ -45,6 +45,12 @@ struct Session {
     outcomes: BTreeMap<u64, Outcome>,
 }
 
+impl Session {
+    fn is_idle(&self, now: Timestamp) -> bool {
+        self.record.last_used.0 < now.0.saturating_sub(SESSION_IDLE_US)
+    }
+}
+
 /// The sessions of a group.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
@@ -90,15 +96,15 @@ impl Sessions {
             return Ok(());
         }
         let expired = match self.sessions.get(&request.session) {
-            Some(session) => request.sequence < session.record.floor,
+            // One that has been idle too long counts as forgotten: the entry that forgets it may be on its way.
+            Some(session) => request.sequence < session.record.floor || session.is_idle(now),
             None => Self::birth(request.session).0 < now.0.saturating_sub(SESSION_IDLE_US),
         };
         if expired { Err(Refused::Expired(request)) } else { Ok(()) }
     }
 
     pub(super) fn idle(&self, now: Timestamp) -> Option<SessionId> {
-        let past = |s: &Session| s.record.last_used.0 < now.0.saturating_sub(SESSION_IDLE_US);
-        self.sessions.iter().find(|(_, session)| past(session)).map(|(id, _)| *id)
+        self.sessions.iter().find(|(_, session)| session.is_idle(now)).map(|(id, _)| *id)
     }
 }
 

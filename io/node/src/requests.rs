@@ -15,6 +15,7 @@ const IDLE_MAX_US: u64 = SESSION_IDLE_US as u64 / 2;
 pub(crate) struct Requests {
     session: SessionId,
     used: Instant,
+    used_at: Timestamp,
     next: u64,
     open: BTreeSet<u64>,
 }
@@ -22,12 +23,15 @@ pub(crate) struct Requests {
 impl Requests {
     /// The next name. `time` is cluster time, `unique` tells sessions that are born together apart.
     pub(crate) fn draw(&mut self, mono: Instant, time: Timestamp, unique: impl FnOnce() -> u64) -> RequestId {
-        let idle = mono.micros_since(self.used) > IDLE_MAX_US;
+        // The engine counts in cluster time, which may have stepped forward.
+        let stepped = time.micros_since(self.used_at) > IDLE_MAX_US as i64;
+        let idle = stepped || mono.micros_since(self.used) > IDLE_MAX_US;
         if self.session == SessionId(0) || idle || self.next - self.floor() >= SPAN_MAX {
             let session = Sessions::id(time, unique());
-            *self = Requests { session, used: mono, next: 1, open: BTreeSet::new() };
+            *self = Requests { session, used: mono, used_at: time, next: 1, open: BTreeSet::new() };
         }
         self.used = mono;
+        self.used_at = time;
         let sequence = self.next;
         self.next += 1;
         self.open.insert(sequence);
@@ -78,5 +82,8 @@ mod tests {
         let fresh = draw(&mut requests, 1, 8);
         assert_eq!((fresh.session, fresh.sequence), (Sessions::id(Timestamp(1_000), 8), 1));
         assert_eq!(draw(&mut requests, IDLE_MAX_US + 2, 9).session, Sessions::id(Timestamp(1_000), 9));
+        let stepped = Timestamp(1_001 + IDLE_MAX_US as i64);
+        let after = requests.draw(Instant(IDLE_MAX_US + 3), stepped, || 10);
+        assert_eq!(after.session, Sessions::id(stepped, 10), "cluster time stepped forward");
     }
 }
