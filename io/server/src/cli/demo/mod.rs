@@ -84,7 +84,7 @@ async fn show(place: &mut Place, stay: bool) -> Outcome {
     let alert = first_alert(&mut story, &mut pg, &mut subscription).await?;
 
     story.title("kill -9, with an alert pending and a writer at work")?;
-    drop(subscription);
+    subscription.close().await?;
     let recovery = kill_and_recover(&mut story, place, node, pg, stored + 1).await?;
 
     story.title("Summary")?;

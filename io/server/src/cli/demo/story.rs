@@ -51,7 +51,7 @@ impl Story {
         let floor = low - (high - low) / 12.0;
         let mut columns = rows.columns.clone();
         if bars.is_some() {
-            columns.push(crate::cli::pg::Column { name: String::new(), oid: 25 });
+            columns.push(crate::cli::pg::Column { name: format!("{low:.1} … {high:.1}"), oid: 25 });
         }
         let mut table = print::table(&columns);
         for row in &rows.rows {
