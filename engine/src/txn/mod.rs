@@ -19,7 +19,8 @@
 //!                                     inside the entries of one value), and for each row fetched its point
 //! a topic's events                    point(partition(topic, p)) of each partition read
 //! a timer by id                       point(timer(topic, id)), found or not
-//! timers by any other predicate       timers(topic) of each topic, in whatever order it scans
+//! timers by any other predicate       timers(topic) of each topic, in whatever order it scans; over all topics, or
+//!                                     of one that is not there, also catalog_all()
 //! ```
 //!
 //! An `AppendRow` does not know its rowid before apply. For scans it stands for `rowid(relation)`, for index readers

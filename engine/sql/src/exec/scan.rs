@@ -549,6 +549,12 @@ fn timers(scan: &Scan, keys: Keys, cx: &ExecCx<'_>) -> Result<Batch, SqlError> {
             _ => None,
         };
         let catalog = cx.view.catalog.clone();
+        if let Some(reads) = &cx.reads
+            && topic.is_none_or(|name| catalog.by_name(name).is_none())
+        {
+            // A topic that is made later would have been read too.
+            reads.borrow_mut().add(keys::catalog_all());
+        }
         for relation in catalog.iter().filter(|r| r.topic().is_some() && topic.is_none_or(|t| r.name == t)) {
             let before = rows.len();
             timers_of(cx, relation, id, &mut rows)?;
