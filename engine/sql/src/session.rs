@@ -268,6 +268,9 @@ impl Session {
         params: &[Value],
         cx: &Context<'_>,
     ) -> Result<Outcome, SqlError> {
+        if params.is_empty() && !prepared.params.is_empty() {
+            return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
+        }
         if params.len() != prepared.params.len() {
             return Err(SqlError::new(
                 SqlState(*b"08P01"),

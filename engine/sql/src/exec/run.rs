@@ -95,7 +95,8 @@ pub(crate) fn open<'a>(plan: &'a Plan, cx: &'a ExecCx<'a>) -> Result<Source<'a>,
         Plan::Distinct { input } => {
             Box::new(Distinct { input: open(input, cx)?, seen: KeyTable::default(), cx })
         }
-        Plan::Sort { input, keys, limit } => {
+        Plan::Sort { input, in_order_if_short: true, .. } if scan::is_short(input, cx)? => open(input, cx)?,
+        Plan::Sort { input, keys, limit, .. } => {
             let keep = match limit {
                 Some((limit, offset)) => bound(limit, offset, cx)?,
                 None => None,

@@ -5,7 +5,7 @@ use super::run::{ExecCx, Once, Operator, Source, apply};
 use super::vector::{BATCH_ROWS, Batch, ValueRef, Vector};
 use crate::error::{SqlError, SqlState};
 use crate::expr::Expr;
-use crate::plan::{Access, Bound, Scan, ScanSource};
+use crate::plan::{Access, Bound, Plan, Scan, ScanSource};
 use crate::{system, time};
 use bytes::Bytes;
 use chronos_engine::Snapshot;
@@ -194,6 +194,20 @@ impl Keys {
         self.prefixes.iter().map(range).filter(|r| r.start < r.end).collect()
     }
 }
+
+/// Whether the index entries that a plan's scan reads are all whole: what is held equal leaves room for the columns
+/// behind it, which are of fixed width.
+pub(super) fn is_short(plan: &Plan, cx: &ExecCx<'_>) -> Result<bool, SqlError> {
+    let Some(scan) = plan.scan() else { return Ok(false) };
+    let mut bytes = Vec::new();
+    for e in &scan.access.equal {
+        key::encode(&mut bytes, &eval_value(e, &cx.eval)?);
+    }
+    Ok(bytes.len() + FIXED_KEY_MAX_BYTES * scan.types.len() <= limits::INDEX_PREFIX_MAX_BYTES)
+}
+
+/// The longest encoding of a key column of fixed width: a UUID's.
+const FIXED_KEY_MAX_BYTES: usize = 17;
 
 /// Above the tag of every value that is there, below that of NULL.
 const fn key_present_end() -> u8 {

@@ -180,24 +180,29 @@ fn match_key(index: Option<IndexId>, key: &[usize], unique: bool, terms: &[Term]
     (access, used)
 }
 
+/// Whether rows come in a wanted order already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    No,
+    Yes,
+    /// If no entry of the index is so long that it is shortened: what is held equal tells when it runs.
+    IfShort,
+}
+
 /// Whether a plan's rows come in the order of `keys` already, or do so when its scan is turned around.
-pub(super) fn ordered(plan: &mut Plan, keys: &[SortKey]) -> bool {
+pub(super) fn order(plan: &mut Plan, keys: &[SortKey]) -> Order {
     let slots: Option<Vec<usize>> = keys.iter().map(|k| as_slot(&k.expr)).collect();
-    let (Some(slots), Some(first)) = (slots, keys.first()) else { return false };
+    let (Some(slots), Some(first)) = (slots, keys.first()) else { return Order::No };
     let descending = first.descending;
     if keys.iter().any(|k| k.descending != descending || k.nulls_first != descending) {
-        return false;
+        return Order::No;
     }
-    match scan_under(plan, slots) {
-        Some((scan, slots)) => {
-            let along = follows(scan, &slots);
-            if along {
-                scan.reverse = descending;
-            }
-            along
-        }
-        None => false,
+    let Some((scan, slots)) = scan_under(plan, slots) else { return Order::No };
+    let order = follows(scan, &slots);
+    if order != Order::No {
+        scan.reverse = descending;
     }
+    order
 }
 
 /// The scan that a plan hands on row by row, and the keys as its slots.
@@ -213,27 +218,32 @@ fn scan_under(plan: &mut Plan, slots: Vec<usize>) -> Option<(&mut Scan, Vec<usiz
     }
 }
 
-fn follows(scan: &Scan, slots: &[usize]) -> bool {
-    let ScanSource::Table(relation) = &scan.source else { return false };
-    let Some(table) = relation.table() else { return false };
+fn follows(scan: &Scan, slots: &[usize]) -> Order {
+    let ScanSource::Table(relation) = &scan.source else { return Order::No };
+    let Some(table) = relation.table() else { return Order::No };
     let mut key: Vec<ColumnId> = Vec::new();
     let index = scan.access.index.and_then(|id| table.indexes.iter().find(|i| i.id == id));
     if let Some(index) = index {
         key.extend(&index.columns);
     }
     key.extend(&table.primary_key);
-    // A shortened index entry does not order by its whole value, so only fixed-width columns are trusted.
+    let equal = scan.access.equal.len();
+    // A shortened index entry does not order by its whole value. Columns of fixed width are never so long.
     let fixed = |id: &ColumnId| {
         use chronos_proto::Type::*;
         table.column(*id).is_some_and(|c| matches!(c.ty, Bool | Int | Float | Timestamp | Date | Uuid))
     };
-    if scan.access.one_of.is_some() || index.is_some_and(|i| !i.columns.iter().all(fixed)) {
-        return false;
+    let order = match index {
+        Some(index) if !index.columns.iter().skip(equal).all(fixed) => return Order::No,
+        Some(index) if !index.columns.iter().all(fixed) => Order::IfShort,
+        _ => Order::Yes,
+    };
+    if scan.access.one_of.is_some() {
+        return Order::No;
     }
-    let equal = scan.access.equal.len();
     let key: Vec<usize> = key.iter().map(|id| scan.base + place(table, *id)).collect();
     // Columns held equal may stand anywhere among the sort keys.
     let held = &key[..equal.min(key.len())];
     let wanted: Vec<usize> = slots.iter().copied().filter(|s| !held.contains(s)).collect();
-    key[equal.min(key.len())..].starts_with(&wanted)
+    if key[equal.min(key.len())..].starts_with(&wanted) { order } else { Order::No }
 }

@@ -74,6 +74,7 @@ fn show(plan: &Plan, depth: usize, lines: &mut Vec<String>) {
             node(if groups.is_empty() { "Aggregate" } else { "HashAggregate" }.into(), &[input]);
         }
         Plan::Distinct { input } => node("Distinct".into(), &[input]),
+        Plan::Sort { input, in_order_if_short: true, .. } => node("Sort unless in order".into(), &[input]),
         Plan::Sort { input, limit, .. } => {
             node(if limit.is_some() { "Top-K Sort" } else { "Sort" }.into(), &[input])
         }

@@ -63,6 +63,8 @@ pub(crate) enum Plan {
         input: Box<Plan>,
         keys: Vec<SortKey>,
         limit: Option<(Option<Expr>, Option<Expr>)>,
+        /// The rows come in order unless the scan's index entries are long.
+        in_order_if_short: bool,
     },
     Limit {
         input: Box<Plan>,
@@ -193,10 +195,25 @@ fn bound_sort(plan: &mut Plan, limit: &Option<Expr>, offset: &Option<Expr>) {
 
 /// Sorts, unless the rows come in this order already.
 fn sort(mut input: Plan, keys: Vec<SortKey>) -> Plan {
-    if access::ordered(&mut input, &keys) {
-        return input;
+    let in_order_if_short = match access::order(&mut input, &keys) {
+        access::Order::Yes => return input,
+        access::Order::IfShort => true,
+        access::Order::No => false,
+    };
+    Plan::Sort { input: Box::new(input), keys, limit: None, in_order_if_short }
+}
+
+impl Plan {
+    /// The scan whose rows this plan hands on in their order, if it is one.
+    pub fn scan(&self) -> Option<&Scan> {
+        match self {
+            Plan::Scan(scan) => Some(scan),
+            Plan::Filter { input, .. } | Plan::Project { input, .. } | Plan::Cut { input, .. } => {
+                input.scan()
+            }
+            _ => None,
+        }
     }
-    Plan::Sort { input: Box::new(input), keys, limit: None }
 }
 
 /// A source by itself, with the conditions on it.
