@@ -571,7 +571,8 @@ fn counted(verb: &str, count: usize, rows: Option<RowSet>) -> Outcome {
 fn commit(writes: Writes, request: RequestId, retryable: bool, completion: Completion) -> Commit {
     let (read_index, group) = (writes.view.applied, writes.view.group);
     let (reads, ops) = writes.into_parts();
-    let transaction = Transaction { request, read_index, reads: reads.into_ranges(), ops };
+    let (reads, valid_until) = reads.into_parts();
+    let transaction = Transaction { request, read_index, reads, valid_until, ops };
     Commit { transaction, group, retryable, completion }
 }
 

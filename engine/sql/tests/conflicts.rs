@@ -109,3 +109,31 @@ fn reads_conflict_with_the_writes_that_they_would_have_seen() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// An event that has fired is seen from its release on. Nothing is written then, and yet a transaction that did not see
+/// it can no longer be put after it.
+#[test]
+fn a_release_between_read_and_commit_is_a_conflict() {
+    for (read, passes, refused) in [
+        ("SELECT count(*) FROM alerts", 1_000, true),
+        ("SELECT count(*) FROM chronos.timers", 1_000, true),
+        ("SELECT count(*) FROM alerts", 100, false),
+        ("SELECT count(*) FROM log", 1_000, false),
+    ] {
+        let mut world = World::new();
+        let (mut one, mut other) = (session(), session());
+        world
+            .run(&mut other, "CREATE TABLE log (n INT PRIMARY KEY); CREATE TOPIC alerts")
+            .expect("the setup");
+        // Due ten seconds after the start; fired a millisecond ahead.
+        let schedule = "INSERT INTO alerts (payload, deliver_at) VALUES ('x', '2023-11-14 22:13:30 UTC')";
+        world.run(&mut other, schedule).expect("a timer");
+        world.pass(10_000_000 - 500);
+        world.run(&mut one, "BEGIN").expect("BEGIN");
+        world.run(&mut one, read).expect("a read");
+        world.run(&mut one, "INSERT INTO log VALUES (1)").expect("a write of its own");
+        world.pass(passes);
+        let found = world.run(&mut one, "COMMIT").err().map(|error| error.code.as_str() == "40001");
+        assert_eq!(found, refused.then_some(true), "{read} and {passes} us");
+    }
+}

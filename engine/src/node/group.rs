@@ -230,6 +230,10 @@ impl Node {
             }
         }
         group.resolver.check(transaction)?;
+        let time = self.clock.time(self.now.mono).max(group.last_time);
+        if transaction.valid_until.is_some_and(|until| time >= until) {
+            return Err(Refused::Conflict);
+        }
         if transaction.ops.is_empty() {
             let (index, time) = (group.state.applied, group.state.applied_time);
             return Ok(Admitted::Answered(Committed { index, time, outcomes: Vec::new() }));

@@ -28,7 +28,9 @@
 //! appending read nothing but the catalogue, so they never conflict with each other. A slice of a backfill writes
 //! nothing that a statement reads; the flip that makes the index public writes `catalog(relation)`.
 //!
-//! Not here: reads that time alone makes stale (an armed event that is released between read and commit).
+//! Time alone changes what a topic shows: an event that has fired is there at its release. Who reads a partition's end
+//! or its armed timers also gives the first release beyond its read time ([`Transaction::valid_until`]); from then on
+//! the commit is refused.
 
 pub mod resolver;
 
@@ -46,6 +48,8 @@ pub struct Transaction {
     pub read_index: Index,
     /// What it read, as ranges of state keys.
     pub reads: Vec<KeyRange>,
+    /// From this time on it would have read something else, though nothing was written.
+    pub valid_until: Option<Timestamp>,
     /// Its writes, in order.
     pub ops: Vec<Op>,
 }

@@ -96,7 +96,7 @@ impl World {
         let what = job.name();
         self.requests.asked(request, ops.clone());
         self.saw.insert((session, sequence), saw);
-        let transaction = Transaction { request, read_index: view.snapshot.applied, reads, ops };
+        let transaction = Transaction { request, read_index: view.snapshot.applied, reads, ops, ..Transaction::default() };
         let open = OpenRequest { transaction, attempts: 0, run, token: Token(0) };
         self.clients[client as usize].open.insert(sequence, open);
         self.say(&format!("c{client}"), format_args!("asks {sequence}: {what}"));

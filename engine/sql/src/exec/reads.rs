@@ -2,10 +2,12 @@
 
 use chronos_engine::keys::{self, KeyRange};
 use chronos_proto::id::RelationId;
+use chronos_proto::time::Timestamp;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reads {
     ranges: Vec<KeyRange>,
+    until: Option<Timestamp>,
 }
 
 impl Reads {
@@ -23,6 +25,12 @@ impl Reads {
 
     pub fn extend(&mut self, other: Reads) {
         self.ranges.extend(other.ranges);
+        other.until.into_iter().for_each(|time| self.until(time));
+    }
+
+    /// From this time on something else would be read, though nothing is written.
+    pub fn until(&mut self, time: Timestamp) {
+        self.until = Some(self.until.map_or(time, |until| until.min(time)));
     }
 
     /// Anything of a relation: a change of its definition conflicts.
@@ -35,10 +43,10 @@ impl Reads {
         self.ranges.dedup();
     }
 
-    pub fn into_ranges(mut self) -> Vec<KeyRange> {
+    pub fn into_parts(mut self) -> (Vec<KeyRange>, Option<Timestamp>) {
         if self.ranges.len() > 1 {
             self.compact();
         }
-        self.ranges
+        (self.ranges, self.until)
     }
 }

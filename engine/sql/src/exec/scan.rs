@@ -71,7 +71,7 @@ fn open_source<'a>(
             Some(table) => Box::new(TableScan::new(scan, relation, table, keys, cx)),
             None => Box::new(Once(None)),
         },
-        ScanSource::Topic(relation) => Box::new(topic(scan, relation, keys, cx)),
+        ScanSource::Topic(relation) => Box::new(topic(scan, relation, keys, cx)?),
         ScanSource::Timers => Box::new(Once(Some(timers(scan, keys, cx)?))),
         ScanSource::System(table) => {
             let rows = (table.rows)(&cx.view.catalog, &cx.eval);
@@ -488,7 +488,24 @@ struct TopicScan<'a> {
     spans: VecDeque<(u32, u64, u64)>,
 }
 
-fn topic<'a>(scan: &'a Scan, relation: &'a Relation, keys: Keys, cx: &'a ExecCx<'a>) -> TopicScan<'a> {
+/// Events that have fired are there from their release on, without a write: a transaction is told when that is.
+fn note_releases(cx: &ExecCx<'_>, topic: RelationId, partition: u32) -> Result<(), SqlError> {
+    if let Some(reads) = &cx.reads {
+        let record = cx.view.partition(topic, partition).map_err(read_error)?;
+        let releases = record.armed.iter().map(|(_, release, _)| *release);
+        if let Some(first) = releases.filter(|release| *release > cx.read_time).min() {
+            reads.borrow_mut().until(first);
+        }
+    }
+    Ok(())
+}
+
+fn topic<'a>(
+    scan: &'a Scan,
+    relation: &'a Relation,
+    keys: Keys,
+    cx: &'a ExecCx<'a>,
+) -> Result<TopicScan<'a>, SqlError> {
     let partitions = relation.topic().map_or(1, |t| t.partitions);
     let payload = relation.topic().map_or(Type::Bytes, |t| t.payload);
     let mut spans = VecDeque::new();
@@ -523,7 +540,10 @@ fn topic<'a>(scan: &'a Scan, relation: &'a Relation, keys: Keys, cx: &'a ExecCx<
         reads.relation(relation.id);
         spans.iter().for_each(|(p, _, _)| reads.point(keys::partition(relation.id, *p)));
     }
-    TopicScan { scan, topic: relation.id, payload, cx, spans }
+    for (partition, _, _) in &spans {
+        note_releases(cx, relation.id, *partition)?;
+    }
+    Ok(TopicScan { scan, topic: relation.id, payload, cx, spans })
 }
 
 impl Operator for TopicScan<'_> {
@@ -596,6 +616,7 @@ fn timers_of(
         }
     }
     for partition in 0..partitions {
+        note_releases(cx, topic.id, partition)?;
         rows.extend(armed(cx.view, topic, partition, id, cx.read_time)?);
     }
     match id {
