@@ -13,6 +13,9 @@ pub enum StoreError {
     /// The medium did not answer.
     #[error("the store could not be read: {0}")]
     Io(String),
+    /// The view was kept for too long: its pages are wanted for newer checkpoints. Nothing is wrong with the data.
+    #[error("snapshot too old: take a new one and try again")]
+    TooOld,
     /// A value does not match its checksum.
     #[error("damaged value under key {key:02x?}: run `chronos verify`")]
     Damaged {

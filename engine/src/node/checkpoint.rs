@@ -24,7 +24,8 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn new(now: Instant) -> Checkpoints {
+    /// `durable` is what the store holds already.
+    pub(super) fn new(now: Instant, durable: Vec<(GroupId, Compacted)>) -> Checkpoints {
         Checkpoints {
             wanted: false,
             next: 1,
@@ -32,7 +33,7 @@ impl Checkpoints {
             running: None,
             retry_at: None,
             written_before: 0,
-            durable: Vec::new(),
+            durable,
         }
     }
 

@@ -26,7 +26,7 @@ use crate::step::{
 };
 use crate::store::SharedStore;
 use crate::txn::Refused;
-use crate::wal::{Recovered, WriteId, Writer};
+use crate::wal::{Compacted, Recovered, WriteId, Writer};
 use checkpoint::Checkpoints;
 use chronos_proto::command::Command;
 use chronos_proto::id::{GroupId, Index, Term};
@@ -106,12 +106,17 @@ impl Node {
         for op in ops {
             out.now(Action::Wal(op));
         }
+        // The next checkpoint is the one after these: the WAL is then kept back to them.
+        let durable = groups.iter().filter(|(_, (_, state))| state.applied > Index(0));
+        let durable = durable
+            .map(|(id, (_, state))| (*id, Compacted { index: state.applied, term: state.applied_term }))
+            .collect();
         let groups = groups
             .into_iter()
             .map(|(id, (raft, state))| (id, Group::new(raft, state, time, &config)))
             .collect();
         let mut node = Node {
-            checkpoints: Checkpoints::new(now.mono),
+            checkpoints: Checkpoints::new(now.mono, durable),
             config,
             now,
             clock,

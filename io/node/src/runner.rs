@@ -54,6 +54,8 @@ impl Message {
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end after a fatal error waits for threads that work on the disk.
 const FATAL_PATIENCE: Duration = Duration::from_secs(2);
+/// A start that finds more segments than this asks for a checkpoint.
+const SEGMENTS_AT_START_MAX: u64 = 8;
 /// The machine may sleep, and waits do not count that time: no wait for a deadline is longer.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often the kernel is asked whether its clock is synchronised.
@@ -173,7 +175,7 @@ fn scrub(
     }
     let groups = recovered.groups.keys().copied().collect();
     let dir = directory.store();
-    match Scrub::new(&dir, view.clone(), groups, verify.clone(), stop.clone()) {
+    match Scrub::new(&dir, view, groups, verify.clone(), stop.clone()) {
         Ok(scrub) => Ok(Some(scrub)),
         Err(WalkError::Io(error)) => Err(OpenError::io("cannot read", dir)(error)),
         Err(WalkError::Damage(damage)) => Err(OpenError::Damaged { file: dir, problem: damage.to_string() }),
@@ -494,6 +496,17 @@ impl DriverThread {
         } else if let Some(ready) = self.ready.take() {
             // The opener may have given up.
             let _ = ready.send(());
+            self.shorten_wal();
+        }
+    }
+
+    /// Each start begins a segment: many short runs would gather many of them. A checkpoint lets go of what was before
+    /// the one before it.
+    fn shorten_wal(&self) {
+        let segments = self.wal_status.lock().unwrap_or_else(PoisonError::into_inner).segments;
+        if segments > SEGMENTS_AT_START_MAX {
+            // A driver hears itself.
+            let _ = self.shared.inbox.report(Message::Checkpoint);
         }
     }
 

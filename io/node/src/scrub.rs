@@ -4,9 +4,9 @@
 //! pages is used again meanwhile; then it compares the sums. It reads at a bounded rate and stops when asked.
 
 use crate::status::VerifyState;
-use crate::store::View;
 use crate::store::check::{DATA_FILE, DamagedValues, walk};
 use crate::store::pages::{Meta, PageFile, WalkError};
+use crate::store::{Pin, View};
 use crate::verify::digest_difference;
 use chronos_engine::proto::id::GroupId;
 use std::path::Path;
@@ -21,7 +21,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(crate) struct Scrub {
     pages: PageFile,
     meta: Meta,
-    view: Arc<View>,
+    /// None of its pages is used again while it is pinned.
+    view: Pin,
     groups: Vec<GroupId>,
     state: Arc<Mutex<VerifyState>>,
     stop: Arc<AtomicBool>,
@@ -44,7 +45,7 @@ impl Scrub {
     /// Prepares to scrub the newest checkpoint, before any other can be written.
     pub(crate) fn new(
         dir: &Path,
-        view: Arc<View>,
+        view: &Arc<View>,
         groups: Vec<GroupId>,
         state: Arc<Mutex<VerifyState>>,
         stop: Arc<AtomicBool>,
@@ -52,7 +53,7 @@ impl Scrub {
         let pages = PageFile::open(&dir.join(DATA_FILE))?;
         let (first, second) = (pages.meta(0)?, pages.meta(1)?);
         let meta = if first.txn > second.txn { first } else { second };
-        Ok(Scrub { pages, meta, view, groups, state, stop })
+        Ok(Scrub { pages, meta, view: view.pin(), groups, state, stop })
     }
 
     pub(crate) fn run(self) -> Ended {

@@ -24,6 +24,7 @@ const FIRST_BATCH: usize = 64;
 pub(crate) fn store_error(error: StoreError) -> SqlError {
     match error {
         StoreError::Io(_) => SqlError::new(SqlState::IO_ERROR, error.to_string()),
+        StoreError::TooOld => SqlError::new(SqlState::SERIALIZATION_FAILURE, error.to_string()),
         StoreError::Damaged { .. } => SqlError::new(SqlState::DATA_CORRUPTED, error.to_string()),
     }
 }

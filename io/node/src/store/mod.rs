@@ -16,7 +16,7 @@ pub mod mark;
 pub mod pages;
 mod view;
 
-pub use view::View;
+pub use view::{Pin, View};
 
 use chronos_engine::proto::id::{GroupId, Index};
 use chronos_engine::step::Checkpoint;
@@ -28,9 +28,14 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// Read transactions of all views together. A view uses up to [`view::READERS_MAX`].
 const LMDB_READERS_MAX: u32 = 1024;
+/// A superseded view lasts at least this long, and until the next checkpoint wants its pages.
+const VIEW_AGE_MAX: Duration = Duration::from_secs(5);
+/// How long an opening waits for readers of the last opening in this process.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
 /// No map is smaller: below it the machine cannot run a node.
 const MAP_MIN_BYTES: u64 = 64 << 20;
 
@@ -62,6 +67,10 @@ impl Store {
     /// Opens the file in a directory, making it if it is absent. The caller holds the lock of the data directory
     /// and has looked at the file with [`check`].
     pub fn open(dir: &Path, quota_bytes: u64) -> heed::Result<Store> {
+        if let Some(closing) = dir.canonicalize().ok().and_then(heed::env_closing_event) {
+            // A reader of this process still has the last one: it may be about to end.
+            closing.wait_timeout(CLOSING_PATIENCE);
+        }
         let env = open_env(dir, quota_bytes)?;
         let txn = env.read_txn()?;
         let opened = env.open_databases_and_commit(txn, |opener, txn| {
@@ -86,6 +95,9 @@ impl Store {
         checkpoint: &Checkpoint,
         cancel: &AtomicBool,
     ) -> Result<Arc<View>, CheckpointError> {
+        for old in self.old.iter().filter_map(Weak::upgrade) {
+            old.retire(VIEW_AGE_MAX);
+        }
         let mut txn = self.env.write_txn().map_err(|error| self.explain(error))?;
         let given_up = || CheckpointError::Failed("given up: the node is stopping".to_owned());
         self.put_entries(&mut txn, checkpoint, cancel).map_err(|error| self.explain(error))?;
@@ -195,5 +207,95 @@ fn open_env(dir: &Path, quota_bytes: u64) -> heed::Result<Env<WithoutTls>> {
             }
             opened => return opened,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronos_engine::proto::id::Term;
+    use chronos_engine::state::overlay::Layer;
+    use chronos_engine::step::{CheckpointId, GroupCheckpoint};
+    use chronos_engine::store::{Store as _, StoreError};
+    use std::sync::atomic::AtomicBool;
+
+    fn checkpoint(id: u64, entries: &[(&'static [u8], Option<&'static [u8]>)]) -> Checkpoint {
+        let entry = |(key, value): &(&'static [u8], Option<&'static [u8]>)| {
+            (bytes::Bytes::from_static(key), value.map(bytes::Bytes::from_static))
+        };
+        let layer: Layer = entries.iter().map(entry).collect();
+        let group = GroupCheckpoint {
+            group: GroupId(0),
+            generation: 1,
+            applied: Index(id),
+            term: Term(1),
+            layer,
+            root: bytes::Bytes::from_static(b"root"),
+        };
+        Checkpoint { id: CheckpointId(id), groups: vec![group] }
+    }
+
+    fn value(view: &View, key: &[u8]) -> Result<Option<bytes::Bytes>, StoreError> {
+        use chronos_engine::state::{keys, sealed};
+        let full = keys::store_key(GroupId(0), 1, key);
+        view.get(&full)?.map(|value| sealed::open(&full, &value)).transpose()
+    }
+
+    #[test]
+    fn views_show_their_checkpoint_until_they_are_retired() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path(), 64 << 20).unwrap();
+        let go_on = AtomicBool::new(false);
+        let first = store.write(&checkpoint(1, &[(b"a", Some(b"1")), (b"b", Some(b"1"))]), &go_on).unwrap();
+        let second = store.write(&checkpoint(2, &[(b"a", Some(b"2")), (b"b", None)]), &go_on).unwrap();
+        assert_eq!(store.old_views(), 1);
+        assert_eq!(value(&first, b"a").unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(value(&first, b"b").unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(value(&second, b"a").unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(value(&second, b"b").unwrap(), None);
+        let pin = first.pin();
+        first.retire(Duration::ZERO);
+        assert!(value(&first, b"a").is_ok(), "a pinned view stays");
+        drop(pin);
+        second.retire(Duration::ZERO);
+        assert!(value(&second, b"a").is_ok(), "the current view stays");
+        first.retire(Duration::ZERO);
+        assert_eq!(value(&first, b"a"), Err(StoreError::TooOld));
+    }
+
+    #[test]
+    fn more_threads_read_a_view_than_it_has_transactions() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path(), 64 << 20).unwrap();
+        let go_on = AtomicBool::new(false);
+        let old = store.write(&checkpoint(1, &[(b"a", Some(b"1"))]), &go_on).unwrap();
+        store.write(&checkpoint(2, &[(b"a", Some(b"2"))]), &go_on).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        assert_eq!(value(&old, b"a").unwrap().as_deref(), Some(&b"1"[..]));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_full_quota_and_a_stop_leave_the_file_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path(), 64 << 20).unwrap();
+        let go_on = AtomicBool::new(false);
+        store.write(&checkpoint(1, &[(b"a", Some(b"1"))]), &go_on).unwrap();
+        let keys: Vec<&'static [u8]> = (0..30u8).map(|n| &*vec![b'k', n].leak()).collect();
+        let large: &'static [u8] = vec![7; 4 << 20].leak();
+        let entries: Vec<_> = keys.iter().map(|key| (*key, Some(large))).collect();
+        let full = store.write(&checkpoint(2, &entries), &go_on).err();
+        assert!(matches!(&full, Some(CheckpointError::Full(why)) if why.contains("quota")), "{full:?}");
+        let given_up = store.write(&checkpoint(3, &[(b"a", Some(b"3"))]), &AtomicBool::new(true)).err();
+        assert!(matches!(given_up, Some(CheckpointError::Failed(_))), "{given_up:?}");
+        assert_eq!(value(store.current(), b"a").unwrap().as_deref(), Some(&b"1"[..]));
+        let view = store.write(&checkpoint(4, &[(b"a", Some(b"4"))]), &go_on).unwrap();
+        assert_eq!(value(&view, b"a").unwrap().as_deref(), Some(&b"4"[..]));
     }
 }

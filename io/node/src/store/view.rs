@@ -2,6 +2,9 @@
 //!
 //! A read transaction serves one thread at a time, so a view keeps several. They can be opened only until the next
 //! checkpoint commits: up to then a view opens more as they are wanted, and just before it the pool is filled.
+//!
+//! A view keeps the pages of its checkpoint from being used again, so it does not last: once it is superseded and
+//! old, it is retired when the next checkpoint wants its pages, and readers that still hold it are told so.
 
 use super::Lmdb;
 use bytes::Bytes;
@@ -9,6 +12,7 @@ use chronos_engine::store::{Store, StoreError};
 use heed::{Env, RoTxn, WithoutTls};
 use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The most readers of one view at a time; more wait for one to end.
 pub(super) const READERS_MAX: usize = 32;
@@ -24,11 +28,31 @@ pub struct View {
     returned: Condvar,
 }
 
+#[derive(Default)]
 struct Pool {
     idle: Vec<RoTxn<'static, WithoutTls>>,
     opened: usize,
-    /// A newer checkpoint is durable: no more can be opened.
-    superseded: bool,
+    /// Since when a newer checkpoint is durable: no more can be opened.
+    superseded: Option<Instant>,
+    retired: bool,
+    pins: usize,
+}
+
+/// Keeps a view from being retired.
+pub struct Pin(Arc<View>);
+
+impl std::ops::Deref for Pin {
+    type Target = Arc<View>;
+
+    fn deref(&self) -> &Arc<View> {
+        &self.0
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.lock().pins -= 1;
+    }
 }
 
 impl View {
@@ -36,7 +60,7 @@ impl View {
     pub(super) fn newest(env: &Env<WithoutTls>, db: Lmdb) -> heed::Result<Arc<View>> {
         let first = env.clone().static_read_txn()?;
         let id = first.id();
-        let pool = Pool { idle: vec![first], opened: 1, superseded: false };
+        let pool = Pool { idle: vec![first], opened: 1, ..Pool::default() };
         Ok(Arc::new(View { env: env.clone(), db, id, pool: Mutex::new(pool), returned: Condvar::new() }))
     }
 
@@ -57,9 +81,27 @@ impl View {
                 _ => break,
             }
         }
-        pool.superseded = true;
+        pool.superseded = Some(Instant::now());
         drop(pool);
         self.returned.notify_all();
+    }
+
+    /// Keeps this view for as long as the pin lives, whatever grows.
+    pub fn pin(self: &Arc<View>) -> Pin {
+        self.lock().pins += 1;
+        Pin(self.clone())
+    }
+
+    /// Gives up the view if it has been superseded for this long: reads of it fail from now on.
+    pub(super) fn retire(&self, age: Duration) {
+        let mut pool = self.lock();
+        if pool.pins == 0 && pool.superseded.is_some_and(|since| since.elapsed() >= age) {
+            pool.retired = true;
+            let idle = std::mem::take(&mut pool.idle);
+            drop(pool);
+            drop(idle);
+            self.returned.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Pool> {
@@ -70,10 +112,13 @@ impl View {
     fn reader(&self) -> Result<Reader<'_>, StoreError> {
         let mut pool = self.lock();
         loop {
+            if pool.retired {
+                return Err(StoreError::TooOld);
+            }
             if let Some(txn) = pool.idle.pop() {
                 return Ok(Reader { view: self, txn: Some(txn) });
             }
-            if pool.superseded || pool.opened >= READERS_MAX {
+            if pool.superseded.is_some() || pool.opened >= READERS_MAX {
                 pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -83,7 +128,7 @@ impl View {
                 pool.opened += 1;
                 return Ok(Reader { view: self, txn: Some(txn) });
             }
-            pool.superseded = true;
+            pool.superseded = Some(Instant::now());
         }
     }
 }
@@ -154,8 +199,11 @@ impl Reader<'_> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        if let Some(txn) = self.txn.take() {
-            self.view.lock().idle.push(txn);
+        let mut pool = self.view.lock();
+        // A transaction of a retired view ends here.
+        if let Some(txn) = self.txn.take_if(|_| !pool.retired) {
+            pool.idle.push(txn);
+            drop(pool);
             self.view.returned.notify_one();
         }
     }

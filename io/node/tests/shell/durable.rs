@@ -80,6 +80,27 @@ fn commits_survive_a_crash_at_any_checkpoint() {
 }
 
 #[test]
+fn many_short_runs_do_not_gather_wal_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    for run in 0..40 {
+        let node = open(dir.path());
+        if run == 0 {
+            create(&node);
+        }
+        commit(&node, vec![put(run, b"short")]).unwrap();
+        let segments = node.status().unwrap().wal.segments;
+        assert!(segments <= 14, "run {run}: {segments} segments");
+        if segments > 8 {
+            until(|| node.status().unwrap().store.checkpoints > 0);
+        }
+        assert_eq!(node.stop(), Exit::Stopped);
+    }
+    let node = open(dir.path());
+    assert_eq!(rows(&node).len(), 40);
+    node.stop();
+}
+
+#[test]
 fn a_second_opener_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let node = open(dir.path());
