@@ -313,9 +313,13 @@ impl Gateway {
         }
     }
 
-    /// Counts a failure.
+    /// Counts a failure. One that an operator should see is logged too.
     pub fn count(&self, error: &SqlError) {
-        self.metrics.error(error.code.as_str());
+        let code = error.code.as_str();
+        self.metrics.error(code);
+        if code.starts_with("XX") || code.starts_with("58") {
+            tracing::error!(code, detail = error.detail, "{error}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod common;
 
 use common::World;
+use std::io::{Read, Write};
 
 const READING: &str =
     r#"{"device_id":"esp-001","ts":1733856000,"seq":42,"metrics":{"temp":30.5,"humidity":40.2}}"#;
@@ -167,6 +168,26 @@ fn bad_readings_are_refused_and_nothing_of_them_is_kept() {
     assert_eq!(world.request("POST", "/ingest", &long).status, 413);
     assert_eq!(world.request("POST", "/ingest", &" ".repeat(1001)).status, 413);
     assert_eq!(world.sql("SELECT count(*) FROM readings")["rows"], serde_json::json!([[2]]));
+}
+
+#[test]
+fn too_many_requests_at_once_are_turned_away() {
+    let world = World::with(|config| config.ingest_max_inflight = 1);
+    let mut first = world.http();
+    let head = "POST /ingest HTTP/1.1\r\nhost: test\r\nconnection: close\r\nexpect: 100-continue\r\n";
+    first.write_all(format!("{head}content-length: {}\r\n\r\n", READING.len()).as_bytes()).unwrap();
+    // The server asks for the body once the request is being worked on.
+    let mut go_on = [0; 25];
+    first.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let second = world.request("POST", "/ingest", READING);
+    assert_eq!((second.status, second.code().as_str()), (429, "53400"));
+    assert!(second.head.contains("retry-after: 1"));
+    first.write_all(READING.as_bytes()).unwrap();
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    assert_eq!(world.request("POST", "/ingest", READING).status, 202);
 }
 
 #[test]
