@@ -215,10 +215,8 @@ fn serve(config: Config, name: &str, run: &RunArgs, quiet: bool) -> Outcome {
     if run.until_stdin_closes {
         end_after(|| drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())), ends.clone());
     }
-    let options = chronos_node::Options {
-        explain_signals: true,
-        ..config.node_options(name, &config.data_dir)
-    };
+    let options =
+        chronos_node::Options { explain_signals: true, ..config.node_options(name, &config.data_dir) };
     let node = chronos_node::open(options).map_err(|error| Failure::new(error.to_string()))?;
     for notice in node.status().map(|status| status.notices).unwrap_or_default() {
         tracing::warn!("{notice}");

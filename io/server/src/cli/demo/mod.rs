@@ -55,13 +55,27 @@ pub async fn run(args: DemoArgs) -> Outcome {
         result = show(&mut place, args.stay) => result,
         result = interrupted => result,
     };
+    let result = match result {
+        Ok(Some(node)) => wait(node).await,
+        Ok(None) => Ok(()),
+        Err(failure) => Err(failure),
+    };
     result.map_err(|failure| match place.last_words() {
         words if failure.is_silent() || words.is_empty() => failure,
         words => failure.hint(format!("the node's last words:\n{words}")),
     })
 }
 
-async fn show(place: &mut Place, stay: bool) -> Outcome {
+/// Leaves the node running until somebody wants it to stop.
+async fn wait(mut node: NodeProcess) -> Outcome {
+    tokio::select! {
+        () = signals::stop() => node.stop().await.map(drop),
+        status = node.ended() => Err(Failure::new(format!("the node stopped by itself: {status}"))),
+    }
+}
+
+/// All the steps; hands over the node if it is to stay.
+async fn show(place: &mut Place, stay: bool) -> Outcome<Option<NodeProcess>> {
     let begin = Instant::now();
     let mut story = Story::default();
     story.say("ChronosDB demo: one node, real data, a timer, and a kill -9 in the middle.")?;
@@ -75,7 +89,7 @@ async fn show(place: &mut Place, stay: bool) -> Outcome {
     let stored = load(&mut story, place, &mut pg).await?;
 
     story.title("Questions about time")?;
-    questions(&mut story, &mut pg)?;
+    questions(&mut story, &mut pg).await?;
 
     story.title(format!("A reading and an alert in {FIRST_AHEAD_SECONDS} seconds, in one transaction"))?;
     pg.query("CREATE TOPIC alerts WITH (payload = 'text')").map_err(failed("CREATE TOPIC"))?;
@@ -104,11 +118,7 @@ async fn show(place: &mut Place, stay: bool) -> Outcome {
         story.say(format!("The node stays, at:\n{}", addresses(place)?))?;
         story.say(format!("  chronos client --leader {}", place.address()))?;
         story.say("Ctrl-C ends it and removes its directory.")?;
-        let mut node = recovery.node;
-        return tokio::select! {
-            () = signals::stop() => node.stop().await.map(drop),
-            status = node.ended() => Err(Failure::new(format!("the node stopped by itself: {status}"))),
-        };
+        return Ok(Some(recovery.node));
     }
     let stopping = recovery.node.stop().await?;
     story.say(format!(
@@ -116,7 +126,9 @@ async fn show(place: &mut Place, stay: bool) -> Outcome {
         millis(stopping),
         begin.elapsed().as_secs_f64()
     ))?;
-    story.say("Next: `chronos dev`, then `chronos client`. `chronos demo --stay` leaves this node running.")
+    story
+        .say("Next: `chronos dev`, then `chronos client`. `chronos demo --stay` leaves this node running.")?;
+    Ok(None)
 }
 
 fn addresses(place: &Place) -> Outcome<String> {
@@ -221,7 +233,7 @@ fn row(reading: &Reading) -> String {
 }
 
 /// Step 3.
-fn questions(story: &mut Story, pg: &mut Pg) -> Outcome {
+async fn questions(story: &mut Story, pg: &mut Pg) -> Outcome {
     let months = format!(
         "SELECT date_trunc('month', to_timestamp(ts)) AS month, count(*) AS readings,\n       \
          min(value) AS coldest, avg(value) AS mean, max(value) AS warmest\n  \
@@ -229,6 +241,7 @@ fn questions(story: &mut Story, pg: &mut Pg) -> Outcome {
          GROUP BY 1 ORDER BY 1"
     );
     story.query(pg, "How did the year go?", &months, Some(3))?;
+    tokio::task::yield_now().await;
 
     let swings = format!(
         "SELECT date_trunc('day', to_timestamp(ts)) AS day, min(value) AS coldest, max(value) AS warmest,\n       \
@@ -237,6 +250,7 @@ fn questions(story: &mut Story, pg: &mut Pg) -> Outcome {
          GROUP BY 1 HAVING count(*) >= 40 ORDER BY swing DESC LIMIT 5"
     );
     story.query(pg, "On which days did the sea change most?", &swings, Some(3))?;
+    tokio::task::yield_now().await;
 
     let hours = format!(
         "SELECT ts / 10800 % 8 * 3 AS from_hour, count(*) AS readings, avg(value) AS mean\n  \
@@ -246,6 +260,7 @@ fn questions(story: &mut Story, pg: &mut Pg) -> Outcome {
          GROUP BY 1 ORDER BY 1"
     );
     story.query(pg, "When is it warmest on a day in July (UTC)?", &hours, Some(2))?;
+    tokio::task::yield_now().await;
 
     let days = format!(
         "SELECT avg(value) FROM readings WHERE metric = '{METRIC}' GROUP BY ts / 86400 ORDER BY ts / 86400"

@@ -5,6 +5,7 @@ use crate::cli::failure::{Failure, Outcome};
 use crate::cli::pg::{Pg, PgError};
 use std::fs::File;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -113,6 +114,8 @@ impl Place {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
+            // Ctrl-C is the demo's to heed: it stops the node itself.
+            .process_group(0)
             .spawn()
             .map_err(|error| cannot("start a node", error))?;
         Ok(NodeProcess { child })
