@@ -185,3 +185,101 @@ fn perform(action: Action, outlet: &mut impl Outlet, stopped: &mut bool) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronos_engine::step::Request;
+    use chronos_engine::store::MemoryStore;
+    use chronos_engine::txn::Transaction;
+    use chronos_proto::command::Op;
+    use chronos_proto::id::{ClusterId, GroupId, Incarnation, NodeId, RelationId};
+    use chronos_proto::time::{Now, Timestamp};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[derive(Clone, Default)]
+    struct HandClock(Arc<AtomicU64>);
+
+    impl Clock for HandClock {
+        fn now(&self) -> Now {
+            let mono = self.0.fetch_add(1, Ordering::Relaxed);
+            Now { mono: Instant(mono), wall: Timestamp(1_700_000_000_000_000) }
+        }
+    }
+
+    /// Writes down what was performed.
+    #[derive(Default)]
+    struct Record {
+        done: Vec<&'static str>,
+        writes: Vec<WriteId>,
+    }
+
+    impl Outlet for Record {
+        fn wal(&mut self, op: WalOp) {
+            if let WalOp::Sync { write, .. } | WalOp::Done { write } = op {
+                self.writes.push(write);
+            }
+        }
+        fn checkpoint(&mut self, _: Checkpoint) {
+            self.done.push("checkpoint");
+        }
+        fn publish(&mut self, _: Published) {
+            self.done.push("publish");
+        }
+        fn reply(&mut self, _: Token, reply: Reply) {
+            let Reply::Commit(result) = reply;
+            self.done.push(if result.is_ok() { "ok" } else { "refused" });
+        }
+        fn deliver(&mut self, _: Delivery) {}
+        fn close_subscriber(&mut self, _: SubscriberId, _: String) {}
+        fn trace(&mut self, _: Trace) {}
+        fn fatal(&mut self, _: Fatal) {
+            self.done.push("fatal");
+        }
+    }
+
+    impl Record {
+        fn take(&mut self) -> Vec<&'static str> {
+            std::mem::take(&mut self.done)
+        }
+    }
+
+    fn settle(driver: &mut Driver<HandClock>, record: &mut Record) {
+        while !record.writes.is_empty() {
+            let durable = record.writes.drain(..).map(|write| Feed::Input(Input::WriteDurable(write)));
+            let durable: Vec<_> = durable.collect();
+            driver.turn(durable, record);
+        }
+    }
+
+    fn request(token: u64) -> Feed {
+        let ops = vec![Op::DropRelation(RelationId(99))];
+        let transaction = Transaction { ops, ..Transaction::default() };
+        Feed::Input(Input::Request { token: Token(token), request: Request::Commit(GroupId(0), transaction) })
+    }
+
+    #[test]
+    fn a_reply_waits_for_its_write_and_follows_the_snapshot_that_shows_it() {
+        let config = Config::new(ClusterId(1), NodeId(1), Incarnation(1), 1, 1);
+        let store: SharedStore = Arc::new(MemoryStore::default());
+        let mut record = Record::default();
+        let clock = HandClock::default();
+        let mut driver = Driver::new(config, clock, Recovered::default(), store, &mut record).unwrap();
+        settle(&mut driver, &mut record);
+        record.take();
+        driver.turn([request(1), request(2)], &mut record);
+        assert_eq!(record.take(), [""; 0], "nothing is told before the write");
+        assert_eq!(record.writes.len(), 1, "both requests share one write");
+        settle(&mut driver, &mut record);
+        assert_eq!(record.take(), ["publish", "ok", "ok"]);
+        driver.turn([request(3)], &mut record);
+        let write = record.writes[0];
+        let failed = Input::WriteFailed { write, error: "EIO".to_owned() };
+        driver.turn([Feed::Input(failed), request(4)], &mut record);
+        assert_eq!(record.take(), ["fatal"]);
+        driver.turn([Feed::Input(Input::WriteDurable(write)), request(5)], &mut record);
+        assert_eq!(record.take(), [""; 0], "nothing is performed after a fatal error");
+        assert!(driver.stopped());
+    }
+}

@@ -295,6 +295,10 @@ impl ExitCell {
         }
     }
 
+    pub(crate) fn is_set(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).exit.is_some()
+    }
+
     fn wait(&self) -> Exit {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

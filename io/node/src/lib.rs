@@ -10,7 +10,15 @@
 //!
 //! Everything that has queued up while a write was on its way becomes the next write and one sync, so the driver
 //! never waits for the disk and the disk never for the driver. Readers take the published snapshot and wait for
-//! nobody. There is no global state: several nodes live in one process.
+//! nobody. There is no global state: several nodes live in one process (the one exception, the note that a death by
+//! signal leaves, is asked for by [`Options::explain_signals`]).
+//!
+//! - [`driver`] is the loop itself, free of threads, files and LMDB; `runner` puts it on threads.
+//! - [`wal_files`] performs the engine's WAL operations; [`store`] writes checkpoints to LMDB and reads them back.
+//! - `open` goes from a directory to a running node; [`verify()`] reads all of one; `scrub` does so in the background.
+//!
+//! Not implemented: links to peers; reads that are asked for ahead; one driver for several engine nodes; recording of
+//! inputs. A node that cannot write at its start (a full disk) does not serve reads.
 
 pub mod clock;
 mod directory;
@@ -34,5 +42,5 @@ pub use error::{CommitError, Exit, OpenError};
 pub use handle::{CommitReply, NodeHandle, Sink, SubscriberEvent};
 pub use open::open;
 pub use options::{Fsync, Options, Profile};
-pub use status::{ClockStatus, Histogram, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
+pub use status::{ClockStatus, ClockStep, Histogram, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
 pub use verify::{Report, verify};

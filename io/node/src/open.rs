@@ -40,7 +40,7 @@ pub fn open(options: Options) -> Result<NodeHandle, OpenError> {
         crate::signals::explain(&file).map_err(OpenError::io("cannot prepare", &file))?;
     }
     let (store, verify) = open_store(&mut directory, &options, &recovered, &mut notices)?;
-    let disk = FileDisk::open(&wal_dir).map_err(OpenError::io("cannot open", &wal_dir))?;
+    let disk = Box::new(FileDisk::open(&wal_dir).map_err(OpenError::io("cannot open", &wal_dir))?);
     runner::start(Parts {
         options,
         directory,

@@ -7,10 +7,10 @@ use crate::error::{CommitError, Exit, OpenError};
 use crate::handle::{CommitReply, NodeHandle, Shared, Sink, SubscriberEvent};
 use crate::options::{Fsync, Options};
 use crate::scrub::{Ended, Scrub};
-use crate::status::{ClockStatus, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
+use crate::status::{ClockStatus, ClockStep, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
 use crate::store::pages::WalkError;
 use crate::store::{CheckpointError, Store, View};
-use crate::wal_files::{Disk, FileDisk, WalCounters, WalEvent, WalWorker};
+use crate::wal_files::{Disk, WalCounters, WalEvent, WalWorker};
 use chronos_engine::proto::id::{GroupId, Index, RequestId};
 use chronos_engine::step::{
     Checkpoint, CheckpointId, Delivery, Fatal, Input, Published, Reply, Request, SubscriberId,
@@ -71,7 +71,7 @@ pub(crate) struct Parts {
     pub(crate) directory: Directory,
     pub(crate) recovered: chronos_engine::wal::Recovered,
     pub(crate) store: Store,
-    pub(crate) disk: FileDisk,
+    pub(crate) disk: Box<dyn Disk>,
     pub(crate) verify: VerifyCell,
     /// What the opening found and did, for the log.
     pub(crate) notices: Vec<String>,
@@ -118,6 +118,8 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         fatal: None,
         damaged: None,
         notices,
+        clock_steps: 0,
+        last_clock_step: None,
     };
     let mut spawned = vec![
         spawn("chronos-wal", &shared, move || wal_thread.run(&wal_ops))?,
@@ -272,6 +274,8 @@ struct Threads {
     fatal: Option<String>,
     damaged: Option<String>,
     notices: Vec<String>,
+    clock_steps: u64,
+    last_clock_step: Option<ClockStep>,
 }
 
 impl Threads {
@@ -391,7 +395,12 @@ impl Outlet for Threads {
         }
     }
 
-    fn trace(&mut self, _: Trace) {}
+    fn trace(&mut self, trace: Trace) {
+        if let Trace::ClockStep { micros, adopted } = trace {
+            self.clock_steps += 1;
+            self.last_clock_step = Some(ClockStep { micros, adopted });
+        }
+    }
 
     fn fatal(&mut self, fatal: Fatal) {
         if let Fatal::StateDamaged(what) = &fatal {
@@ -549,10 +558,14 @@ impl DriverThread {
             }
             None => {
                 let joined = workers.into_iter().all(|worker| worker.join().is_ok());
-                match directory.mark_clean(&applied) {
-                    Ok(()) if joined => Exit::Stopped,
-                    Ok(()) => Exit::Fatal("a thread panicked while the node stopped".to_owned()),
-                    Err(error) => Exit::Fatal(error.to_string()),
+                if shared.exit.is_set() {
+                    // The last sync failed, and said so: this was no clean stop.
+                    Exit::Stopped
+                } else if !joined {
+                    Exit::Fatal("a thread panicked while the node stopped".to_owned())
+                } else {
+                    let marked = directory.mark_clean(&applied);
+                    marked.map_or_else(|error| Exit::Fatal(error.to_string()), |()| Exit::Stopped)
                 }
             }
         };
@@ -582,6 +595,8 @@ impl DriverThread {
                 cluster: self.shared.read_time(now.mono),
                 wall: now.wall,
                 synchronised: self.synchronised,
+                steps: self.outlet.clock_steps,
+                last_step: self.outlet.last_clock_step,
             },
             notices: self.outlet.notices.clone(),
             fatal: self.outlet.fatal.clone(),
@@ -590,7 +605,7 @@ impl DriverThread {
 }
 
 struct WalThread {
-    worker: WalWorker<FileDisk>,
+    worker: WalWorker<Box<dyn Disk>>,
     status: Arc<Mutex<WalStatus>>,
     shared: Arc<Shared>,
     /// Keeps the lock while a write may be under way.
@@ -701,5 +716,82 @@ impl StoreCounters {
     fn show(&self, verify: &VerifyCell) -> StoreStatus {
         let verify = verify.lock().unwrap_or_else(PoisonError::into_inner).clone();
         StoreStatus { verify, ..self.status.lock().unwrap_or_else(PoisonError::into_inner).clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal_files::FileDisk;
+    use chronos_engine::proto::command::Op;
+    use chronos_engine::proto::id::RelationId;
+    use chronos_engine::wal::{Recovered, SegmentId};
+    use std::io;
+
+    /// Fails one sync, and would succeed at the next.
+    struct FailsOnce {
+        files: FileDisk,
+        fail: Arc<AtomicBool>,
+    }
+
+    impl Disk for FailsOnce {
+        fn create(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()> {
+            self.files.create(segment, bytes)
+        }
+        fn write(&mut self, segment: SegmentId, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.files.write(segment, offset, bytes)
+        }
+        fn sync(&mut self, segment: SegmentId) -> io::Result<()> {
+            match self.fail.swap(false, Ordering::SeqCst) {
+                true => Err(io::Error::other("the medium is broken")),
+                false => self.files.sync(segment),
+            }
+        }
+        fn remove(&mut self, segment: SegmentId) -> io::Result<()> {
+            self.files.remove(segment)
+        }
+        fn sync_all(&mut self) -> io::Result<()> {
+            self.files.sync_all()
+        }
+        fn segments(&self) -> u64 {
+            self.files.segments()
+        }
+    }
+
+    fn transaction() -> Transaction {
+        // Its effect does not matter: dropping what is not there.
+        Transaction { ops: vec![Op::DropRelation(RelationId(99))], ..Transaction::default() }
+    }
+
+    #[test]
+    fn the_first_failed_sync_is_fatal_and_acknowledges_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::open(dir.path(), true).unwrap();
+        let store = Store::open(&directory.store(), 64 << 20).unwrap();
+        let fail = Arc::new(AtomicBool::new(false));
+        let disk = FailsOnce { files: FileDisk::open(&directory.wal()).unwrap(), fail: fail.clone() };
+        let mut options = Options::new(dir.path());
+        options.profile.segment_bytes = 1 << 20;
+        let parts = Parts {
+            options,
+            directory,
+            recovered: Recovered::default(),
+            store,
+            disk: Box::new(disk),
+            verify: Arc::new(Mutex::new(VerifyState::Verified)),
+            notices: Vec::new(),
+        };
+        let node = start(parts).unwrap();
+        node.commit(GroupId(0), transaction()).unwrap();
+        fail.store(true, Ordering::SeqCst);
+        let outcome = node.commit(GroupId(0), transaction());
+        assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
+        let Exit::Fatal(why) = node.wait() else { panic!("it went on") };
+        assert!(why.contains("the medium is broken") && why.contains("Restart"), "{why}");
+        let late = node.commit(GroupId(0), transaction());
+        assert_eq!(late, Err(CommitError::Refused(Refused::Stopping)));
+        assert!(!dir.path().join("clean").exists());
+        node.stop();
+        assert!(Directory::open(dir.path(), false).is_ok(), "the lock is free");
     }
 }

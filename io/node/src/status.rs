@@ -125,6 +125,19 @@ pub struct ClockStatus {
     pub wall: Timestamp,
     /// Whether the operating system says that its clock is synchronised.
     pub synchronised: bool,
+    /// Steps of the wall clock that were noticed since the node was opened.
+    pub steps: u64,
+    /// The last of them.
+    pub last_step: Option<ClockStep>,
+}
+
+/// A step of the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockStep {
+    /// Microseconds, positive if forward.
+    pub micros: i64,
+    /// Whether cluster time follows it.
+    pub adopted: bool,
 }
 
 /// Counts of durations by power of two of microseconds: bucket `i` holds what took up to `1 << i` microseconds.

@@ -29,6 +29,27 @@ pub trait Disk: Send {
     fn segments(&self) -> u64;
 }
 
+impl<D: Disk + ?Sized> Disk for Box<D> {
+    fn create(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()> {
+        (**self).create(segment, bytes)
+    }
+    fn write(&mut self, segment: SegmentId, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        (**self).write(segment, offset, bytes)
+    }
+    fn sync(&mut self, segment: SegmentId) -> io::Result<()> {
+        (**self).sync(segment)
+    }
+    fn remove(&mut self, segment: SegmentId) -> io::Result<()> {
+        (**self).remove(segment)
+    }
+    fn sync_all(&mut self) -> io::Result<()> {
+        (**self).sync_all()
+    }
+    fn segments(&self) -> u64 {
+        (**self).segments()
+    }
+}
+
 /// What became of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WalEvent {
