@@ -46,14 +46,10 @@ pub struct DemoArgs {
 
 /// Runs the demo. The node and its directory are gone when it returns, however it ends.
 pub async fn run(args: DemoArgs) -> Outcome {
-    let interrupted = async {
-        signals::stop().await;
-        Err(Failure::new("interrupted; the demo's node and its directory are removed"))
-    };
     let mut place = Place::find()?;
     let result = tokio::select! {
         result = show(&mut place, args.stay) => result,
-        result = interrupted => result,
+        () = signals::stop() => return Err(Failure::new("interrupted; the demo's node and its directory are removed")),
     };
     let result = match result {
         Ok(Some(node)) => wait(node).await,
