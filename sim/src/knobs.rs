@@ -125,6 +125,12 @@ impl Job {
         }
     }
 
+    /// Whether what it writes carries a number of its own.
+    pub const fn is_unique(self) -> bool {
+        use Job::{Append, Bulk, Mixed, Publish, Put, Schedule, Sum, Transfer};
+        matches!(self, Put | Transfer | Sum | Append | Publish | Schedule | Mixed | Bulk)
+    }
+
     const USUAL: [u32; 18] = [20, 6, 14, 8, 10, 12, 10, 14, 8, 8, 8, 14, 2, 1, 2, 1, 2, 8];
 }
 
@@ -221,6 +227,8 @@ pub struct Knobs {
     pub client_timeout: u64,
     /// How often it asks again.
     pub retries: u32,
+    /// Requests without a session, per mille: they are never asked twice.
+    pub nameless: u32,
     /// Mean delay between client and node.
     pub network: u64,
     /// Replies lost on the way, per mille.
@@ -287,6 +295,7 @@ impl Knobs {
             actions_per_second: *rng.pick(&[2, 10, 30, 60]),
             client_timeout: *rng.pick(&[30_000, 300_000, 2_000_000]),
             retries: *rng.pick(&[0, 3, 20]),
+            nameless: *rng.pick(&[0, 200, 1000]),
             network: *rng.pick(&[10, 500, 10_000]),
             reply_loss: *rng.pick(&[0, 10, 100]),
             stale_reads: *rng.pick(&[0, 50, 300]),
@@ -405,13 +414,14 @@ impl fmt::Display for Knobs {
         )?;
         writeln!(
             f,
-            "  clients  count={} pipeline={} actions/s={} timeout={}ms retries={} network={}ms reply-loss={}/1000 \
+            "  clients  count={} pipeline={} actions/s={} timeout={}ms retries={} nameless={}/1000 network={}ms reply-loss={}/1000 \
              stale={}/1000 keys={} shared-ids={} dedup={}ms timer-spread={}ms",
             self.clients,
             self.pipeline,
             self.actions_per_second,
             ms(self.client_timeout),
             self.retries,
+            self.nameless,
             ms(self.network),
             self.reply_loss,
             self.stale_reads,

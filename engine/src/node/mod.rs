@@ -159,11 +159,7 @@ impl Node {
         if group.last() < state.applied {
             return Err(missing_log(id, state.applied));
         }
-        let from = if crate::bugs::active(crate::bugs::Bug::ApplyTwice) {
-            state.applied
-        } else {
-            state.applied.next()
-        };
+        let from = state.applied.next();
         for entry in group.entries.iter().filter(|entry| entry.index >= from) {
             log.push(entry.clone());
         }

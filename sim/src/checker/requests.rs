@@ -3,13 +3,15 @@
 
 use crate::violation::{Held, Violation};
 use chronos_engine::txn::{Committed, Refused};
+use chronos_proto::codec;
 use chronos_proto::command::{Entry, Op, OpOutcome};
 use chronos_proto::id::{RequestId, SessionId};
 use std::collections::BTreeMap;
 
 const NAME: &str = "one-effect";
 
-type Name = (SessionId, u64);
+/// Session and sequence, or no session and a digest of the writes.
+pub type Name = (SessionId, u64);
 
 #[derive(Clone, Debug)]
 struct Asked {
@@ -23,20 +25,24 @@ struct Asked {
 #[derive(Clone, Debug, Default)]
 pub struct Requests(BTreeMap<Name, Asked>);
 
-fn name(request: RequestId) -> Name {
-    (request.session, request.sequence)
+/// What tells a request from all others. One without a session is asked once, and is told by what it writes.
+pub fn name(request: RequestId, ops: &[Op]) -> Name {
+    match request.session {
+        SessionId(0) => (SessionId(0), codec::digest(&[], &codec::encode(ops))),
+        session => (session, request.sequence),
+    }
 }
 
 impl Requests {
     /// A client asks for something for the first time.
-    pub fn asked(&mut self, request: RequestId, ops: Vec<Op>) {
-        self.0.insert(name(request), Asked { ops, refused: None, effect: None, answered: None });
+    pub fn asked(&mut self, name: Name, ops: Vec<Op>) {
+        self.0.insert(name, Asked { ops, refused: None, effect: None, answered: None });
     }
 
     /// The log holds a request's entry, and this is what it comes to.
     pub fn applied(&mut self, request: RequestId, ops: &[Op], entry: &Entry, outcomes: &[OpOutcome]) -> Held {
         let index = entry.index.0;
-        let Some(asked) = self.0.get_mut(&name(request)) else {
+        let Some(asked) = self.0.get_mut(&name(request, ops)) else {
             return Err(Violation::safety(
                 NAME,
                 format!("entry {index} is {request:?}, which nobody asked for"),
@@ -67,8 +73,8 @@ impl Requests {
     }
 
     /// The node says that it is committed.
-    pub fn committed(&mut self, request: RequestId, committed: &Committed) -> Held {
-        let Some(asked) = self.0.get_mut(&name(request)) else { return Ok(()) };
+    pub fn committed(&mut self, request: Name, committed: &Committed) -> Held {
+        let Some(asked) = self.0.get_mut(&request) else { return Ok(()) };
         let wrong = match &asked.effect {
             None => Some("but the log has no such entry".to_owned()),
             Some((index, _)) if *index != committed.index.0 => Some(format!("but the log has it at {index}")),
@@ -90,19 +96,14 @@ impl Requests {
     }
 
     /// The node says that it had no effect and will have none.
-    pub fn refused(&mut self, request: RequestId, refused: Refused) -> Held {
-        let Some(asked) = self.0.get_mut(&name(request)) else { return Ok(()) };
+    pub fn refused(&mut self, request: Name, refused: Refused) -> Held {
+        let Some(asked) = self.0.get_mut(&request) else { return Ok(()) };
         if let Some((index, _)) = &asked.effect {
             let what = format!("{request:?} is entry {index} and was refused: {refused}");
             return Err(Violation::safety(NAME, what));
         }
         asked.refused = Some(refused);
         Ok(())
-    }
-
-    /// Whether the log has it.
-    pub fn has_effect(&self, request: RequestId) -> bool {
-        self.0.get(&name(request)).is_some_and(|asked| asked.effect.is_some())
     }
 }
 
@@ -116,6 +117,10 @@ mod tests {
 
     fn request(sequence: u64) -> RequestId {
         RequestId { session: SessionId(1), sequence, floor: 0 }
+    }
+
+    fn named(sequence: u64) -> Name {
+        name(request(sequence), &[])
     }
 
     fn ops(relation: u32) -> Vec<Op> {
@@ -133,7 +138,7 @@ mod tests {
 
     fn asked_and_applied() -> Requests {
         let mut requests = Requests::default();
-        requests.asked(request(1), ops(1));
+        requests.asked(named(1), ops(1));
         assert_eq!(requests.applied(request(1), &ops(1), &entry(5), &[OpOutcome::Done]), Ok(()));
         requests
     }
@@ -143,28 +148,38 @@ mod tests {
         let mut requests = asked_and_applied();
         assert!(requests.clone().applied(request(1), &ops(1), &entry(6), &[]).is_err(), "twice");
         assert!(requests.clone().applied(request(2), &ops(1), &entry(6), &[]).is_err(), "invented");
-        requests.asked(request(2), ops(2));
+        requests.asked(named(2), ops(2));
         assert!(requests.applied(request(2), &ops(1), &entry(6), &[]).is_err(), "changed");
     }
 
     #[test]
     fn answers_that_differ_from_the_log_are_seen() {
         let requests = asked_and_applied();
-        assert_eq!(requests.clone().committed(request(1), &committed(5)), Ok(()));
-        assert!(requests.clone().committed(request(1), &committed(6)).is_err(), "another place");
+        assert_eq!(requests.clone().committed(named(1), &committed(5)), Ok(()));
+        assert!(requests.clone().committed(named(1), &committed(6)).is_err(), "another place");
         let other = Committed { outcomes: vec![OpOutcome::TooLate], ..committed(5) };
-        assert!(requests.clone().committed(request(1), &other).is_err(), "another outcome");
+        assert!(requests.clone().committed(named(1), &other).is_err(), "another outcome");
         let mut never = Requests::default();
-        never.asked(request(1), ops(1));
-        assert!(never.committed(request(1), &committed(5)).is_err(), "never logged");
+        never.asked(named(1), ops(1));
+        assert!(never.committed(named(1), &committed(5)).is_err(), "never logged");
+    }
+
+    #[test]
+    fn requests_without_a_session_are_told_by_what_they_write() {
+        let nameless = RequestId::default();
+        let mut requests = Requests::default();
+        requests.asked(name(nameless, &ops(1)), ops(1));
+        assert_eq!(requests.applied(nameless, &ops(1), &entry(5), &[OpOutcome::Done]), Ok(()));
+        assert!(requests.clone().applied(nameless, &ops(1), &entry(6), &[OpOutcome::Done]).is_err(), "twice");
+        assert!(requests.applied(nameless, &ops(2), &entry(6), &[OpOutcome::Done]).is_err(), "invented");
     }
 
     #[test]
     fn a_refusal_is_definite() {
-        assert!(asked_and_applied().refused(request(1), Refused::Conflict).is_err());
+        assert!(asked_and_applied().refused(named(1), Refused::Conflict).is_err());
         let mut requests = Requests::default();
-        requests.asked(request(1), ops(1));
-        assert_eq!(requests.refused(request(1), Refused::Conflict), Ok(()));
+        requests.asked(named(1), ops(1));
+        assert_eq!(requests.refused(named(1), Refused::Conflict), Ok(()));
         assert!(requests.applied(request(1), &ops(1), &entry(5), &[OpOutcome::Done]).is_err());
     }
 }

@@ -5,11 +5,12 @@ use super::shell::GROUP;
 use super::{Event, SETTLE, World};
 use crate::checker::memory::Amount;
 use crate::checker::state::Difference;
-use crate::checker::{digest, memory, serial, state, timers};
+use crate::checker::{digest, memory, requests, serial, state, timers};
 use crate::marks::Mark;
 use crate::model::{Applied, Model};
 use crate::plan::End;
 use crate::violation::{Held, Violation};
+use chronos_engine::node::Fsync;
 use chronos_engine::state::records::StoredEvent;
 use chronos_engine::step::Published;
 use chronos_proto::command::{Command, Entry, Op, OpOutcome};
@@ -48,9 +49,8 @@ impl World {
 
     fn apply(&mut self, entry: &Entry) -> Held {
         let index = entry.index.0;
-        if let Command::Batch { request, .. } = &*entry.command {
-            let name = (request.session, request.sequence);
-            if let Some(saw) = self.saw.get(&name) {
+        if let Command::Batch { request, ops } = &*entry.command {
+            if let Some(saw) = self.saw.get(&requests::name(*request, ops)) {
                 serial::check(&self.model, index, saw)?;
             }
         }
@@ -183,6 +183,7 @@ impl World {
             let wait = if self.log.last() > 2_000 { 10 } else { 3 };
             if self.now >= self.watch.compared_at + wait * EVERY || settling.is_some() {
                 self.watch.compared_at = self.now;
+                self.replay_durable()?;
                 self.compare(&published)?;
             }
         }
@@ -281,6 +282,19 @@ impl World {
         }
         let last = self.log.last();
         self.say("check", format_args!("state at {} of {last} is the model's", snapshot.applied));
+        Ok(())
+    }
+
+    /// A power cut now that leaves nothing unsynced: what it leaves must hold all that was promised.
+    fn replay_durable(&mut self) -> Held {
+        if self.knobs.fsync != Fsync::Always || self.ills.is_rotten() {
+            return Ok(());
+        }
+        let last = self.durable_last()?;
+        if last < self.log.promised() {
+            let what = format!("the synced bytes hold entries to {last}, but {} was promised", self.log.promised());
+            return Err(Violation::safety("no-acked-write-lost", what));
+        }
         Ok(())
     }
 

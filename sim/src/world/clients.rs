@@ -1,6 +1,7 @@
 //! Clients: each has a session, asks, waits, asks again under the same name, and gives up at last.
 
 use super::{Event, World, shell};
+use crate::checker::requests::{self, Name};
 use crate::checker::serial::Saw;
 use crate::knobs::Job;
 use crate::marks::Mark;
@@ -37,7 +38,9 @@ pub(super) struct Client {
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     client: u64,
-    pub(super) request: RequestId,
+    /// The client's own number of the request.
+    number: u64,
+    pub(super) name: Name,
     run: u64,
 }
 
@@ -90,13 +93,18 @@ impl World {
         });
         state.next += 1;
         let sequence = state.next;
-        let floor = state.open.keys().next().copied().unwrap_or(sequence);
-        let request = RequestId { session, sequence, floor };
+        let named = state.open.iter().filter(|(_, open)| open.transaction.request.session == session);
+        let floor = named.map(|(number, _)| *number).next().unwrap_or(sequence);
         let Built { ops, reads, saw } = built;
         let what = job.name();
-        self.requests.asked(request, ops.clone());
-        self.saw.insert((session, sequence), saw);
-        let transaction = Transaction { request, read_index: view.snapshot.applied, reads, ops, ..Transaction::default() };
+        // Without a session nothing is asked twice; who asks so must tell its requests apart by what they write.
+        let nameless = job.is_unique() && self.net_rng.chance(self.knobs.nameless);
+        let request = if nameless { RequestId::default() } else { RequestId { session, sequence, floor } };
+        let name = requests::name(request, &ops);
+        self.requests.asked(name, ops.clone());
+        self.saw.insert(name, saw);
+        let read_index = view.snapshot.applied;
+        let transaction = Transaction { request, read_index, reads, ops, ..Transaction::default() };
         let open = OpenRequest { transaction, attempts: 0, run, token: Token(0) };
         self.clients[client as usize].open.insert(sequence, open);
         self.say(&format!("c{client}"), format_args!("asks {sequence}: {what}"));
@@ -109,7 +117,8 @@ impl World {
         let Some(open) = self.clients[client as usize].open.get_mut(&sequence) else { return };
         open.attempts += 1;
         open.token = token;
-        let attempt = Attempt { client, request: open.transaction.request, run: open.run };
+        let name = requests::name(open.transaction.request, &open.transaction.ops);
+        let attempt = Attempt { client, number: sequence, name, run: open.run };
         self.tokens.insert(token, attempt);
         let delay = self.net_rng.latency(self.knobs.network);
         self.after(delay, Event::Arrive(token));
@@ -119,42 +128,36 @@ impl World {
     /// A request is at the node's machine; it is lost if the node is not.
     pub(super) fn arrive(&mut self, token: Token) {
         let Some(attempt) = self.tokens.get(&token) else { return };
-        let open = self.clients[attempt.client as usize].open.get(&attempt.request.sequence);
-        let Some(transaction) =
-            open.filter(|o| o.transaction.request == attempt.request).map(|o| o.transaction.clone())
-        else {
-            return;
-        };
+        let open = self.clients[attempt.client as usize].open.get(&attempt.number);
+        let Some(transaction) = open.map(|open| open.transaction.clone()) else { return };
         self.give(Input::Request { token, request: Request::Commit(shell::GROUP, transaction) });
     }
 
     pub(super) fn timed_out(&mut self, token: Token) {
-        let Some(Attempt { client, request, .. }) = self.tokens.get(&token).cloned() else { return };
+        let Some(Attempt { client, number, .. }) = self.tokens.get(&token).cloned() else { return };
         let state = &mut self.clients[client as usize];
-        let Some(open) = state.open.get(&request.sequence).filter(|open| open.token == token) else { return };
-        if open.attempts > self.knobs.retries && self.settling.is_none() {
+        let Some(open) = state.open.get(&number).filter(|open| open.token == token) else { return };
+        let nameless = open.transaction.request.session == SessionId(0);
+        if nameless || open.attempts > self.knobs.retries && self.settling.is_none() {
             // Unknown, for good.
-            state.open.remove(&request.sequence);
-            self.say(&format!("c{client}"), format_args!("gives up {}", request.sequence));
+            state.open.remove(&number);
+            self.say(&format!("c{client}"), format_args!("gives up {number}"));
             return;
         }
         self.marks.hit(Mark::RequestRetried);
-        self.say(&format!("c{client}"), format_args!("asks {} again", request.sequence));
-        self.send(client, request.sequence);
+        self.say(&format!("c{client}"), format_args!("asks {number} again"));
+        self.send(client, number);
     }
 
     /// A client gets its answer.
     pub(super) fn answered(&mut self, token: Token, reply: Result<Committed, Refused>) -> Held {
-        let Some(Attempt { client, request, run }) = self.tokens.get(&token).cloned() else { return Ok(()) };
+        let Some(Attempt { client, number, name, run }) = self.tokens.get(&token).cloned() else { return Ok(()) };
         let state = &mut self.clients[client as usize];
-        let Some(open) = state.open.get(&request.sequence).filter(|o| o.transaction.request == request)
-        else {
-            return Ok(());
-        };
+        let Some(open) = state.open.get(&number) else { return Ok(()) };
         let attempts = open.attempts;
         match reply {
             Ok(committed) => {
-                state.open.remove(&request.sequence);
+                state.open.remove(&number);
                 if attempts > 1 {
                     self.marks.hit(Mark::RequestAnsweredAgain);
                     if run != self.run {
@@ -177,14 +180,14 @@ impl World {
                 let definite =
                     attempts == 1 || matches!(refused, Refused::Conflict | Refused::TooLarge { .. });
                 if matches!(refused, Refused::Expired(_)) {
-                    state.open.remove(&request.sequence);
+                    state.open.remove(&number);
                     if attempts == 1 {
                         state.session = None;
                     }
                 }
                 if definite {
-                    self.clients[client as usize].open.remove(&request.sequence);
-                    return self.requests.refused(request, refused);
+                    self.clients[client as usize].open.remove(&number);
+                    return self.requests.refused(name, refused);
                 }
                 Ok(())
             }

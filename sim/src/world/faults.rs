@@ -80,6 +80,11 @@ impl Ills {
         self.rotten_wal.take_if(|(rotten, ..)| *rotten == segment);
     }
 
+    /// Whether a bit of the WAL is flipped.
+    pub(super) fn is_rotten(&self) -> bool {
+        self.rotten_wal.is_some()
+    }
+
     /// Nothing that could make the node late is wrong now.
     pub(super) fn is_well(&self, now: u64) -> bool {
         !self.full && self.slow_extra == 0 && now > self.slow_until && !self.crash_operation

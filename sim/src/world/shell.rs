@@ -142,6 +142,15 @@ impl World {
         Ok(())
     }
 
+    /// The last entry that recovery finds in what is synced.
+    pub(super) fn durable_last(&self) -> Result<u64, Violation> {
+        let images: BTreeMap<SegmentId, Vec<u8>> = self.disk.durable_images().collect();
+        match wal::recover(IDENTITY, &images) {
+            Ok(recovered) => Ok(recovered.groups.get(&GROUP).map_or(0, |log| log.last().0)),
+            Err(damage) => Err(Violation::safety("no-false-alarm", format!("what is synced is refused: {damage}"))),
+        }
+    }
+
     /// An input for the node; the driver takes it soon.
     pub(super) fn give(&mut self, input: Input) {
         let delay = self.driver_rng.below(self.knobs.gather + 1);
@@ -325,7 +334,7 @@ impl World {
                     let what = format!("entry {} was answered before it was published", committed.index);
                     return Err(Violation::safety("reply-after-publish", what));
                 }
-                self.requests.committed(attempt.request, committed)?;
+                self.requests.committed(attempt.name, committed)?;
             }
             Err(refused) => self.say("n1", format_args!("reply {} refused: {refused}", token.0)),
         }
