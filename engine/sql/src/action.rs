@@ -55,7 +55,7 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) enum Rows {
     Values(Vec<Vec<Expr>>),
-    Query(Plan),
+    Query(Box<Plan>),
 }
 
 #[derive(Debug)]

@@ -4,27 +4,20 @@
 //! the caller may repeat on a newer snapshot when it conflicts. In a block all statements see the state of the first
 //! one and their own writes, and COMMIT hands everything to the engine at once.
 
-use crate::action::{Action, Delete, Insert, Rows, Target, Update};
+use crate::action::Action;
 use crate::bind;
 use crate::error::{SqlError, SqlState};
-use crate::exec::eval::{EvalCx, eval, eval_value};
-use crate::exec::reads::Reads;
-use crate::exec::run::{ExecCx, Memory, collect};
-use crate::exec::vector::{BATCH_ROWS, Batch, Vector};
+use crate::exec::statement::{Done, Job};
 use crate::exec::write::Writes;
-use crate::exec::{Commit, Completion, Context, Outcome, RowSet, schema};
-use crate::expr::Expr;
+use crate::exec::{Commit, Completion, Context, Outcome, RowSet};
 use crate::parse::Statement;
-use crate::plan;
-use crate::prepared::{ColumnDesc, Kind, Prepared};
+use crate::prepared::{Kind, Prepared};
 use crate::settings::{self, Settings};
 use chronos_engine::Snapshot;
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_proto::id::RequestId;
-use chronos_proto::schema::Relation;
 use chronos_proto::time::Timestamp;
 use chronos_proto::{OpOutcome, Type, Value};
-use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 /// Plans made anew because the catalogue moved on, kept for statements that clients hold.
@@ -115,6 +108,8 @@ struct Open {
 struct Begun {
     now: Timestamp,
     writes: Box<Writes>,
+    /// Nothing will be written, so nothing that is read need be guarded.
+    read_only: bool,
     /// The block made a change of the catalogue.
     schema_changed: bool,
 }
@@ -315,8 +310,9 @@ impl Session {
         match &mut self.block {
             Block::Open(Open { begun: Some(begun), .. }) => {
                 let mut notices = Vec::new();
-                let done =
-                    run(prepared, params, cx, &self.info, begun.now, &mut begun.writes, true, &mut notices);
+                let job =
+                    Job { prepared, params, cx, info: &self.info, now: begun.now, record: !begun.read_only };
+                let done = job.run(&mut begun.writes, &mut notices);
                 begun.schema_changed |= prepared.kind == Kind::Schema;
                 self.notice_all(notices);
                 Ok(match done? {
@@ -329,8 +325,8 @@ impl Session {
                 let mut writes = Writes::new(cx.snapshot.clone(), cx.limits.transaction_bytes, false);
                 let record = prepared.kind != Kind::Query;
                 let mut notices = Vec::new();
-                let done =
-                    run(prepared, params, cx, &self.info, cx.read_time, &mut writes, record, &mut notices);
+                let job = Job { prepared, params, cx, info: &self.info, now: cx.read_time, record };
+                let done = job.run(&mut writes, &mut notices);
                 self.notice_all(notices);
                 match done? {
                     Done::Rows(rows) => Ok(Outcome::Rows(rows)),
@@ -389,7 +385,14 @@ impl Session {
             Action::SetTransaction { read_only } => match &mut self.block {
                 Block::Failed { .. } => Err(aborted()),
                 Block::Open(open) => {
-                    open.read_only = read_only.unwrap_or(open.read_only);
+                    let wanted = read_only.unwrap_or(open.read_only);
+                    if !wanted && open.read_only && open.begun.is_some() {
+                        return Err(SqlError::new(
+                            SqlState::ACTIVE_TRANSACTION,
+                            "transaction read-write mode must be set before any query",
+                        ));
+                    }
+                    open.read_only = wanted;
                     tag("SET")
                 }
                 Block::None => {
@@ -438,7 +441,12 @@ impl Session {
             && open.begun.is_none()
         {
             let writes = Writes::new(cx.snapshot.clone(), cx.limits.transaction_bytes, true);
-            open.begun = Some(Begun { now: cx.read_time, writes: Box::new(writes), schema_changed: false });
+            open.begun = Some(Begun {
+                now: cx.read_time,
+                writes: Box::new(writes),
+                read_only: open.read_only,
+                schema_changed: false,
+            });
         }
     }
 
@@ -574,248 +582,4 @@ fn commit(writes: Writes, request: RequestId, retryable: bool, completion: Compl
     let (reads, valid_until) = reads.into_parts();
     let transaction = Transaction { request, read_index, reads, valid_until, ops };
     Commit { transaction, group, retryable, completion }
-}
-
-enum Done {
-    Rows(RowSet),
-    Wrote(Completion),
-}
-
-#[allow(clippy::too_many_arguments)]
-fn run(
-    prepared: &Prepared,
-    params: &[Value],
-    cx: &Context<'_>,
-    info: &SessionInfo,
-    now: Timestamp,
-    writes: &mut Writes,
-    record: bool,
-    notices: &mut Vec<String>,
-) -> Result<Done, SqlError> {
-    if let Action::Schema(change) = &prepared.action {
-        return Ok(Done::Wrote(Completion::Tag(schema::run(change, writes, notices)?)));
-    }
-    // The rows are found first, in the state before the statement, and written after.
-    let view = writes.view.clone();
-    let exec = ExecCx {
-        eval: EvalCx { params, now: now.0, random: Cell::new(cx.random), session: info },
-        view: &view,
-        read_time: now,
-        cancel: cx.cancel,
-        memory: Memory::new(cx.limits.memory_bytes),
-        reads: record.then(|| RefCell::new(Reads::default())),
-    };
-    let done = match &prepared.action {
-        Action::Query(plan) => {
-            let batches = collect(plan, &exec)?;
-            let rows: usize = batches.iter().map(Batch::len).sum();
-            Done::Rows(RowSet { columns: prepared.columns.clone(), batches, tag: format!("SELECT {rows}") })
-        }
-        Action::Insert(insert) => Done::Wrote(run_insert(insert, prepared, &exec, writes)?),
-        Action::Update(update) => Done::Wrote(run_update(update, prepared, &exec, writes)?),
-        Action::Delete(delete) => Done::Wrote(run_delete(delete, prepared, &exec, writes)?),
-        Action::Show(name) => {
-            let value = info.settings.get(name).ok_or_else(|| settings::unknown(name))?;
-            Done::Rows(texts(prepared, vec![vec![value]], "SHOW"))
-        }
-        Action::ShowAll => {
-            let rows = info.settings.all().into_iter().map(|(name, value)| vec![name, value]).collect();
-            Done::Rows(texts(prepared, rows, "SHOW"))
-        }
-        Action::Explain(action) => {
-            let rows = plan::explain(action).into_iter().map(|line| vec![line]).collect();
-            Done::Rows(texts(prepared, rows, "EXPLAIN"))
-        }
-        _ => return Err(SqlError::unsupported("this statement")),
-    };
-    if let Some(reads) = exec.reads {
-        writes.reads.extend(reads.into_inner());
-    }
-    Ok(done)
-}
-
-fn texts(prepared: &Prepared, rows: Vec<Vec<String>>, tag: &str) -> RowSet {
-    let mut columns: Vec<Vector> = prepared.columns.iter().map(|c| Vector::empty(c.ty, rows.len())).collect();
-    for row in &rows {
-        columns.iter_mut().zip(row).for_each(|(c, s)| c.push(crate::ValueRef::Text(s)));
-    }
-    let batches = vec![Batch::with_len(columns, rows.len())];
-    RowSet { columns: prepared.columns.clone(), batches, tag: tag.into() }
-}
-
-/// Gathers the rows of RETURNING.
-struct Returning<'p> {
-    exprs: Option<&'p [Expr]>,
-    columns: Arc<[ColumnDesc]>,
-    rows: Vec<Vec<Value>>,
-}
-
-impl<'p> Returning<'p> {
-    fn new(exprs: &'p Option<Vec<Expr>>, columns: &Arc<[ColumnDesc]>) -> Returning<'p> {
-        Returning { exprs: exprs.as_deref(), columns: columns.clone(), rows: Vec::new() }
-    }
-
-    fn add(&mut self, row: &[Value], relation: &Relation) {
-        if self.exprs.is_some() {
-            let width = relation.table().map_or(row.len(), |t| t.columns.len());
-            self.rows.push(row[..width.min(row.len())].to_vec());
-        }
-    }
-
-    fn finish(self, relation: &Relation, exec: &ExecCx<'_>) -> Result<Option<RowSet>, SqlError> {
-        let Some(exprs) = self.exprs else { return Ok(None) };
-        let types: Vec<Type> =
-            relation.table().map_or_else(Vec::new, |t| t.columns.iter().map(|c| c.ty).collect());
-        let mut batches = Vec::new();
-        for rows in self.rows.chunks(BATCH_ROWS) {
-            let column = |(i, ty): (usize, &Type)| {
-                let mut out = Vector::empty(*ty, rows.len());
-                rows.iter().for_each(|r| out.push((&r[i]).into()));
-                out
-            };
-            let input = Batch::with_len(types.iter().enumerate().map(column).collect(), rows.len());
-            let columns: Result<Vec<Vector>, SqlError> =
-                exprs.iter().map(|e| Ok(eval(e, &input, &exec.eval)?.into_owned())).collect();
-            batches.push(Batch::with_len(columns?, rows.len()));
-        }
-        Ok(Some(RowSet { columns: self.columns, batches, tag: String::new() }))
-    }
-}
-
-fn run_insert(
-    insert: &Insert,
-    prepared: &Prepared,
-    exec: &ExecCx<'_>,
-    writes: &mut Writes,
-) -> Result<Completion, SqlError> {
-    let mut count = 0;
-    let mut returning = Returning::new(&insert.returning, &prepared.columns);
-    let relation = match &insert.target {
-        Target::Table(relation) | Target::Topic(relation) => {
-            writes.reads.relation(relation.id);
-            Some(relation.clone())
-        }
-        Target::Timers => None,
-    };
-    let mut one = |row: &[Value], writes: &mut Writes| -> Result<(), SqlError> {
-        match (&insert.target, &relation) {
-            (Target::Table(relation), _) => {
-                let Some(table) = relation.table() else { return Ok(()) };
-                if writes.insert(relation, table, row, insert.skip_conflicts)? {
-                    count += 1;
-                    returning.add(row, relation);
-                }
-            }
-            (Target::Topic(relation), _) => {
-                writes.publish(relation, row, &exec.eval)?;
-                count += 1;
-            }
-            (Target::Timers, _) => {
-                writes.insert_timer(row, &exec.eval)?;
-                count += 1;
-            }
-        }
-        Ok(())
-    };
-    match &insert.rows {
-        Rows::Values(rows) => {
-            let mut values = Vec::new();
-            for (i, row) in rows.iter().enumerate() {
-                if i % BATCH_ROWS == 0 {
-                    exec.check_cancel()?;
-                }
-                values.clear();
-                for e in row {
-                    values.push(eval_value(e, &exec.eval)?);
-                }
-                one(&values, writes)?;
-            }
-        }
-        Rows::Query(plan) => {
-            for batch in collect(plan, exec)? {
-                exec.check_cancel()?;
-                for i in 0..batch.len() {
-                    one(&row_values(&batch, i), writes)?;
-                }
-            }
-        }
-    }
-    let rows = match &relation {
-        Some(relation) => returning.finish(relation, exec)?,
-        None => None,
-    };
-    Ok(Completion::Count { verb: "INSERT 0", count, rows })
-}
-
-fn row_values(batch: &Batch, i: usize) -> Vec<Value> {
-    batch.columns.iter().map(|c| c.get(i).to_value()).collect()
-}
-
-fn run_update(
-    update: &Update,
-    prepared: &Prepared,
-    exec: &ExecCx<'_>,
-    writes: &mut Writes,
-) -> Result<Completion, SqlError> {
-    let mut count = 0;
-    let mut returning = Returning::new(&update.returning, &prepared.columns);
-    let changed: Vec<usize> = update.assignments.iter().map(|(place, _)| *place).collect();
-    for batch in collect(&update.plan, exec)? {
-        exec.check_cancel()?;
-        let mut news = Vec::with_capacity(update.assignments.len());
-        for (place, e) in &update.assignments {
-            news.push((*place, eval(e, &batch, &exec.eval)?));
-        }
-        for i in 0..batch.len() {
-            let old = row_values(&batch, i);
-            let mut new = old.clone();
-            news.iter().for_each(|(place, column)| new[*place] = column.get(i).to_value());
-            match &update.target {
-                Target::Table(relation) => {
-                    let Some(table) = relation.table() else { continue };
-                    writes.update(relation, table, &old, &new)?;
-                    returning.add(&new, relation);
-                    count += 1;
-                }
-                Target::Timers => count += usize::from(writes.update_timer(&old, &new, &changed)?),
-                Target::Topic(_) => {}
-            }
-        }
-    }
-    let rows = match &update.target {
-        Target::Table(relation) => returning.finish(relation, exec)?,
-        _ => None,
-    };
-    Ok(Completion::Count { verb: "UPDATE", count, rows })
-}
-
-fn run_delete(
-    delete: &Delete,
-    prepared: &Prepared,
-    exec: &ExecCx<'_>,
-    writes: &mut Writes,
-) -> Result<Completion, SqlError> {
-    let mut count = 0;
-    let mut returning = Returning::new(&delete.returning, &prepared.columns);
-    for batch in collect(&delete.plan, exec)? {
-        exec.check_cancel()?;
-        for i in 0..batch.len() {
-            let old = row_values(&batch, i);
-            match &delete.target {
-                Target::Table(relation) => {
-                    let Some(table) = relation.table() else { continue };
-                    writes.delete(relation, table, &old)?;
-                    returning.add(&old, relation);
-                    count += 1;
-                }
-                Target::Timers => count += usize::from(writes.delete_timer(&old)?),
-                Target::Topic(_) => {}
-            }
-        }
-    }
-    let rows = match &delete.target {
-        Target::Table(relation) => returning.finish(relation, exec)?,
-        _ => None,
-    };
-    Ok(Completion::Count { verb: "DELETE", count, rows })
 }

@@ -78,7 +78,7 @@ pub fn cannot_cast(from: Type, to: Type) -> SqlError {
 /// Rounds to even, as PostgreSQL does.
 fn float_to_int(x: f64) -> Result<i64, SqlError> {
     let rounded = x.round_ties_even();
-    if rounded >= -9_223_372_036_854_775_808.0 && rounded < 9_223_372_036_854_775_808.0 {
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&rounded) {
         Ok(rounded as i64)
     } else {
         Err(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, "bigint out of range"))

@@ -35,18 +35,20 @@ pub(super) fn function(name: &str) -> Option<AggregateFunction> {
     })
 }
 
+/// A call as it is written.
+pub(super) struct Call<'a> {
+    pub name: &'a str,
+    pub function: AggregateFunction,
+    pub args: Vec<&'a ast::Expr>,
+    /// `(*)`.
+    pub star: bool,
+    pub distinct: bool,
+    pub filter: Option<&'a ast::Expr>,
+}
+
 impl Binder<'_> {
     /// One call of an aggregate function.
-    pub(super) fn aggregate(
-        &mut self,
-        name: &str,
-        function: AggregateFunction,
-        args: &[&ast::Expr],
-        star: bool,
-        distinct: bool,
-        filter: Option<&ast::Expr>,
-        scope: &Scope,
-    ) -> Result<Typed, SqlError> {
+    pub(super) fn aggregate(&mut self, call: &Call<'_>, scope: &Scope) -> Result<Typed, SqlError> {
         let gathered = match std::mem::replace(
             &mut self.aggregates,
             Aggregates::Forbidden("aggregate function calls"),
@@ -62,7 +64,7 @@ impl Binder<'_> {
                 return Err(SqlError::new(SqlState::GROUPING_ERROR, message));
             }
         };
-        let call = self.aggregate_call(name, function, args, star, distinct, filter, scope);
+        let call = self.aggregate_call(call, scope);
         let mut gathered = gathered;
         let call = match call {
             Ok(call) => call,
@@ -83,17 +85,9 @@ impl Binder<'_> {
         Ok(Typed::known(Expr { ty, kind: ExprKind::Aggregate(place) }))
     }
 
-    fn aggregate_call(
-        &mut self,
-        name: &str,
-        function: AggregateFunction,
-        args: &[&ast::Expr],
-        star: bool,
-        distinct: bool,
-        filter: Option<&ast::Expr>,
-        scope: &Scope,
-    ) -> Result<AggregateCall, SqlError> {
+    fn aggregate_call(&mut self, call: &Call<'_>, scope: &Scope) -> Result<AggregateCall, SqlError> {
         use AggregateFunction as A;
+        let Call { name, function, ref args, star, distinct, filter } = *call;
         let filter = filter.map(|f| self.condition(f, scope, "FILTER")).transpose()?;
         if star {
             if function != A::Count {

@@ -42,9 +42,8 @@ impl Binder<'_> {
         let at = location(&f.name);
         if let Some(function) = aggregate::function(&name) {
             let filter = f.filter.as_deref();
-            return self
-                .aggregate(&name, function, &args, star, distinct, filter, scope)
-                .map_err(|e| self.at(e, at));
+            let call = aggregate::Call { name: &name, function, args, star, distinct, filter };
+            return self.aggregate(&call, scope).map_err(|e| self.at(e, at));
         }
         if distinct || star || f.filter.is_some() {
             return Err(self.at(

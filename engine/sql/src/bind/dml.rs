@@ -68,7 +68,7 @@ impl Binder<'_> {
                     }
                     Rows::Values(rows)
                 }
-                _ => Rows::Query(self.insert_query(&w, &places, query)?),
+                _ => Rows::Query(Box::new(self.insert_query(&w, &places, query)?)),
             },
         };
         let skip_conflicts = self.on_conflict(insert.on.as_ref(), &w)?;

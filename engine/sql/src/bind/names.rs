@@ -4,7 +4,7 @@ use super::Binder;
 use crate::error::{SqlError, SqlState};
 use chronos_proto::schema::Relation;
 use chronos_proto::{Type, limits};
-use sqlparser::ast::{self, DataType, ExactNumberInfo, Ident, ObjectName, TimezoneInfo};
+use sqlparser::ast::{self, DataType, Ident, ObjectName, TimezoneInfo};
 use sqlparser::tokenizer::Location;
 use std::sync::Arc;
 
@@ -78,10 +78,6 @@ impl Binder<'_> {
 /// Our type for a name of SQL.
 pub(crate) fn data_type(ty: &DataType) -> Result<Type, SqlError> {
     use DataType as D;
-    let number = |info: &ExactNumberInfo| {
-        let _ = info;
-        Type::Float
-    };
     Ok(match ty {
         D::Bool | D::Boolean => Type::Bool,
         D::TinyInt(None)
@@ -95,7 +91,7 @@ pub(crate) fn data_type(ty: &DataType) -> Result<Type, SqlError> {
         | D::Int64
         | D::Int32 => Type::Int,
         D::Real | D::Float4 | D::Float8 | D::DoublePrecision | D::Float64 | D::Float32 => Type::Float,
-        D::Float(info) | D::Double(info) => number(info),
+        D::Float(_) | D::Double(_) => Type::Float,
         D::Text | D::String(None) => Type::Text,
         D::Varchar(None) | D::CharacterVarying(None) | D::CharVarying(None) => Type::Text,
         D::Varchar(Some(_)) | D::CharacterVarying(Some(_)) | D::CharVarying(Some(_)) => Type::Text,
@@ -114,7 +110,7 @@ pub(crate) fn data_type(ty: &DataType) -> Result<Type, SqlError> {
             return Err(SqlError::unsupported("type numeric").hint("use FLOAT, or INT in the smallest unit"));
         }
         D::Regclass => Type::Int,
-        D::Custom(name, args) => {
+        D::Custom(name, _) => {
             let (_, folded) = qualified(name)?;
             match folded.as_str() {
                 "timestamptz" | "datetime" => Type::Timestamp,
@@ -129,7 +125,6 @@ pub(crate) fn data_type(ty: &DataType) -> Result<Type, SqlError> {
                     ));
                 }
                 _ => {
-                    let _ = args;
                     return Err(SqlError::new(
                         SqlState::UNDEFINED_OBJECT,
                         format!("type \"{folded}\" does not exist"),

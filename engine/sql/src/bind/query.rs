@@ -575,7 +575,6 @@ impl Binder<'_> {
     }
 
     /// A table, a topic or a system relation by name, with its columns.
-    #[allow(clippy::type_complexity)]
     pub(super) fn named_source(
         &mut self,
         name: &ast::ObjectName,

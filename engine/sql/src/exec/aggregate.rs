@@ -250,16 +250,12 @@ impl<'a> State<'a> {
             (Totals::Ints(v), ValueRef::Int(x)) if function == A::Sum => {
                 v[group] = v[group].checked_add(x).ok_or_else(overflow)?;
             }
-            (Totals::Ints(v), ValueRef::Int(x) | ValueRef::Timestamp(x)) => {
-                if better(x.cmp(&v[group])) {
-                    v[group] = x;
-                }
+            (Totals::Ints(v), ValueRef::Int(x) | ValueRef::Timestamp(x)) if better(x.cmp(&v[group])) => {
+                v[group] = x;
             }
             (Totals::Floats(v), ValueRef::Float(x)) if matches!(function, A::Sum | A::Avg) => v[group] += x,
-            (Totals::Floats(v), ValueRef::Float(x)) => {
-                if better(types::compare_floats(x, v[group])) {
-                    v[group] = x;
-                }
+            (Totals::Floats(v), ValueRef::Float(x)) if better(types::compare_floats(x, v[group])) => {
+                v[group] = x;
             }
             (Totals::Moments(v), ValueRef::Float(x)) => {
                 let (mean, squares) = &mut v[group];
@@ -267,10 +263,10 @@ impl<'a> State<'a> {
                 *mean += delta / self.counts[group] as f64;
                 *squares += delta * (x - *mean);
             }
-            (Totals::Values(v), value) => {
-                if first || better(types::compare(value, ValueRef::from(&v[group]))) {
-                    v[group] = value.to_value();
-                }
+            (Totals::Values(v), value)
+                if first || better(types::compare(value, ValueRef::from(&v[group]))) =>
+            {
+                v[group] = value.to_value();
             }
             (Totals::Intervals(v), ValueRef::Interval(i)) => v[group] = time::sum_intervals(v[group], i)?,
             (Totals::Bools(v), ValueRef::Bool(b)) => {

@@ -9,6 +9,7 @@ pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod schema;
 mod sort;
+pub(crate) mod statement;
 pub mod vector;
 pub(crate) mod write;
 

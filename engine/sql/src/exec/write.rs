@@ -31,6 +31,8 @@ pub(crate) struct Writes {
     appended: BTreeMap<(RelationId, i64), usize>,
     /// Keys inserted, where the view need not show them.
     inserted: BTreeSet<Bytes>,
+    /// Timers scheduled, changed or cancelled here.
+    timers: BTreeSet<(RelationId, String)>,
     /// Whether later statements may look at what was written.
     seen_later: bool,
 }
@@ -45,6 +47,7 @@ impl Writes {
             limit,
             appended: BTreeMap::new(),
             inserted: BTreeSet::new(),
+            timers: BTreeSet::new(),
             seen_later,
         }
     }
@@ -261,6 +264,9 @@ impl Writes {
                 self.view.write(state_key, Some(Bytes::from(codec::encode(&record))));
             }
         }
+        if self.seen_later {
+            self.timers.insert((relation.id, timer_id.clone()));
+        }
         let bytes = event.payload.len() + 256;
         let op = Op::Schedule { topic: relation.id, partition: 0, timer_id, event, deliver_at, claim };
         self.push(op, bytes)?;
@@ -343,17 +349,12 @@ impl Writes {
 
     /// Topic, id and version of a timer's row; none if it is armed. The version is left open where this
     /// transaction has touched the timer before: then it is not the one that apply will see.
-    fn timer(&self, old: &[Value]) -> Result<Option<(RelationId, String, Option<u64>)>, SqlError> {
+    fn timer(&mut self, old: &[Value]) -> Result<Option<(RelationId, String, Option<u64>)>, SqlError> {
         let (Value::Text(topic), Value::Text(id), Value::Int(version)) = (&old[0], &old[1], &old[6]) else {
             return Ok(None);
         };
         let topic = self.topic(topic)?.id;
-        let touched = self.ops.iter().flatten().any(|op| match op {
-            Op::Schedule { topic: t, timer_id, .. }
-            | Op::Reschedule { topic: t, timer_id, .. }
-            | Op::Cancel { topic: t, timer_id, .. } => *t == topic && timer_id == id,
-            _ => false,
-        });
+        let touched = !self.timers.insert((topic, id.clone()));
         let version = if touched { None } else { u64::try_from(*version).ok() };
         Ok(Some((topic, id.clone(), version)))
     }

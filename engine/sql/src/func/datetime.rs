@@ -73,7 +73,7 @@ functions! { TABLE:
         let months = int(a[0]).checked_mul(12).and_then(|y| y.checked_add(int(a[1])));
         let days = int(a[2]).checked_mul(7).and_then(|w| w.checked_add(int(a[3])));
         let micros = int(a[4]) as f64 * 3.6e9 + int(a[5]) as f64 * 6e7 + float(a[6]) * 1e6;
-        if !(micros.abs() < 9.2e18) {
+        if micros.is_nan() || micros.abs() >= 9.2e18 {
             return Err(out_of_range());
         }
         Ok(Value::Interval(Interval {

@@ -96,7 +96,7 @@ fn to_json(v: ValueRef<'_>) -> Result<Json, SqlError> {
 }
 
 fn build_object(a: &[ValueRef<'_>], _: &crate::exec::eval::EvalCx<'_>) -> Result<Value, SqlError> {
-    if a.len() % 2 != 0 {
+    if !a.len().is_multiple_of(2) {
         return Err(SqlError::new(
             SqlState::INVALID_PARAMETER,
             "argument list must have even number of elements",

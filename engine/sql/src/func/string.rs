@@ -271,7 +271,7 @@ fn base64(bytes: &[u8]) -> String {
 fn unbase64(s: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = s.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     let body = digits.iter().rposition(|b| *b != b'=').map_or(0, |i| i + 1);
-    if digits.len() % 4 != 0 || digits.len() - body > 2 {
+    if !digits.len().is_multiple_of(4) || digits.len() - body > 2 {
         return None;
     }
     let (mut bits, mut n, mut out) = (0u32, 0, Vec::new());

@@ -1,7 +1,5 @@
 //! One node on a disk that does at once what it is told, and sessions on it.
 
-#![allow(dead_code)]
-
 use chronos_engine::node::{Config, Node};
 use chronos_engine::step::{Action, Input, Outputs, Published, Reply, Request, Token};
 use chronos_engine::store::{MemoryStore, SharedStore};

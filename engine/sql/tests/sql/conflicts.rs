@@ -1,9 +1,7 @@
 //! Two transactions at once: which reads conflict with which writes. The second column is committed by another session
 //! between the first, a read, and the commit of a write that has nothing to do with either.
 
-mod support;
-
-use support::{World, session};
+use crate::support::{World, session};
 
 const SETUP: &str = "
     CREATE TABLE log (n INT PRIMARY KEY);

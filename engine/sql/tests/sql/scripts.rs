@@ -8,11 +8,9 @@
 //! pass MICROSECONDS                time goes on
 //! ```
 
-mod support;
-
+use crate::support::{World, session};
 use std::collections::BTreeMap;
 use std::path::Path;
-use support::{World, session};
 
 #[test]
 fn scripts_answer_as_written() {

@@ -1,12 +1,10 @@
 //! What no statement may do: panic, overflow the stack, run on past a cancel, or use more memory than it is given.
 
-mod support;
-
+use crate::support::{Answer, World, session};
 use chronos_proto::{Type, Value};
 use chronos_sql::SqlState;
 use proptest::prelude::*;
 use std::sync::atomic::Ordering;
-use support::{Answer, World, session};
 
 fn code(sql: &str) -> SqlState {
     let (mut world, mut session) = (World::new(), session());
@@ -161,7 +159,7 @@ fn statements_of_an_implicit_transaction_commit_together() {
     world.run(&mut session, "CREATE TABLE t (id INT PRIMARY KEY)").expect("a table");
     session.begin_implicit();
     world.run(&mut session, "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)").expect("two rows");
-    let mut other = support::session();
+    let mut other = crate::support::session();
     assert_eq!(world.run(&mut other, "SELECT count(*) FROM t").expect("a count").lines(), ["0"]);
     let end = world.execute(&mut session, |s, cx| s.finish_implicit(cx)).expect("a commit");
     assert!(matches!(end, Answer::Tag(tag) if tag == "COMMIT"));

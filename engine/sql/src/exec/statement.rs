@@ -1,0 +1,280 @@
+//! One execution of one statement: its rows are found in the state before it, then written.
+
+use super::eval::{EvalCx, eval, eval_value};
+use super::reads::Reads;
+use super::run::{ExecCx, Memory, collect};
+use super::vector::{BATCH_ROWS, Batch, ValueRef, Vector};
+use super::write::Writes;
+use super::{Completion, Context, RowSet, schema};
+use crate::action::{Action, Delete, Insert, Rows, Target, Update};
+use crate::error::SqlError;
+use crate::expr::Expr;
+use crate::plan;
+use crate::prepared::{ColumnDesc, Prepared};
+use crate::session::SessionInfo;
+use crate::settings;
+use chronos_proto::schema::Relation;
+use chronos_proto::time::Timestamp;
+use chronos_proto::{Type, Value};
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+/// A statement about to run.
+pub(crate) struct Job<'a> {
+    pub prepared: &'a Prepared,
+    pub params: &'a [Value],
+    pub cx: &'a Context<'a>,
+    pub info: &'a SessionInfo,
+    /// The transaction's time.
+    pub now: Timestamp,
+    /// Whether what is read is to be guarded at commit.
+    pub record: bool,
+}
+
+/// What it came to so far.
+pub(crate) enum Done {
+    Rows(RowSet),
+    Wrote(Completion),
+}
+
+impl Job<'_> {
+    /// Runs it. What it writes goes to `writes`, what was skipped is told in `notices`.
+    pub fn run(&self, writes: &mut Writes, notices: &mut Vec<String>) -> Result<Done, SqlError> {
+        if let Action::Schema(change) = &self.prepared.action {
+            return Ok(Done::Wrote(Completion::Tag(schema::run(change, writes, notices)?)));
+        }
+        // The rows are found first, in the state before the statement, and written after.
+        let view = writes.view.clone();
+        let exec = ExecCx {
+            eval: EvalCx {
+                params: self.params,
+                now: self.now.0,
+                random: Cell::new(self.cx.random),
+                session: self.info,
+            },
+            view: &view,
+            read_time: self.now,
+            cancel: self.cx.cancel,
+            memory: Memory::new(self.cx.limits.memory_bytes),
+            reads: self.record.then(|| RefCell::new(Reads::default())),
+        };
+        let done = match &self.prepared.action {
+            Action::Query(plan) => {
+                let batches = collect(plan, &exec)?;
+                let rows: usize = batches.iter().map(Batch::len).sum();
+                Done::Rows(RowSet {
+                    columns: self.prepared.columns.clone(),
+                    batches,
+                    tag: format!("SELECT {rows}"),
+                })
+            }
+            Action::Insert(insert) => Done::Wrote(run_insert(insert, self.prepared, &exec, writes)?),
+            Action::Update(update) => Done::Wrote(run_update(update, self.prepared, &exec, writes)?),
+            Action::Delete(delete) => Done::Wrote(run_delete(delete, self.prepared, &exec, writes)?),
+            Action::Show(name) => {
+                let value = self.info.settings.get(name).ok_or_else(|| settings::unknown(name))?;
+                Done::Rows(texts(self.prepared, vec![vec![value]], "SHOW"))
+            }
+            Action::ShowAll => {
+                let rows =
+                    self.info.settings.all().into_iter().map(|(name, value)| vec![name, value]).collect();
+                Done::Rows(texts(self.prepared, rows, "SHOW"))
+            }
+            Action::Explain(action) => {
+                let rows = plan::explain(action).into_iter().map(|line| vec![line]).collect();
+                Done::Rows(texts(self.prepared, rows, "EXPLAIN"))
+            }
+            _ => return Err(SqlError::unsupported("this statement")),
+        };
+        if let Some(reads) = exec.reads {
+            writes.reads.extend(reads.into_inner());
+        }
+        Ok(done)
+    }
+}
+
+fn texts(prepared: &Prepared, rows: Vec<Vec<String>>, tag: &str) -> RowSet {
+    let mut columns: Vec<Vector> = prepared.columns.iter().map(|c| Vector::empty(c.ty, rows.len())).collect();
+    for row in &rows {
+        columns.iter_mut().zip(row).for_each(|(c, s)| c.push(ValueRef::Text(s)));
+    }
+    let batches = vec![Batch::with_len(columns, rows.len())];
+    RowSet { columns: prepared.columns.clone(), batches, tag: tag.into() }
+}
+
+/// Gathers the rows of RETURNING.
+struct Returning<'p> {
+    exprs: Option<&'p [Expr]>,
+    columns: Arc<[ColumnDesc]>,
+    rows: Vec<Vec<Value>>,
+}
+
+impl<'p> Returning<'p> {
+    fn new(exprs: &'p Option<Vec<Expr>>, columns: &Arc<[ColumnDesc]>) -> Returning<'p> {
+        Returning { exprs: exprs.as_deref(), columns: columns.clone(), rows: Vec::new() }
+    }
+
+    fn add(&mut self, row: &[Value], relation: &Relation) {
+        if self.exprs.is_some() {
+            let width = relation.table().map_or(row.len(), |t| t.columns.len());
+            self.rows.push(row[..width.min(row.len())].to_vec());
+        }
+    }
+
+    fn finish(self, relation: &Relation, exec: &ExecCx<'_>) -> Result<Option<RowSet>, SqlError> {
+        let Some(exprs) = self.exprs else { return Ok(None) };
+        let types: Vec<Type> =
+            relation.table().map_or_else(Vec::new, |t| t.columns.iter().map(|c| c.ty).collect());
+        let mut batches = Vec::new();
+        for rows in self.rows.chunks(BATCH_ROWS) {
+            let column = |(i, ty): (usize, &Type)| {
+                let mut out = Vector::empty(*ty, rows.len());
+                rows.iter().for_each(|r| out.push((&r[i]).into()));
+                out
+            };
+            let input = Batch::with_len(types.iter().enumerate().map(column).collect(), rows.len());
+            let columns: Result<Vec<Vector>, SqlError> =
+                exprs.iter().map(|e| Ok(eval(e, &input, &exec.eval)?.into_owned())).collect();
+            batches.push(Batch::with_len(columns?, rows.len()));
+        }
+        Ok(Some(RowSet { columns: self.columns, batches, tag: String::new() }))
+    }
+}
+
+fn run_insert(
+    insert: &Insert,
+    prepared: &Prepared,
+    exec: &ExecCx<'_>,
+    writes: &mut Writes,
+) -> Result<Completion, SqlError> {
+    let mut count = 0;
+    let mut returning = Returning::new(&insert.returning, &prepared.columns);
+    let relation = match &insert.target {
+        Target::Table(relation) | Target::Topic(relation) => {
+            writes.reads.relation(relation.id);
+            Some(relation.clone())
+        }
+        Target::Timers => None,
+    };
+    let mut one = |row: &[Value], writes: &mut Writes| -> Result<(), SqlError> {
+        match (&insert.target, &relation) {
+            (Target::Table(relation), _) => {
+                let Some(table) = relation.table() else { return Ok(()) };
+                if writes.insert(relation, table, row, insert.skip_conflicts)? {
+                    count += 1;
+                    returning.add(row, relation);
+                }
+            }
+            (Target::Topic(relation), _) => {
+                writes.publish(relation, row, &exec.eval)?;
+                count += 1;
+            }
+            (Target::Timers, _) => {
+                writes.insert_timer(row, &exec.eval)?;
+                count += 1;
+            }
+        }
+        Ok(())
+    };
+    match &insert.rows {
+        Rows::Values(rows) => {
+            let mut values = Vec::new();
+            for (i, row) in rows.iter().enumerate() {
+                if i % BATCH_ROWS == 0 {
+                    exec.check_cancel()?;
+                }
+                values.clear();
+                for e in row {
+                    values.push(eval_value(e, &exec.eval)?);
+                }
+                one(&values, writes)?;
+            }
+        }
+        Rows::Query(plan) => {
+            for batch in collect(plan, exec)? {
+                exec.check_cancel()?;
+                for i in 0..batch.len() {
+                    one(&row_values(&batch, i), writes)?;
+                }
+            }
+        }
+    }
+    let rows = match &relation {
+        Some(relation) => returning.finish(relation, exec)?,
+        None => None,
+    };
+    Ok(Completion::Count { verb: "INSERT 0", count, rows })
+}
+
+fn row_values(batch: &Batch, i: usize) -> Vec<Value> {
+    batch.columns.iter().map(|c| c.get(i).to_value()).collect()
+}
+
+fn run_update(
+    update: &Update,
+    prepared: &Prepared,
+    exec: &ExecCx<'_>,
+    writes: &mut Writes,
+) -> Result<Completion, SqlError> {
+    let mut count = 0;
+    let mut returning = Returning::new(&update.returning, &prepared.columns);
+    let changed: Vec<usize> = update.assignments.iter().map(|(place, _)| *place).collect();
+    for batch in collect(&update.plan, exec)? {
+        exec.check_cancel()?;
+        let mut news = Vec::with_capacity(update.assignments.len());
+        for (place, e) in &update.assignments {
+            news.push((*place, eval(e, &batch, &exec.eval)?));
+        }
+        for i in 0..batch.len() {
+            let old = row_values(&batch, i);
+            let mut new = old.clone();
+            news.iter().for_each(|(place, column)| new[*place] = column.get(i).to_value());
+            match &update.target {
+                Target::Table(relation) => {
+                    let Some(table) = relation.table() else { continue };
+                    writes.update(relation, table, &old, &new)?;
+                    returning.add(&new, relation);
+                    count += 1;
+                }
+                Target::Timers => count += usize::from(writes.update_timer(&old, &new, &changed)?),
+                Target::Topic(_) => {}
+            }
+        }
+    }
+    let rows = match &update.target {
+        Target::Table(relation) => returning.finish(relation, exec)?,
+        _ => None,
+    };
+    Ok(Completion::Count { verb: "UPDATE", count, rows })
+}
+
+fn run_delete(
+    delete: &Delete,
+    prepared: &Prepared,
+    exec: &ExecCx<'_>,
+    writes: &mut Writes,
+) -> Result<Completion, SqlError> {
+    let mut count = 0;
+    let mut returning = Returning::new(&delete.returning, &prepared.columns);
+    for batch in collect(&delete.plan, exec)? {
+        exec.check_cancel()?;
+        for i in 0..batch.len() {
+            let old = row_values(&batch, i);
+            match &delete.target {
+                Target::Table(relation) => {
+                    let Some(table) = relation.table() else { continue };
+                    writes.delete(relation, table, &old)?;
+                    returning.add(&old, relation);
+                    count += 1;
+                }
+                Target::Timers => count += usize::from(writes.delete_timer(&old)?),
+                Target::Topic(_) => {}
+            }
+        }
+    }
+    let rows = match &delete.target {
+        Target::Table(relation) => returning.finish(relation, exec)?,
+        _ => None,
+    };
+    Ok(Completion::Count { verb: "DELETE", count, rows })
+}
