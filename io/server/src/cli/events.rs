@@ -19,6 +19,8 @@ use tonic::{Request, Status, Streaming};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long leaving a group may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many events may be under way to us.
 const CREDIT: u32 = 256;
 
@@ -238,19 +240,18 @@ impl Subscription {
         Ok(())
     }
 
-    /// Says that no more is wanted, and waits until the node has taken note of all that was said.
+    /// Says that no more is wanted; a member of a group waits until the node has taken note of what it was done with.
     pub async fn close(mut self) -> Outcome {
         let (requests, _) = mpsc::unbounded_channel();
         self.requests = requests;
-        match self.responses.take() {
-            Some(mut responses) => {
-                // What still comes is handed to the group again; an error only says that the node went first.
-                while let Ok(Ok(Some(_))) = tokio::time::timeout(CONNECT_TIMEOUT, responses.message()).await {
-                }
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        let Some(mut responses) = self.responses.take().filter(|_| self.acknowledges) else { return Ok(()) };
+        let ended = async {
+            // What still comes is handed to the group again; an error says that the node went first.
+            while let Ok(Some(_)) = responses.message().await {}
+        };
+        tokio::time::timeout(CLOSE_TIMEOUT, ended).await.map_err(|_| {
+            Failure::new("the node did not end the subscription: the last events may be handed out again")
+        })
     }
 
     fn say(&self, request: subscribe_request::Request) -> Outcome {

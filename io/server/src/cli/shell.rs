@@ -18,10 +18,12 @@ pub const HELP: &str = r"A statement ends with a semicolon and may take many lin
   \q, .quit        leave (also Ctrl-D)      Ctrl-C            forget what is typed";
 
 /// What `\dt` runs.
-pub const LIST_TABLES: &str = "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY table_name";
+pub const LIST_TABLES: &str = "SELECT table_name AS name FROM information_schema.tables \
+    WHERE table_schema = 'public' AND table_type = 'BASE TABLE' ORDER BY table_name";
 
 /// What `\d` runs.
-pub const LIST_RELATIONS: &str = LIST_TABLES;
+pub const LIST_RELATIONS: &str = "SELECT table_name AS name, CASE table_type WHEN 'TOPIC' THEN 'topic' ELSE 'table' END \
+    AS kind FROM information_schema.tables WHERE table_schema = 'public' ORDER BY table_name";
 
 /// What `chronos topic list` runs.
 pub const LIST_TOPICS: &str = "SELECT table_name AS topic FROM information_schema.tables WHERE table_type = 'TOPIC' ORDER BY table_name";

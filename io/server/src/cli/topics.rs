@@ -2,10 +2,11 @@
 
 use super::connect::{Connect, explain};
 use super::failure::{Failure, Outcome};
-use super::pg::PgError;
+use super::pg::{PgError, Sink};
 use super::print::{Format, Printer};
 use super::{identifier, quote};
-use std::io::Write;
+use std::borrow::Cow;
+use std::io::{BufWriter, StdoutLock, Write};
 
 /// Makes and lists topics
 #[derive(Debug, clap::Subcommand)]
@@ -101,7 +102,14 @@ pub fn schedule(command: ScheduleCommand, quiet: bool) -> Outcome {
                 "SELECT topic, timer_id, key, deliver_at, payload, version FROM chronos.timers \
                  {only}ORDER BY deliver_at LIMIT {limit}"
             );
-            print(&connect, &sql, format, quiet)
+            let rows = connect.sql()?.query(&sql).map_err(|error| explain(&error))?;
+            let mut printer = printer(format, quiet);
+            printer.columns(&rows.columns)?;
+            for row in &rows.rows {
+                let shown: Vec<_> = row.iter().map(|value| value.as_deref().map(readable)).collect();
+                printer.row(&shown.iter().map(Option::as_deref).collect::<Vec<_>>())?;
+            }
+            Ok(printer.done(&rows.tag)?)
         }
         ScheduleCommand::Cancel { connect, topic, id } => {
             let sql = format!(
@@ -122,9 +130,39 @@ pub fn schedule(command: ScheduleCommand, quiet: bool) -> Outcome {
 }
 
 fn print(connect: &Connect, sql: &str, format: Format, quiet: bool) -> Outcome {
-    let out = std::io::BufWriter::new(std::io::stdout().lock());
-    connect.sql()?.run(sql, &mut Printer::new(out, format, quiet)).map_err(|error| match error {
+    connect.sql()?.run(sql, &mut printer(format, quiet)).map_err(|error| match error {
         PgError::Output(error) => error.into(),
         error => explain(&error),
     })
+}
+
+fn printer(format: Format, quiet: bool) -> Printer<BufWriter<StdoutLock<'static>>> {
+    Printer::new(BufWriter::new(std::io::stdout().lock()), format, quiet)
+}
+
+/// Bytes that are text, as text; anything else as it is.
+fn readable(value: &str) -> Cow<'_, str> {
+    let bytes = value.strip_prefix("\\x").and_then(|digits| {
+        let pairs = digits.as_bytes().chunks(2);
+        pairs
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect::<Option<Vec<u8>>>()
+    });
+    match bytes.map(String::from_utf8) {
+        Some(Ok(text)) => Cow::Owned(text),
+        _ => Cow::Borrowed(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::readable;
+
+    #[test]
+    fn payloads_that_are_text_are_shown_as_text() {
+        assert_eq!(readable("\\x6869"), "hi");
+        assert_eq!(readable("\\xff00"), "\\xff00");
+        assert_eq!(readable("alerts"), "alerts");
+        assert_eq!(readable("\\xyz"), "\\xyz");
+    }
 }

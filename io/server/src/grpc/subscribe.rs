@@ -113,7 +113,12 @@ async fn listen(
             () = stopped(&mut stop) => return,
             () = send.closed() => return,
         };
-        let Some(Ok(request)) = request else { return };
+        let request = match request {
+            Some(Ok(request)) => request,
+            // Who cannot acknowledge any more wants no more: the stream ends once what was said is taken note of.
+            None if grouped => return subscriber.node.subscriber(subscriber.id, SubscriberInput::Close),
+            _ => return,
+        };
         let input = match request.request {
             Some(Request::Credit(credit)) => SubscriberInput::Credit(credit),
             Some(Request::Ack(_) | Request::Nack(_)) if !grouped => {
