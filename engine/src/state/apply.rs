@@ -332,8 +332,8 @@ impl Apply<'_> {
         }
         if timer.claimed {
             let id = &timer.event.message_id;
-            self.state.unclaim(*topic, id, timer.scheduled_at, self.store)?;
-            self.state.claim(*topic, id, Some((timer.partition, offset)), self.time, self.store)?;
+            let position = Some((timer.partition, offset));
+            self.state.renew_claim(*topic, id, timer.scheduled_at, position, self.time, self.store)?;
         }
         Ok(())
     }

@@ -80,27 +80,34 @@ impl State {
         let bucket = self.bucket(topic, now);
         let claim = Claim { message_id: message_id.to_owned(), claimed_at: now, position };
         let key = self.claim_key(topic, bucket, message_id);
-        if self.get(&key, store)?.is_none() {
+        let replaces = self.digest_of(&key, store)?;
+        if replaces == 0 {
             *self.claims.entry((topic, bucket)).or_default() += 1;
         }
-        self.put(key, Some(Bytes::from(codec::encode(&claim))), store)
+        self.put_known(key, Some(Bytes::from(codec::encode(&claim))), replaces);
+        Ok(())
     }
 
-    /// Takes back the claim made at `claimed_at`, if it is still there.
-    pub(super) fn unclaim(
+    /// Claims anew, from `now` on, what was claimed at `claimed_at`.
+    pub(super) fn renew_claim(
         &mut self,
         topic: RelationId,
         message_id: &str,
         claimed_at: Timestamp,
+        position: Option<(u32, u64)>,
+        now: Timestamp,
         store: &SharedStore,
     ) -> Result<(), ReadError> {
         let bucket = self.bucket(topic, claimed_at);
-        let key = self.claim_key(topic, bucket, message_id);
-        if self.get(&key, store)?.is_some() {
-            self.put(key, None, store)?;
-            self.forget_claims(topic, bucket, 1);
+        if bucket != self.bucket(topic, now) {
+            let key = self.claim_key(topic, bucket, message_id);
+            let replaces = self.digest_of(&key, store)?;
+            if replaces != 0 {
+                self.put_known(key, None, replaces);
+                self.forget_claims(topic, bucket, 1);
+            }
         }
-        Ok(())
+        self.claim(topic, message_id, position, now, store)
     }
 
     fn forget_claims(&mut self, topic: RelationId, bucket: u32, count: u64) {
