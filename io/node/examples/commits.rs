@@ -1,4 +1,5 @@
-//! How many durable single-row commits a second, and how long one takes: `commits CLIENTS SECONDS [DIR]`.
+//! How many durable single-row commits a second, and how long one takes: `commits CLIENTS SECONDS [DIR [small]]`.
+//! With the small profile checkpoints come soon enough to be part of it.
 
 use bytes::Bytes;
 use chronos_engine::proto::command::Op;
@@ -6,7 +7,7 @@ use chronos_engine::proto::id::{ColumnId, GroupId, RelationId};
 use chronos_engine::proto::schema::{Column, Relation, RelationKind, Table};
 use chronos_engine::proto::value::Type;
 use chronos_engine::txn::Transaction;
-use chronos_node::{Histogram, NodeHandle, Options};
+use chronos_node::{Histogram, NodeHandle, Options, Profile};
 use std::time::{Duration, Instant};
 
 fn main() {
@@ -14,7 +15,11 @@ fn main() {
     let number = |at: usize, default: u64| args.get(at).map_or(default, |arg| arg.parse().expect("a number"));
     let (clients, seconds) = (number(1, 64), number(2, 5));
     let dir = args.get(3).map_or_else(|| std::env::temp_dir().join("chronos-commits"), Into::into);
-    let node = chronos_node::open(Options::new(&dir)).expect("opens");
+    let profile =
+        if args.get(4).is_some_and(|arg| arg == "small") { Profile::SMALL } else { Profile::STANDARD };
+    let begun = Instant::now();
+    let node = chronos_node::open(Options { profile, ..Options::new(&dir) }).expect("opens");
+    println!("opened in {:?}", begun.elapsed());
     let first = create(&node);
     let until = Instant::now() + Duration::from_secs(seconds);
     let threads: Vec<_> = (0..clients)
@@ -30,14 +35,18 @@ fn main() {
     }
     let status = node.status().expect("runs");
     println!(
-        "{clients} clients: {} commits/s, mean {} us, p99 {} us; {} syncs, mean {} us; driver {:?}",
-        latency.count / seconds,
+        "{clients} clients: {} commits/s, mean {} us, p99 {} us, max {} us; {} syncs, mean {} us; {} checkpoints, the last {:?}",
+        latency.count / seconds.max(1),
         latency.sum_us / latency.count.max(1),
         latency.quantile_us(0.99),
+        latency.max_us,
         status.wal.syncs,
         status.wal.sync_latency.sum_us / status.wal.syncs.max(1),
-        node.stop(),
+        status.store.checkpoints,
+        status.store.last_checkpoint_took,
     );
+    let begun = Instant::now();
+    println!("{:?} in {:?}", node.stop(), begun.elapsed());
 }
 
 fn commit(node: &NodeHandle, first: u64, until: Instant) -> Histogram {

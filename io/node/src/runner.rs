@@ -60,8 +60,8 @@ const SEGMENTS_AT_START_MAX: u64 = 8;
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often the kernel is asked whether its clock is synchronised.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
-/// How long the first write may take once recovery is through.
-const READY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a start tries to write to a full disk before it gives up.
+const READY_PATIENCE: Duration = Duration::from_secs(10);
 
 const DRIVER: &str = "chronos-driver";
 
@@ -149,18 +149,23 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
     shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(driver);
     let handle = NodeHandle { shared };
     let engine = |why| OpenError::Engine { dir, why };
-    match first_state.recv_timeout(READY_PATIENCE) {
-        Ok(()) => Ok(handle),
-        Err(mpsc::RecvTimeoutError::Timeout) => {
-            let refusing = handle.status().and_then(|status| status.engine.refusing);
-            let why = refusing.unwrap_or_else(|| "the disk did not answer".to_owned());
-            handle.stop();
-            Err(engine(format!("the node could not write within {READY_PATIENCE:?} of recovery: {why}")))
+    loop {
+        match first_state.recv_timeout(READY_PATIENCE) {
+            Ok(()) => return Ok(handle),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                // A driver that does not answer is at work on a long log.
+                if let Some(why) = handle.status().and_then(|status| status.engine.refusing) {
+                    handle.stop();
+                    return Err(engine(format!("the node could not write in {READY_PATIENCE:?}: {why}")));
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return match handle.stop() {
+                    Exit::Fatal(why) => Err(engine(why)),
+                    Exit::Stopped => Err(engine("the node stopped before it was ready".to_owned())),
+                };
+            }
         }
-        Err(mpsc::RecvTimeoutError::Disconnected) => match handle.stop() {
-            Exit::Fatal(why) => Err(engine(why)),
-            Exit::Stopped => Err(engine("the node stopped before it was ready".to_owned())),
-        },
     }
 }
 

@@ -151,3 +151,22 @@ fn a_checkpoint_that_finds_no_space_is_written_when_there_is_some() {
     assert_eq!(rows(&node).len(), 400);
     assert_eq!(node.stop(), Exit::Stopped);
 }
+
+#[test]
+#[ignore = "needs root: mounts a small tmpfs"]
+fn a_start_on_a_full_disk_says_so_and_loses_nothing() {
+    let disk = Tmpfs::mount("24m");
+    let dir = disk.0.path().join("data");
+    let ballast = disk.0.path().join("ballast");
+    let node = open(&dir);
+    create(&node);
+    commit(&node, vec![put(1, b"kept")]).unwrap();
+    assert_eq!(node.stop(), Exit::Stopped);
+    fill(&ballast);
+    let error = chronos_node::open(options(&dir)).unwrap_err().to_string();
+    assert!(error.contains("full") || error.contains("space"), "{error}");
+    fs::remove_file(&ballast).unwrap();
+    let node = open(&dir);
+    assert_eq!(rows(&node).len(), 1);
+    assert_eq!(node.stop(), Exit::Stopped);
+}
