@@ -121,20 +121,20 @@ pub fn draw(knobs: &Knobs) -> Vec<Planned> {
     let mut acts: Vec<(u64, u64, Act)> = Vec::new();
     let clients = &mut Rng::new(knobs.seed, "plan of clients");
     for setup in 0..6 {
-        acts.push((1_000 + setup * 5_000, clients.next(), Act::Client { client: 0, job: Job::Create }));
+        acts.push((1_000 + setup * 5_000, clients.bits(), Act::Client { client: 0, job: Job::Create }));
     }
     let count = knobs.duration / 1_000_000 * knobs.actions_per_second;
     for _ in 0..count.min(4_000) {
         let at = clients.range(40_000, knobs.duration);
         let job = Job::ALL[clients.weighted(&knobs.jobs)];
-        acts.push((at, clients.next(), Act::Client { client: clients.below(knobs.clients), job }));
+        acts.push((at, clients.bits(), Act::Client { client: clients.below(knobs.clients), job }));
     }
     let readers = &mut Rng::new(knobs.seed, "plan of subscribers");
     for subscriber in 0..knobs.subscribers {
-        acts.push((readers.range(50_000, 2_000_000), readers.next(), Act::Subscriber(subscriber)));
+        acts.push((readers.range(50_000, 2_000_000), readers.bits(), Act::Subscriber(subscriber)));
         for _ in 0..readers.below(1 + knobs.duration / 10_000_000) {
             let at = readers.range(0, knobs.duration);
-            acts.push((at, readers.next(), Act::Subscriber(subscriber)));
+            acts.push((at, readers.bits(), Act::Subscriber(subscriber)));
         }
     }
     let faults = &mut Rng::new(knobs.seed, "plan of faults");
@@ -153,7 +153,7 @@ fn draw_faults(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) {
         for _ in 0..rng.range(expected / 2, expected + expected / 2 + u64::from(rate > 0)) {
             let at = rng.range(100_000, knobs.duration);
             let fault = make(rng);
-            acts.push((at, rng.next(), Act::Fault(fault)));
+            acts.push((at, rng.bits(), Act::Fault(fault)));
         }
     };
     let moments = [Moment::Now, Moment::Before, Moment::During, Moment::During, Moment::After];

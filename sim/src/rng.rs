@@ -21,7 +21,7 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let s = &mut self.0;
         let out = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
         let t = s[1] << 17;
@@ -36,7 +36,7 @@ impl Rng {
 
     /// Below `n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }
 
     /// From `low` to `high`, both included.
@@ -85,7 +85,7 @@ mod tests {
         let draw = |seed, label| {
             std::array::from_fn::<u64, 4, _>({
                 let mut rng = Rng::new(seed, label);
-                move |_| rng.next()
+                move |_| rng.bits()
             })
         };
         assert_eq!(draw(7, "disk"), draw(7, "disk"));

@@ -3,6 +3,7 @@
 use crate::model::Model;
 use crate::violation::{Held, Violation};
 use bytes::Bytes;
+use chronos_proto::command::Entry;
 use chronos_proto::id::RelationId;
 
 /// Something that a transaction saw, and on which its writes rely.
@@ -16,10 +17,13 @@ pub enum Saw {
     Relation(RelationId, Option<u64>),
     /// A timer's version, or that there is none.
     Timer(RelationId, String, Option<u64>),
+    /// How many events of a topic were released.
+    Released(RelationId, u64),
 }
 
 /// Whether all that was seen still holds, right before the transaction's entry is applied.
-pub fn check(model: &Model, index: u64, saw: &[Saw]) -> Held {
+pub fn check(model: &Model, entry: &Entry, saw: &[Saw]) -> Held {
+    let index = entry.index;
     for seen in saw {
         let now = match seen {
             Saw::Row(relation, key, _) => {
@@ -39,6 +43,11 @@ pub fn check(model: &Model, index: u64, saw: &[Saw]) -> Held {
                 let version = model.timers.get(&(*topic, id.clone())).map(|t| t.version);
                 Saw::Timer(*topic, id.clone(), version)
             }
+            Saw::Released(topic, _) => {
+                let events = model.events.get(&(*topic, 0)).map_or(&[][..], Vec::as_slice);
+                let released = events.iter().take_while(|e| e.released_at() <= entry.time).count();
+                Saw::Released(*topic, released as u64)
+            }
         };
         if now != *seen {
             let what =
@@ -52,6 +61,15 @@ pub fn check(model: &Model, index: u64, saw: &[Saw]) -> Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chronos_engine::state::records::StoredEvent;
+    use chronos_proto::time::Timestamp;
+
+    fn entry() -> Entry {
+        use chronos_proto::command::Command;
+        use chronos_proto::id::{Index, Term};
+        let time = Timestamp(1_000);
+        Entry { term: Term(1), index: Index(9), time, stamp: 9, command: Command::Noop.into() }
+    }
 
     const TABLE: RelationId = RelationId(16);
 
@@ -66,10 +84,24 @@ mod tests {
     fn a_lost_update_and_a_phantom_are_seen() {
         let model = model(&[("a", "1"), ("c", "2")]);
         let row = |value: &'static str| Saw::Row(TABLE, "a".into(), Some(value.into()));
-        assert_eq!(check(&model, 9, &[row("1")]), Ok(()));
-        assert!(check(&model, 9, &[row("0")]).is_err(), "the row was written since");
+        assert_eq!(check(&model, &entry(), &[row("1")]), Ok(()));
+        assert!(check(&model, &entry(), &[row("0")]).is_err(), "the row was written since");
         let range = |rows: Vec<(Bytes, Bytes)>| Saw::Rows(TABLE, "b".into(), "d".into(), rows);
-        assert_eq!(check(&model, 9, &[range(vec![("c".into(), "2".into())])]), Ok(()));
-        assert!(check(&model, 9, &[range(vec![])]).is_err(), "a row came since");
+        assert_eq!(check(&model, &entry(), &[range(vec![("c".into(), "2".into())])]), Ok(()));
+        assert!(check(&model, &entry(), &[range(vec![])]).is_err(), "a row came since");
+    }
+
+    #[test]
+    fn an_event_released_since_is_seen() {
+        let mut model = Model::default();
+        let event = |release: i64| StoredEvent {
+            event: chronos_proto::Event::default(),
+            published_at: Timestamp(0),
+            deliver_at: Some(Timestamp(release)),
+            fired_at: Some(Timestamp(release)),
+        };
+        model.events.insert((TABLE, 0), vec![event(900), event(1_000), event(1_001)]);
+        assert_eq!(check(&model, &entry(), &[Saw::Released(TABLE, 2)]), Ok(()));
+        assert!(check(&model, &entry(), &[Saw::Released(TABLE, 1)]).is_err(), "one was released since");
     }
 }

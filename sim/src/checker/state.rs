@@ -242,7 +242,8 @@ mod tests {
     fn against(rows: &[(&'static str, &'static str)]) -> Result<(), Difference> {
         let mut snapshot = Snapshot::empty(GroupId(0), Arc::new(MemoryStore::default()));
         snapshot.applied = Index(3);
-        let mut model = Model { applied: 3, ..Model::default() };
+        let mut model = Model::default();
+        model.applied = 3;
         if !rows.is_empty() {
             let relation = Relation {
                 id: TABLE,

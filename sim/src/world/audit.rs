@@ -49,10 +49,10 @@ impl World {
 
     fn apply(&mut self, entry: &Entry) -> Held {
         let index = entry.index.0;
-        if let Command::Batch { request, ops } = &*entry.command {
-            if let Some(saw) = self.saw.get(&requests::name(*request, ops)) {
-                serial::check(&self.model, index, saw)?;
-            }
+        if let Command::Batch { request, ops } = &*entry.command
+            && let Some(saw) = self.saw.get(&requests::name(*request, ops))
+        {
+            serial::check(&self.model, entry, saw)?;
         }
         let pending: Vec<(String, Timestamp)> = match &*entry.command {
             Command::Fire { timers } => timers.iter().map(|t| (t.timer_id.clone(), t.due)).collect(),
@@ -292,7 +292,8 @@ impl World {
         }
         let last = self.durable_last()?;
         if last < self.log.promised() {
-            let what = format!("the synced bytes hold entries to {last}, but {} was promised", self.log.promised());
+            let what =
+                format!("the synced bytes hold entries to {last}, but {} was promised", self.log.promised());
             return Err(Violation::safety("no-acked-write-lost", what));
         }
         Ok(())

@@ -13,6 +13,7 @@ use chronos_engine::step::{Input, Published, Request, Token};
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_proto::command::{Op, OpOutcome};
 use chronos_proto::id::{RequestId, SessionId};
+use chronos_proto::time::Timestamp;
 use std::collections::BTreeMap;
 
 /// A request that is not settled.
@@ -50,6 +51,8 @@ pub(super) struct Built {
     pub(super) ops: Vec<Op>,
     pub(super) reads: Vec<KeyRange>,
     pub(super) saw: Vec<Saw>,
+    /// From when on it would have seen something else.
+    pub(super) valid_until: Option<Timestamp>,
 }
 
 impl World {
@@ -95,7 +98,7 @@ impl World {
         let sequence = state.next;
         let named = state.open.iter().filter(|(_, open)| open.transaction.request.session == session);
         let floor = named.map(|(number, _)| *number).next().unwrap_or(sequence);
-        let Built { ops, reads, saw } = built;
+        let Built { ops, reads, saw, valid_until } = built;
         let what = job.name();
         // Without a session nothing is asked twice; who asks so must tell its requests apart by what they write.
         let nameless = job.is_unique() && self.net_rng.chance(self.knobs.nameless);
@@ -104,7 +107,7 @@ impl World {
         self.requests.asked(name, ops.clone());
         self.saw.insert(name, saw);
         let read_index = view.snapshot.applied;
-        let transaction = Transaction { request, read_index, reads, ops, ..Transaction::default() };
+        let transaction = Transaction { request, read_index, reads, valid_until, ops };
         let open = OpenRequest { transaction, attempts: 0, run, token: Token(0) };
         self.clients[client as usize].open.insert(sequence, open);
         self.say(&format!("c{client}"), format_args!("asks {sequence}: {what}"));
@@ -151,7 +154,9 @@ impl World {
 
     /// A client gets its answer.
     pub(super) fn answered(&mut self, token: Token, reply: Result<Committed, Refused>) -> Held {
-        let Some(Attempt { client, number, name, run }) = self.tokens.get(&token).cloned() else { return Ok(()) };
+        let Some(Attempt { client, number, name, run }) = self.tokens.get(&token).cloned() else {
+            return Ok(());
+        };
         let state = &mut self.clients[client as usize];
         let Some(open) = state.open.get(&number) else { return Ok(()) };
         let attempts = open.attempts;

@@ -310,7 +310,8 @@ impl World {
     pub(super) fn damaged(&mut self, wal: bool, what: &str) -> Held {
         self.say("n1", format_args!("refuses: {what}"));
         let rotten = if wal { self.ills.rotten_wal.is_some() } else { self.ills.rotten_store.is_some() };
-        if !rotten && !(self.ills.rotten_wal.is_some() && !wal) {
+        // Damage of the log may show only when the state is put together.
+        if !rotten && (wal || self.ills.rotten_wal.is_none()) {
             return Err(Violation::safety("no-false-alarm", format!("nothing was damaged: {what}")));
         }
         self.marks.hit(if wal { Mark::DamagedLogRefused } else { Mark::DamagedValueRefused });

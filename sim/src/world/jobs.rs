@@ -84,6 +84,17 @@ impl Built {
         self.saw.push(Saw::Relation(relation.id, Some(relation.version)));
     }
 
+    /// Counts the events of a topic that are released at `read`, and notes when the next one is.
+    fn counts(&mut self, snapshot: &Snapshot, topic: &Relation, read: Timestamp) -> Result<(), ReadError> {
+        self.uses(topic);
+        self.reads.push(KeyRange::point(keys::partition(topic.id, PARTITION)));
+        let events = snapshot.events(topic.id, PARTITION, 0, usize::MAX, Timestamp(i64::MAX))?;
+        let released = events.iter().take_while(|e| e.stored.released_at() <= read).count();
+        self.saw.push(Saw::Released(topic.id, released as u64));
+        self.valid_until = events.get(released).map(|e| e.stored.released_at());
+        Ok(())
+    }
+
     /// Writes a row, or deletes it, over what the snapshot has.
     fn put(
         &mut self,
@@ -138,7 +149,12 @@ impl World {
         let built = match job {
             Job::Put | Job::Delete | Job::Transfer | Job::Sum | Job::Bulk => {
                 let Some(table) = table else { return Ok(None) };
-                self.write_rows(job, snapshot, &table, rng)?
+                let mut built = self.write_rows(job, snapshot, &table, rng)?;
+                if let Some(topic) = topic.filter(|_| job == Job::Sum && rng.chance(300)) {
+                    let read = view.clock.at(self.clock.now(self.now).mono);
+                    built.counts(snapshot, &topic, read)?;
+                }
+                built
             }
             Job::Append => {
                 let hidden = relations(snapshot, |r| r.table().is_some_and(|t| t.primary_key.is_empty()));
@@ -401,6 +417,7 @@ impl World {
             ops: vec![Op::PutRelation(relation)],
             reads: vec![keys::catalog_all()],
             saw: vec![Saw::Relation(id, None)],
+            valid_until: None,
         }
     }
 }

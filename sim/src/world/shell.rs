@@ -147,7 +147,9 @@ impl World {
         let images: BTreeMap<SegmentId, Vec<u8>> = self.disk.durable_images().collect();
         match wal::recover(IDENTITY, &images) {
             Ok(recovered) => Ok(recovered.groups.get(&GROUP).map_or(0, |log| log.last().0)),
-            Err(damage) => Err(Violation::safety("no-false-alarm", format!("what is synced is refused: {damage}"))),
+            Err(damage) => {
+                Err(Violation::safety("no-false-alarm", format!("what is synced is refused: {damage}")))
+            }
         }
     }
 
