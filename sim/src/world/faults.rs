@@ -328,7 +328,9 @@ impl World {
 
     /// Faults stop, and what is broken is mended.
     pub(super) fn heal(&mut self) {
-        self.ills.crash = None;
+        if !self.ills.crash_operation {
+            self.ills.crash = None;
+        }
         self.ills.fail_write = false;
         self.ills.fail_checkpoint = false;
         self.space_returns();
