@@ -87,7 +87,7 @@ async fn a_scheduled_event_arrives_once_and_not_early() {
     let mut subscriber = Subscriber::open(node.http(), "alerts", "watch", 10).await.expect("a subscription");
     let due = micros_now() + 400_000;
     run(&sql, &["BEGIN", "INSERT INTO readings_kept (id) VALUES (1)"]).await;
-    let insert = "INSERT INTO alerts (message_id, key, payload, deliver_at) VALUES ('a', 'k', $1, $2)";
+    let insert = "INSERT INTO alerts (message_id, key, payload, deliver_at) VALUES ('a', 'k', $1::bytea, $2)";
     sql.execute(insert, &[&&b"too warm"[..], &time_of(due)]).await.expect("scheduled");
     assert_eq!(
         number(&sql, "SELECT count(*) FROM chronos.timers").await,
@@ -241,13 +241,7 @@ async fn the_command_line() {
     let node = Node::dev().await;
     let leader = node.quic().to_string();
     let chronos = |arguments: &[&str]| -> Output {
-        let (command, rest) = arguments.split_first().expect("a command");
-        Command::new(binary())
-            .arg(command)
-            .args(["--leader", &leader])
-            .args(rest)
-            .output()
-            .expect("chronos runs")
+        Command::new(binary()).args(arguments).args(["--leader", &leader]).output().expect("chronos runs")
     };
     let text = |output: &Output| {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

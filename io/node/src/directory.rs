@@ -46,8 +46,9 @@ impl Directory {
         }
         let lock = lock(root)?;
         let identity_path = root.join("identity");
-        let (identity, fresh) = match fs::read_to_string(&identity_path) {
-            Ok(text) => (parse_identity(root, &identity_path, &text)?, false),
+        let (identity, fresh) = match fs::read(&identity_path) {
+            // What is not text does not match the checksum either, and is refused with the rest of what is damaged.
+            Ok(bytes) => (parse_identity(root, &identity_path, &String::from_utf8_lossy(&bytes))?, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
                 for held in ["wal", "store"] {
                     if root.join(held).exists() {

@@ -34,8 +34,9 @@ async fn survive(kills: u64) {
     let seed = Random::seed_from("KILLS_SEED");
     println!("kills: {kills}, seed: {seed} (KILLS={kills} KILLS_SEED={seed} chooses the same moments)");
     let mut random = Random::new(seed);
-    // A small checkpoint threshold, so that kills meet checkpoints too.
-    let mut node = Node::new().env("CHRONOS_CHECKPOINT_WAL_BYTES", "1000000");
+    // Small, so that kills meet checkpoints and changes of segments too.
+    let mut node =
+        Node::new().env("CHRONOS_CHECKPOINT_WAL_BYTES", "200KB").env("CHRONOS_WAL_SEGMENT_BYTES", "256KB");
     node.start().await;
     let world = Arc::new(World::new(node.pg(), node.http(), random.split()));
     load::prepare(&world).await;

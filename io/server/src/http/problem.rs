@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use chronos_sql::SqlError;
 use serde::Serialize;
 
+const DETAIL_MAX_CHARS: usize = 1_000;
+
 /// An error answer.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Details>);
@@ -34,12 +36,21 @@ impl Problem {
             status: status.as_u16(),
             title: status.canonical_reason().unwrap_or("Error"),
             code: code.into(),
-            detail: detail.into(),
+            detail: shortened(detail.into()),
             hint: None,
             more: None,
             position: None,
         }))
     }
+}
+
+/// What went wrong may quote what was sent, which may be long.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(DETAIL_MAX_CHARS) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl From<SqlError> for Problem {
