@@ -211,7 +211,13 @@ enum End {
 fn serve(config: Config, name: &str, run: &RunArgs, quiet: bool) -> Outcome {
     logging::init(quiet)?;
     let (ends, ended) = mpsc::channel();
-    end_after(|| drop(super::block_on(async { Ok(signals::stop().await) })), ends.clone());
+    let stopped = || {
+        let _ = super::block_on(async {
+            signals::stop().await;
+            Ok(())
+        });
+    };
+    end_after(stopped, ends.clone());
     if run.until_stdin_closes {
         end_after(|| drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())), ends.clone());
     }
