@@ -1,7 +1,8 @@
 //! What preparing a statement gives: its parameters, its result columns and a plan that can be run many times.
 
-use crate::action::Action;
+use crate::action::{Action, Rows};
 use crate::parse::Statement;
+use crate::plan::SHORT_ROWS;
 use chronos_engine::Catalog;
 use chronos_proto::Type;
 use chronos_proto::id::{ColumnId, RelationId};
@@ -54,6 +55,21 @@ impl Prepared {
     /// Whether it gives rows (so a description of them is sent before).
     pub fn returns_rows(&self) -> bool {
         !self.columns.is_empty()
+    }
+
+    /// Whether it takes microseconds: it reads a handful of rows by their keys, or writes a handful of values.
+    pub fn is_short(&self) -> bool {
+        match &self.action {
+            Action::Query(plan) => plan.is_short(),
+            Action::Insert(insert) => match &insert.rows {
+                Rows::Values(rows) => rows.len() <= SHORT_ROWS,
+                Rows::Query(plan) => plan.is_short(),
+            },
+            Action::Update(update) => update.plan.is_short(),
+            Action::Delete(delete) => delete.plan.is_short(),
+            Action::Schema(_) => false,
+            _ => true,
+        }
     }
 
     /// Whether it still means the same.

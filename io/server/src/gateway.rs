@@ -4,8 +4,8 @@
 //! transaction, and its answer comes when that is durable. A conflict of a statement outside a transaction is
 //! retried on a newer snapshot, since nothing was shown to anybody; inside one it is the client's to retry.
 //!
-//! A statement that was short when it last ran, runs on the thread that serves its connection; one that is long or
-//! unknown, beside it, so that the others of that thread go on.
+//! A statement that touches a handful of rows runs on the thread that serves its connection; any other beside it, so
+//! that the connections of that thread go on.
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -15,9 +15,9 @@ use chronos_node::{CommitError, NodeHandle, NodeStatus, Role};
 use chronos_proto::id::{GroupId, Index, RequestId};
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Type, Value};
-use chronos_sql::{Context, Kind, Limits, Outcome, Prepared, RowSet, Session, SqlError, SqlState, Statement};
+use chronos_sql::{Context, Limits, Outcome, Prepared, RowSet, Session, SqlError, SqlState, Statement};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
@@ -29,8 +29,6 @@ const CONFLICT_WAIT: Duration = Duration::from_secs(5);
 const CONFLICT_POLL: Duration = Duration::from_millis(1);
 /// Between looks for a leader.
 const LEADER_POLL: Duration = Duration::from_millis(20);
-/// A statement that took less is short.
-const SHORT: Duration = Duration::from_micros(500);
 
 /// What a statement came to.
 #[derive(Debug)]
@@ -39,29 +37,6 @@ pub enum Answer {
     Rows(RowSet),
     /// A tag alone.
     Tag(String),
-}
-
-/// How long a statement takes, as far as is known: learnt each time it runs.
-#[derive(Debug, Default)]
-pub struct Pace(AtomicU8);
-
-const SHORT_BEFORE: u8 = 1;
-
-impl Pace {
-    /// Of a statement that is known to be short.
-    pub fn short() -> Pace {
-        Pace(AtomicU8::new(SHORT_BEFORE))
-    }
-
-    fn run<T>(&self, work: impl FnOnce() -> T) -> T {
-        let began = Instant::now();
-        let out = match self.0.load(Ordering::Relaxed) {
-            SHORT_BEFORE => work(),
-            _ => tokio::task::block_in_place(work),
-        };
-        self.0.store(u8::from(began.elapsed() < SHORT), Ordering::Relaxed);
-        out
-    }
 }
 
 /// Until when a request is tried again, from its first refusal on.
@@ -173,15 +148,12 @@ impl Gateway {
         prepared: &Arc<Prepared>,
         params: &[Value],
         cancel: &AtomicBool,
-        pace: &Pace,
     ) -> Result<Answer, SqlError> {
         let began = Instant::now();
-        let known = match prepared.kind {
-            Kind::Transaction | Kind::Setting => &Pace::short(),
-            Kind::Query | Kind::Write | Kind::Schema => pace,
+        let run = |session: &mut Session, cx: &Context<'_>| {
+            let mut work = || session.execute(prepared, params, cx);
+            if prepared.is_short() { work() } else { tokio::task::block_in_place(work) }
         };
-        let run =
-            |session: &mut Session, cx: &Context<'_>| known.run(|| session.execute(prepared, params, cx));
         let answer = self.run(session, cancel, run).await;
         self.metrics.statement(prepared.kind, began.elapsed());
         answer.inspect_err(|e| self.count(e))

@@ -77,6 +77,30 @@ pub(crate) enum Plan {
     },
 }
 
+/// More rows than this are not a handful.
+pub(crate) const SHORT_ROWS: usize = 64;
+
+impl Plan {
+    /// Whether it reads a handful of rows at the most: every source is a single key or a short list of values.
+    pub(crate) fn is_short(&self) -> bool {
+        match self {
+            Plan::Unit => true,
+            Plan::Values { rows, .. } => rows.len() <= SHORT_ROWS,
+            Plan::Scan(scan) => scan.access.point,
+            Plan::LookupJoin { left, scan } => left.is_short() && scan.access.point,
+            Plan::HashJoin { left, right, .. } => left.is_short() && right.is_short(),
+            Plan::Place { input, .. }
+            | Plan::Filter { input, .. }
+            | Plan::Project { input, .. }
+            | Plan::Aggregate { input, .. }
+            | Plan::Distinct { input }
+            | Plan::Sort { input, .. }
+            | Plan::Limit { input, .. }
+            | Plan::Cut { input, .. } => input.is_short(),
+        }
+    }
+}
+
 /// The slots that an outer join fills with NULL where it finds no partner.
 pub(crate) type Nulls = Vec<(usize, Type)>;
 

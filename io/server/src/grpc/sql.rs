@@ -3,7 +3,7 @@
 use super::api::execute_response::{Column, Columns, Part, Row, Rows};
 use super::{Services, api, status, values};
 use crate::auth::Role;
-use crate::gateway::{Answer, Pace};
+use crate::gateway::Answer;
 use chronos_sql::{Batch, Kind, RowSet, Session, SessionOptions, SqlError, SqlState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,7 +67,7 @@ impl Services {
         let params = params.map(|(i, (value, ty))| values::decode(i + 1, value, *ty));
         let params = params.collect::<Result<Vec<_>, _>>()?;
         let cancel = CancelOnDrop(Arc::default());
-        self.gateway.execute(&mut session, &prepared, &params, &cancel.0, &Pace::default()).await
+        self.gateway.execute(&mut session, &prepared, &params, &cancel.0).await
     }
 }
 

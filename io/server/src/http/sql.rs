@@ -2,7 +2,7 @@
 
 use super::{App, Problem, body, json};
 use crate::auth::Role;
-use crate::gateway::{Answer, Pace};
+use crate::gateway::Answer;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -73,5 +73,5 @@ async fn run(app: &App, role: Role, query: &Query) -> Result<Answer, SqlError> {
     let params = query.params.iter().zip(&prepared.params);
     let params = params.map(|(json, ty)| json::parameter(json, *ty)).collect::<Result<Vec<_>, _>>()?;
     let cancel = AtomicBool::new(false);
-    app.gateway.execute(&mut session, &prepared, &params, &cancel, &Pace::default()).await
+    app.gateway.execute(&mut session, &prepared, &params, &cancel).await
 }

@@ -8,7 +8,7 @@ use super::backend::Output;
 use super::frontend::{self, Bind, Formats, Malformed, Message, Target};
 use super::startup::Started;
 use super::{Listener, Registered, types};
-use crate::gateway::{Answer, Gateway, Pace};
+use crate::gateway::{Answer, Gateway};
 use bytes::{Buf, BytesMut};
 use chronos_proto::{Type, Value};
 use chronos_sql::{Prepared, RowSet, Session, SqlError, SqlState, TransactionStatus, oid};
@@ -51,7 +51,6 @@ struct Statement {
     prepared: Option<Arc<Prepared>>,
     /// Parameter types as declared; 0 where inferred.
     declared: Vec<u32>,
-    pace: Pace,
 }
 
 /// A statement with its parameters.
@@ -299,9 +298,8 @@ impl<'a> Connection<'a> {
                 let message = "there is no parameter $1: a simple query has none";
                 return Ok(Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message)));
             }
-            let pace = Pace::default();
             let cancel = &self.registered.cancel;
-            let answer = self.gateway.execute(&mut self.session, &prepared, &[], cancel, &pace).await;
+            let answer = self.gateway.execute(&mut self.session, &prepared, &[], cancel).await;
             self.notices();
             match answer {
                 Ok(Answer::Tag(tag)) => self.out.complete(&tag),
@@ -338,7 +336,7 @@ impl<'a> Connection<'a> {
                 Some(self.gateway.prepare(&mut self.session, &statement, &declared)?)
             }
         };
-        let statement = Statement { prepared, declared: types, pace: Pace::default() };
+        let statement = Statement { prepared, declared: types };
         self.statements.insert(name.to_owned(), Arc::new(statement));
         self.out.parse_complete();
         Ok(())
@@ -458,14 +456,13 @@ impl<'a> Connection<'a> {
             }
             State::Ready => {
                 let idle = self.session.transaction_status() == TransactionStatus::Idle;
-                if !alone && !self.implicit && idle {
+                if !alone && idle {
                     self.session.begin_implicit();
                     self.implicit = true;
                 }
                 self.registered.cancel.store(false, Ordering::Relaxed);
-                let (cancel, pace) = (&self.registered.cancel, &portal.statement.pace);
-                let answer =
-                    self.gateway.execute(&mut self.session, prepared, &portal.params, cancel, pace).await;
+                let cancel = &self.registered.cancel;
+                let answer = self.gateway.execute(&mut self.session, prepared, &portal.params, cancel).await;
                 self.notices();
                 match answer {
                     Ok(Answer::Rows(rows)) => portal.state = State::Open(Cursor::new(rows)),

@@ -1,7 +1,7 @@
 //! Readings as rows of the table `readings`, which is made on first use.
 
 use super::read::Reading;
-use crate::gateway::{Gateway, Pace};
+use crate::gateway::Gateway;
 use bytes::Bytes;
 use chronos_engine::Snapshot;
 use chronos_engine::keys::{self, KeyRange};
@@ -61,7 +61,7 @@ async fn create(gateway: &Gateway) -> Result<Arc<Relation>, SqlError> {
     let mut session = Session::new(SessionOptions::default());
     for statement in chronos_sql::parse(CREATE)? {
         let prepared = gateway.prepare(&mut session, &statement, &[])?;
-        gateway.execute(&mut session, &prepared, &[], &AtomicBool::new(false), &Pace::default()).await?;
+        gateway.execute(&mut session, &prepared, &[], &AtomicBool::new(false)).await?;
     }
     gateway.read().0.catalog.by_name(TABLE).cloned().ok_or_else(gone)
 }
