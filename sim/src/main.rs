@@ -83,7 +83,8 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             }
             "--only" => {
                 let list = value()?;
-                let acts = list.split(',').map(|n| number(n).map(|n| n as u32)).collect::<Result<_, _>>()?;
+                let numbers = list.split(',').filter(|word| *word != "none");
+                let acts = numbers.map(|n| number(n).map(|n| n as u32)).collect::<Result<_, _>>()?;
                 out.options.only = Some(acts);
             }
             "--bug" => {

@@ -65,7 +65,7 @@ pub fn arguments(seed: u64, options: &Options) -> String {
     }
     if let Some(only) = &options.only {
         let numbers: Vec<String> = only.iter().map(u32::to_string).collect();
-        out += &format!(" --only {}", numbers.join(","));
+        out += &format!(" --only {}", if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") });
     }
     out
 }
