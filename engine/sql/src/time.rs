@@ -211,7 +211,8 @@ fn parse_parts(text: &str, what: &str) -> Result<(i64, i64, i64), SqlError> {
     if scan.rest.is_empty() {
         return Ok((days, 0, 0));
     }
-    if scan.one_of(b"tT").is_none() && !scan.spaces() {
+    let zone_follows = matches!(scan.rest.first(), Some(b'z' | b'Z' | b'+'));
+    if !zone_follows && scan.one_of(b"tT").is_none() && !scan.spaces() {
         return Err(bad());
     }
     let micros = if scan.rest.first().is_some_and(u8::is_ascii_digit) {

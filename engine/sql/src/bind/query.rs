@@ -167,14 +167,21 @@ impl Binder<'_> {
 
     /// A bare integer names an output column.
     fn ordinal(&mut self, e: &ast::Expr, count: usize, clause: &str) -> Result<Option<usize>, SqlError> {
-        let ast::Expr::Value(value) = e else { return Ok(None) };
+        let (value, sign) = match e {
+            ast::Expr::Value(value) => (value, ""),
+            ast::Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => match &**expr {
+                ast::Expr::Value(value) if matches!(value.value, ast::Value::Number(..)) => (value, "-"),
+                _ => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
         match &value.value {
             ast::Value::Number(digits, _) => match digits.parse::<usize>() {
-                Ok(n) if (1..=count).contains(&n) => Ok(Some(n - 1)),
+                Ok(n) if sign.is_empty() && (1..=count).contains(&n) => Ok(Some(n - 1)),
                 _ => Err(self.at(
                     SqlError::new(
                         SqlState::INVALID_COLUMN_REFERENCE,
-                        format!("{clause} position {digits} is not in select list"),
+                        format!("{clause} position {sign}{digits} is not in select list"),
                     ),
                     value.span.start,
                 )),

@@ -199,13 +199,24 @@ fn plan_rel(rel: Rel, mut needed: Vec<bool>) -> Result<Plan, SqlError> {
         Rel::Limit { input, limit, offset } => {
             let mut input = plan_rel(*input, needed)?;
             bound_sort(&mut input, &limit, &offset);
-            Plan::Limit { input: Box::new(input), limit, offset }
+            limited(input, limit, offset)
         }
         Rel::Cut { input, keep } => {
             needed.resize(width(&input), false);
             Plan::Cut { input: Box::new(plan_rel(*input, needed)?), keep }
         }
     })
+}
+
+/// What is cut off is not computed: a limit goes below the projection.
+fn limited(input: Plan, limit: Option<Expr>, offset: Option<Expr>) -> Plan {
+    match input {
+        Plan::Project { input, exprs } => {
+            Plan::Project { input: Box::new(limited(*input, limit, offset)), exprs }
+        }
+        Plan::Cut { input, keep } => Plan::Cut { input: Box::new(limited(*input, limit, offset)), keep },
+        input => Plan::Limit { input: Box::new(input), limit, offset },
+    }
 }
 
 /// A sort under a limit keeps only what the limit lets through.
