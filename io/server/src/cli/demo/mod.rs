@@ -16,6 +16,8 @@ use super::{quote, signals, when};
 use chronos_server::api::Delivered;
 use data::{DEVICE, METRIC, Reading};
 use node::{NodeProcess, Place};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use story::{Story, grouped, millis};
 
@@ -29,8 +31,10 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 const FIRST_AHEAD_SECONDS: u32 = 2;
 /// How far ahead the alert of step 5 is scheduled: longer than a kill and a restart take.
 const SECOND_AHEAD_SECONDS: u32 = 4;
-/// How long the writer of step 5 writes before the kill.
+/// How long the writer of step 5 writes before the kill: so long, and until it has written so much, but no longer.
 const WRITING: Duration = Duration::from_millis(700);
+const WRITTEN: u64 = 100;
+const WRITING_MAX: Duration = Duration::from_secs(2);
 /// The consumer group of the demo's subscriber.
 const GROUP: &str = "demo";
 /// The metric under which the writer of step 5 writes.
@@ -368,8 +372,14 @@ async fn kill_and_recover(
     story.code(&statement)?;
     pg.query(&statement).map_err(failed("INSERT INTO alerts"))?;
     let writer = Pg::connect_once(&place.connect().sql_target()?).map_err(failed("the writer"))?;
-    let writer = std::thread::spawn(move || write_until_it_breaks(writer));
-    tokio::time::sleep(WRITING).await;
+    let progress = Arc::new(AtomicU64::new(0));
+    let counter = progress.clone();
+    let writer = std::thread::spawn(move || write_until_it_breaks(writer, &counter));
+    let begin = Instant::now();
+    let is_enough = || begin.elapsed() >= WRITING && progress.load(Ordering::Relaxed) >= WRITTEN;
+    while !is_enough() && begin.elapsed() < WRITING_MAX {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 
     let id = node.id();
     node.kill()?;
@@ -410,7 +420,12 @@ async fn kill_and_recover(
     }
 
     let mut subscription = subscribe(Events::connect(&place.connect()).await?).await?;
-    story.say(format!("chronos.timers: {pending} pending. Waiting …"))?;
+    story.say(match pending {
+        0 => {
+            "chronos.timers: none pending: the alert fell due while the node was down or starting".to_owned()
+        }
+        pending => format!("chronos.timers: {pending} pending. Waiting …"),
+    })?;
     let alert = second_alert(story, &mut pg, &mut subscription).await?;
     Ok(Recovery { node, acknowledged, lost, restart, alert })
 }
@@ -446,7 +461,7 @@ struct Written {
     attempted: u64,
 }
 
-fn write_until_it_breaks(mut pg: Pg) -> Written {
+fn write_until_it_breaks(mut pg: Pg, progress: &AtomicU64) -> Written {
     let mut written = Written { acknowledged: 0, attempted: 0 };
     loop {
         let seq = written.attempted;
@@ -456,7 +471,10 @@ fn write_until_it_breaks(mut pg: Pg) -> Written {
         );
         written.attempted += 1;
         match pg.query(&sql) {
-            Ok(_) => written.acknowledged += 1,
+            Ok(_) => {
+                written.acknowledged += 1;
+                progress.store(written.acknowledged, Ordering::Relaxed);
+            }
             Err(_) => return written,
         }
     }
