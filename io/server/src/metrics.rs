@@ -299,14 +299,13 @@ impl prometheus_client::collector::Collector for NodeCollector {
             "Superseded checkpoints that readers still hold",
             node.store.old_views,
         )?;
+        let mut seconds = |name: &str, help: &str, value: f64| {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+        };
         let offset = node.clock.cluster.micros_since(node.clock.wall) as f64 / 1e6;
-        let help = "How far cluster time is ahead of the wall clock";
-        ConstGauge::new(offset).encode(encoder.encode_descriptor(
-            "chronos_clock_offset_seconds",
-            help,
-            None,
-            MetricType::Gauge,
-        )?)?;
+        seconds("chronos_clock_offset_seconds", "How far cluster time is ahead of the wall clock", offset)?;
+        let took = node.store.last_checkpoint_took.as_secs_f64();
+        seconds("chronos_checkpoint_last_duration_seconds", "How long the last checkpoint took", took)?;
         let mut counter = |name: &str, help: &str, value: u64| {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
