@@ -1,7 +1,7 @@
 //! Planted bugs: known mistakes, at one-line decision points, that the simulator must catch.
 //!
 //! They exist only under the feature `planted-bugs`, which the `cargo sim` alias alone turns on. Without it
-//! [`active`] is a constant `false` and nothing of them is compiled. With it a binary carries [`MARKER`], so that
+//! [`active`] is a constant `false` and nothing of them is compiled. With it a binary carries `MARKER`, so that
 //! a release build can be shown to have none.
 
 /// A mistake that an engine could make.

@@ -536,7 +536,8 @@ impl Apply<'_> {
         }
         for entry in snapshot.scan(&keys::all(tag::PURGE_INDEX, Some(relation)), false) {
             let (mark, _) = entry?;
-            if let Some((_, index)) = keys::backfill_parts(&mark) {
+            // A dropped relation's are among what was gathered above, and must not be counted twice.
+            if let Some((_, index)) = keys::backfill_parts(&mark).filter(|_| !dropped) {
                 complete = complete && gather(&keys::index_entries(relation, index))?;
             }
             marks.push(mark);

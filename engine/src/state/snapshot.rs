@@ -71,7 +71,7 @@ impl Snapshot {
             active: layer_range(&self.active, range, reverse),
             frozen: self.frozen.as_ref().map(|layer| layer_range(layer, range, reverse)),
             store: StoreCursor::new(self, range, reverse),
-            heads: [const { None }; 3],
+            heads: (None, None, None),
             reverse,
             failed: false,
         }
@@ -99,59 +99,95 @@ fn layer_range<'a>(layer: &'a Layer, range: &keys::KeyRange, reverse: bool) -> L
     if reverse { Box::new(iter.rev()) } else { Box::new(iter) }
 }
 
+/// A key and its value, as a scan meets them: in a layer, by reference, or fetched from the store.
+pub enum Entry<'a> {
+    /// In the overlay.
+    Layer(&'a Bytes, &'a Bytes),
+    /// Fetched.
+    Fetched(Bytes, Bytes),
+}
+
+impl Entry<'_> {
+    /// The state key.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Entry::Layer(key, _) => key,
+            Entry::Fetched(key, _) => key,
+        }
+    }
+
+    /// The value.
+    pub fn value(&self) -> &Bytes {
+        match self {
+            Entry::Layer(_, value) => value,
+            Entry::Fetched(_, value) => value,
+        }
+    }
+}
+
 /// An ordered merge of the layers and the store; deletions hide what is below them.
 pub struct Scan<'a> {
     active: LayerIter<'a>,
     frozen: Option<LayerIter<'a>>,
     store: StoreCursor,
-    heads: [Option<(Bytes, Option<Bytes>)>; 3],
+    heads: (LayerHead<'a>, LayerHead<'a>, Option<(Bytes, Bytes)>),
     reverse: bool,
     failed: bool,
 }
+
+type LayerHead<'a> = Option<(&'a Bytes, &'a Option<Bytes>)>;
 
 impl Iterator for Scan<'_> {
     type Item = Result<(Bytes, Bytes), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        Some(self.next_entry()?.map(|entry| match entry {
+            Entry::Layer(key, value) => (key.clone(), value.clone()),
+            Entry::Fetched(key, value) => (key, value),
+        }))
+    }
+}
+
+impl<'a> Scan<'a> {
+    /// The next entry, without taking a share of what the overlay holds.
+    pub fn next_entry(&mut self) -> Option<Result<Entry<'a>, StoreError>> {
         while !self.failed {
             self.fill_heads();
             if self.failed {
                 return self.store.error.take().map(Err);
             }
-            let first = (0..3).filter(|&i| self.heads[i].is_some()).reduce(|best, i| {
-                let (a, b) = (self.head_key(best), self.head_key(i));
-                let later = if self.reverse { b > a } else { b < a };
-                if later { i } else { best }
-            })?;
-            let (key, value) = self.heads[first].take()?;
-            for i in first + 1..3 {
-                if self.heads[i].as_ref().is_some_and(|(k, _)| *k == key) {
-                    self.heads[i] = None;
-                }
-            }
-            if let Some(value) = value {
-                return Some(Ok((key, value)));
+            let (active, frozen, stored) = &self.heads;
+            let keys = [
+                active.map(|(key, _)| &key[..]),
+                frozen.map(|(key, _)| &key[..]),
+                stored.as_ref().map(|(key, _)| &key[..]),
+            ];
+            let present = keys.into_iter().flatten();
+            let first = if self.reverse { present.max() } else { present.min() }?;
+            // The uppermost layer that has the key says what it is; those below say nothing of it.
+            let holds = keys.map(|key| key == Some(first));
+            let active = self.heads.0.take_if(|_| holds[0]);
+            let frozen = self.heads.1.take_if(|_| holds[1]);
+            let stored = self.heads.2.take_if(|_| holds[2]);
+            match (active.or(frozen), stored) {
+                (Some((key, Some(value))), _) => return Some(Ok(Entry::Layer(key, value))),
+                (Some((_, None)), _) => {}
+                (None, Some((key, value))) => return Some(Ok(Entry::Fetched(key, value))),
+                (None, None) => unreachable!("the first key is one of the heads'"),
             }
         }
         None
     }
-}
-
-impl Scan<'_> {
-    fn head_key(&self, i: usize) -> &[u8] {
-        self.heads[i].as_ref().map_or(&[], |(k, _)| k)
-    }
 
     fn fill_heads(&mut self) {
-        let owned = |(k, v): (&Bytes, &Option<Bytes>)| (k.clone(), v.clone());
-        if self.heads[0].is_none() {
-            self.heads[0] = self.active.next().map(owned);
+        if self.heads.0.is_none() {
+            self.heads.0 = self.active.next();
         }
-        if self.heads[1].is_none() {
-            self.heads[1] = self.frozen.as_mut().and_then(|f| f.next()).map(owned);
+        if self.heads.1.is_none() {
+            self.heads.1 = self.frozen.as_mut().and_then(|frozen| frozen.next());
         }
-        if self.heads[2].is_none() {
-            self.heads[2] = self.store.next().map(|(k, v)| (k, Some(v)));
+        if self.heads.2.is_none() {
+            self.heads.2 = self.store.next();
             self.failed = self.store.error.is_some();
         }
     }

@@ -275,7 +275,9 @@ fn parse_identity(root: &Path, path: &Path, text: &str) -> Result<Identity, Open
         lines.find(|(key, _)| *key == name).map(|(_, value)| value)
     };
     if text.lines().next() != Some(HEADER) {
-        return Err(damaged("is not the identity of a chronos data directory"));
+        return Err(damaged(
+            "is damaged: it is not the identity of a chronos data directory; restore the file from a copy",
+        ));
     }
     let format = field("format").and_then(|v| v.parse().ok());
     let format: u32 = format.ok_or_else(|| damaged("names no format; restore the file from a copy"))?;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use chronos_engine::Snapshot;
 use chronos_engine::keys::{self, KeyRange};
 use chronos_engine::state::records::ReadError;
+use chronos_engine::state::snapshot::{self, Entry};
 use chronos_engine::store::StoreError;
 use chronos_proto::id::{ColumnId, RelationId};
 use chronos_proto::schema::{Relation, Table};
@@ -339,7 +340,7 @@ struct TableScan<'a> {
     decoder: Decoder<'a>,
     cx: &'a ExecCx<'a>,
     ranges: VecDeque<KeyRange>,
-    current: Option<chronos_engine::state::snapshot::Scan<'a>>,
+    current: Option<snapshot::Scan<'a>>,
     /// Types of the index's columns, if one is used.
     index: Option<Vec<Type>>,
     point: bool,
@@ -395,36 +396,37 @@ impl<'a> TableScan<'a> {
     }
 
     /// The next entry: a row's key and value.
-    fn entry(&mut self) -> Result<Option<(Bytes, Bytes)>, SqlError> {
+    fn entry(&mut self) -> Result<Option<Entry<'a>>, SqlError> {
         loop {
             if self.current.is_none() {
                 let Some(range) = self.ranges.pop_front() else { return Ok(None) };
                 if self.point && self.index.is_none() {
                     match self.cx.view.get(&range.start).map_err(store_error)? {
-                        Some(value) => return Ok(Some((range.start, value))),
+                        Some(value) => return Ok(Some(Entry::Fetched(range.start, value))),
                         None => continue,
                     }
                 }
                 self.current = Some(self.cx.view.scan(&range, self.scan.reverse));
             }
-            let Some(entry) = self.current.as_mut().and_then(Iterator::next) else {
+            let Some(entry) = self.current.as_mut().and_then(snapshot::Scan::next_entry) else {
                 self.current = None;
                 continue;
             };
-            let (key, value) = entry.map_err(store_error)?;
-            let Some(types) = &self.index else { return Ok(Some((key, value))) };
-            let primary = entry_primary_key(keys::index_entry_suffix(&key), types).ok_or_else(|| {
-                SqlError::new(
-                    SqlState::DATA_CORRUPTED,
-                    "an index entry does not decode: run `chronos verify`",
-                )
-            })?;
+            let entry = entry.map_err(store_error)?;
+            let Some(types) = &self.index else { return Ok(Some(entry)) };
+            let primary =
+                entry_primary_key(keys::index_entry_suffix(entry.key()), types).ok_or_else(|| {
+                    SqlError::new(
+                        SqlState::DATA_CORRUPTED,
+                        "an index entry does not decode: run `chronos verify`",
+                    )
+                })?;
             let row_key = keys::row(self.relation, primary);
             if let Some(reads) = &self.cx.reads {
                 reads.borrow_mut().point(row_key.clone());
             }
             if let Some(value) = self.cx.view.get(&row_key).map_err(store_error)? {
-                return Ok(Some((row_key, value)));
+                return Ok(Some(Entry::Fetched(row_key, value)));
             }
         }
     }
@@ -439,8 +441,8 @@ impl Operator for TableScan<'_> {
         let mut columns = self.columns(capacity.min(limit));
         let mut len = 0;
         while len < limit {
-            let Some((key, value)) = self.entry()? else { break };
-            self.decoder.decode(keys::row_primary_key(&key), &value, &mut columns)?;
+            let Some(entry) = self.entry()? else { break };
+            self.decoder.decode(keys::row_primary_key(entry.key()), entry.value(), &mut columns)?;
             len += 1;
         }
         if len == 0 {
