@@ -166,11 +166,18 @@ impl Store {
                 "{file} has reached its quota of {} MB: delete data or raise the quota",
                 self.quota_bytes >> 20
             )),
-            heed::Error::Io(error) if full(&error) => {
+            heed::Error::Io(error) if full(&error) || self.is_cut_short(&error) => {
                 CheckpointError::Full(format!("{file}: {error}: free disk space"))
             }
             error => CheckpointError::Failed(format!("{file}: {error}")),
         }
+    }
+
+    /// Whether a write was cut short for want of space: LMDB says EIO then, and the full disk is the whole cause.
+    fn is_cut_short(&self, error: &io::Error) -> bool {
+        let free = || rustix::fs::statvfs(self.env.path()).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+            && free().is_ok_and(|bytes| bytes < FULL_BELOW_BYTES)
     }
 
     /// The length of the file.
@@ -184,6 +191,9 @@ impl Store {
         (info.last_page_number as u64 + 1) * u64::from(self.env.unnamed_database_stat().page_size)
     }
 }
+
+/// A disk with less than this is full: a write that failed on it failed for that.
+const FULL_BELOW_BYTES: u64 = 256 << 10;
 
 fn full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
