@@ -29,6 +29,8 @@ pub(crate) enum Action {
     ShowAll,
     ResetAll,
     Discard,
+    /// The wire's prepared statement of this name, or all of them.
+    Deallocate(Option<String>),
     Explain(Box<Action>),
     /// Accepted and without effect.
     Nothing(&'static str),

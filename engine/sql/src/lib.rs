@@ -57,5 +57,5 @@ pub use error::{SqlError, SqlState};
 pub use exec::vector::{Batch, ValueRef};
 pub use exec::{Commit, Context, Limits, Outcome, RowSet};
 pub use parse::{Statement, parse};
-pub use prepared::{ColumnDesc, Kind, Prepared};
+pub use prepared::{ColumnDesc, Deallocated, Kind, Prepared};
 pub use session::{Notice, Session, SessionOptions, TransactionStatus};

@@ -30,8 +30,17 @@ pub enum Kind {
     Schema,
     /// BEGIN, COMMIT, ROLLBACK.
     Transaction,
-    /// SET, RESET, DISCARD.
+    /// SET, RESET, DISCARD, DEALLOCATE.
     Setting,
+}
+
+/// Which prepared statements are given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deallocated<'a> {
+    /// The one of this name.
+    One(&'a str),
+    /// All of the session.
+    All,
 }
 
 /// A statement that is bound and planned for one version of the catalogue.
@@ -69,6 +78,15 @@ impl Prepared {
             Action::Delete(delete) => delete.plan.is_short(),
             Action::Schema(_) => false,
             _ => true,
+        }
+    }
+
+    /// What of the wire's prepared statements is gone once it has run.
+    pub fn deallocates(&self) -> Option<Deallocated<'_>> {
+        match &self.action {
+            Action::Deallocate(Some(name)) => Some(Deallocated::One(name)),
+            Action::Deallocate(None) | Action::Discard => Some(Deallocated::All),
+            _ => None,
         }
     }
 

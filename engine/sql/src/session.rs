@@ -471,6 +471,8 @@ impl Session {
                 self.replanned.clear();
                 "DISCARD ALL"
             }
+            Action::Deallocate(None) => "DEALLOCATE ALL",
+            Action::Deallocate(Some(_)) => "DEALLOCATE",
             Action::Nothing(tag) => tag,
             _ => return Err(SqlError::unsupported("this statement")),
         };

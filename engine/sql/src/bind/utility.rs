@@ -2,7 +2,7 @@
 
 use super::Binder;
 use super::expr::string;
-use super::names::qualified;
+use super::names::{folded, qualified};
 use crate::action::Action;
 use crate::error::{SqlError, SqlState};
 use crate::prepared::{ColumnDesc, Kind};
@@ -42,6 +42,10 @@ impl Binder<'_> {
             Statement::ShowVariable { variable } => show(variable),
             Statement::Discard { object_type: ast::DiscardObject::ALL } => setting(Action::Discard),
             Statement::Discard { .. } => setting(Action::Nothing("DISCARD")),
+            Statement::Deallocate { name, .. } => {
+                let all = name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all");
+                setting(Action::Deallocate((!all).then(|| folded(name))))
+            }
             Statement::Analyze(_) => setting(Action::Nothing("ANALYZE")),
             other => Err(unsupported_statement(other)),
         }
@@ -144,7 +148,6 @@ fn unsupported_statement(statement: &Statement) -> SqlError {
         Statement::Copy { .. } => "COPY",
         Statement::Prepare { .. } => "PREPARE",
         Statement::Execute { .. } => "EXECUTE",
-        Statement::Deallocate { .. } => "DEALLOCATE",
         Statement::Declare { .. } | Statement::Fetch { .. } | Statement::Close { .. } => "a cursor",
         Statement::Grant(_) | Statement::Revoke(_) => "GRANT and REVOKE",
         Statement::CreateRole(_) => "CREATE ROLE",

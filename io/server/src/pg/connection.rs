@@ -11,7 +11,7 @@ use super::{Listener, Registered, types};
 use crate::gateway::{Answer, Gateway};
 use bytes::{Buf, BytesMut};
 use chronos_proto::{Type, Value};
-use chronos_sql::{Prepared, RowSet, Session, SqlError, SqlState, TransactionStatus, oid};
+use chronos_sql::{Deallocated, Prepared, RowSet, Session, SqlError, SqlState, TransactionStatus, oid};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -301,6 +301,7 @@ impl<'a> Connection<'a> {
             let cancel = &self.registered.cancel;
             let answer = self.gateway.execute(&mut self.session, &prepared, &[], cancel).await;
             self.notices();
+            let answer = answer.and_then(|answer| self.deallocate(&prepared).map(|()| answer));
             match answer {
                 Ok(Answer::Tag(tag)) => self.out.complete(&tag),
                 Ok(Answer::Rows(rows)) => {
@@ -343,9 +344,7 @@ impl<'a> Connection<'a> {
     }
 
     fn statement(&self, name: &str) -> Result<&Arc<Statement>, SqlError> {
-        self.statements.get(name).ok_or_else(|| {
-            SqlError::new(SqlState(*b"26000"), format!("prepared statement {name:?} does not exist"))
-        })
+        self.statements.get(name).ok_or_else(|| no_statement(name))
     }
 
     fn bind(&mut self, bind: Bind<'_>) -> Result<(), SqlError> {
@@ -423,6 +422,18 @@ impl<'a> Connection<'a> {
         self.out.close_complete();
     }
 
+    /// Gives up the statements that a DEALLOCATE or DISCARD ALL named.
+    fn deallocate(&mut self, prepared: &Prepared) -> Result<(), SqlError> {
+        match prepared.deallocates() {
+            None => {}
+            Some(Deallocated::All) => self.statements.clear(),
+            Some(Deallocated::One(name)) => {
+                self.statements.remove(name).ok_or_else(|| no_statement(name))?;
+            }
+        }
+        Ok(())
+    }
+
     async fn execute(
         &mut self,
         name: &str,
@@ -464,6 +475,7 @@ impl<'a> Connection<'a> {
                 let cancel = &self.registered.cancel;
                 let answer = self.gateway.execute(&mut self.session, prepared, &portal.params, cancel).await;
                 self.notices();
+                let answer = answer.and_then(|answer| self.deallocate(prepared).map(|()| answer));
                 match answer {
                     Ok(Answer::Rows(rows)) => portal.state = State::Open(Cursor::new(rows)),
                     Ok(Answer::Tag(tag)) => {
@@ -536,6 +548,10 @@ fn declared(oid: u32) -> Result<Option<Type>, SqlError> {
         (_, Some(ty)) => Ok(Some(ty)),
         (oid, None) => Err(SqlError::unsupported(format!("the parameter type with OID {oid}"))),
     }
+}
+
+fn no_statement(name: &str) -> SqlError {
+    SqlError::new(SqlState(*b"26000"), format!("prepared statement {name:?} does not exist"))
 }
 
 fn no_portal(name: &str) -> SqlError {
