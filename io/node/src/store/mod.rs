@@ -106,10 +106,12 @@ impl Store {
         }
         // Once the commit is through, nobody can open a transaction of the old view.
         self.current.fill();
-        let committed = txn.commit();
-        let newest = View::newest(&self.env, self.db);
-        let view =
-            committed.and(newest.map(|view| self.supersede(view))).map_err(|error| self.explain(error))?;
+        if let Err(error) = txn.commit() {
+            self.current.keep();
+            return Err(self.explain(error));
+        }
+        let newest = View::newest(&self.env, self.db).map_err(|error| self.explain(error))?;
+        let view = self.supersede(newest);
         self.write_mark(&view, checkpoint);
         Ok(view)
     }

@@ -86,6 +86,12 @@ impl View {
         self.returned.notify_all();
     }
 
+    /// The commit that [`View::fill`] was for failed: this is the newest checkpoint still, and the engine reads it.
+    pub(super) fn keep(&self) {
+        self.lock().superseded = None;
+        self.returned.notify_all();
+    }
+
     /// Keeps this view for as long as the pin lives, whatever grows.
     pub fn pin(self: &Arc<View>) -> Pin {
         self.lock().pins += 1;
