@@ -23,6 +23,8 @@ use tokio::sync::{oneshot, watch};
 
 /// How long a statement waits for a leader before it fails with 57P03.
 pub const LEADER_WAIT: Duration = Duration::from_secs(10);
+/// How long a client waits for a write that was under way when the disk became full.
+const FULL_WAIT: Duration = Duration::from_secs(5);
 /// For how long conflicts are retried for the client.
 const CONFLICT_WAIT: Duration = Duration::from_secs(5);
 /// Between looks whether the write that was in the way is published.
@@ -217,8 +219,7 @@ impl Gateway {
             let _ = send.send(result);
         });
         self.node.commit_with(group, transaction, reply);
-        let answer = receive.await.unwrap_or_else(|_| Err(CommitError::Unknown("the node is gone".into())));
-        match answer {
+        match self.outcome(receive).await {
             Ok(committed) => {
                 self.metrics.commit(began.elapsed());
                 Ok(Ok(committed))
@@ -234,6 +235,25 @@ impl Gateway {
                 format!("outcome unknown: {why}"),
             )
             .hint("look whether the transaction took effect before running it again")),
+        }
+    }
+
+    /// Waits for an outcome. A write that met a full disk is kept and done when there is space; its client is not.
+    async fn outcome(
+        &self,
+        mut receive: oneshot::Receiver<Result<Committed, CommitError>>,
+    ) -> Result<Committed, CommitError> {
+        loop {
+            match tokio::time::timeout(FULL_WAIT, &mut receive).await {
+                Ok(answer) => {
+                    return answer.unwrap_or_else(|_| Err(CommitError::Unknown("the node is gone".into())));
+                }
+                Err(_) => {
+                    if let Some(why) = self.status().await.and_then(|status| status.engine.refusing) {
+                        return Err(CommitError::Unknown(why));
+                    }
+                }
+            }
         }
     }
 

@@ -194,7 +194,7 @@ impl<'a> Connection<'a> {
             self.notices();
             self.out.error(&error, false);
             self.skipping = true;
-            if error.code == SqlState::TRANSACTION_RESOLUTION_UNKNOWN {
+            if self.is_without_node(&error).await {
                 return Err(End::Unknown);
             }
         }
@@ -203,15 +203,18 @@ impl<'a> Connection<'a> {
 
     async fn sync(&mut self) -> Result<(), End> {
         self.skipping = false;
-        let finished = self.finish_implicit().await;
-        let unknown = matches!(&finished, Err(e) if e.code == SqlState::TRANSACTION_RESOLUTION_UNKNOWN);
-        if let Err(error) = finished {
+        if let Err(error) = self.finish_implicit().await {
             self.out.error(&error, false);
-        }
-        if unknown {
-            return Err(End::Unknown);
+            if self.is_without_node(&error).await {
+                return Err(End::Unknown);
+            }
         }
         Ok(self.ready().await?)
+    }
+
+    /// Whether an outcome is unknown because the node has stopped: then there is nothing more to serve.
+    async fn is_without_node(&self, error: &SqlError) -> bool {
+        error.code == SqlState::TRANSACTION_RESOLUTION_UNKNOWN && self.gateway.status().await.is_none()
     }
 
     async fn finish_implicit(&mut self) -> Result<(), SqlError> {
@@ -264,7 +267,7 @@ impl<'a> Connection<'a> {
         self.notices();
         if let Err(error) = done? {
             self.out.error(&error, false);
-            if error.code == SqlState::TRANSACTION_RESOLUTION_UNKNOWN {
+            if self.is_without_node(&error).await {
                 return Err(End::Unknown);
             }
         }
