@@ -23,6 +23,8 @@ pub struct Timer {
     pub partition: u32,
     /// The log's time when it was scheduled.
     pub scheduled_at: Timestamp,
+    /// The log's time when it was scheduled or moved last.
+    pub set_at: Timestamp,
     /// What it will publish.
     pub event: Event,
     /// Whether its message id was claimed.
@@ -170,6 +172,7 @@ impl Model {
                     version: 1,
                     partition: *partition,
                     scheduled_at: self.time,
+                    set_at: self.time,
                     event: event.clone(),
                     claimed: *claim,
                     born: self.applied,
@@ -185,6 +188,7 @@ impl Model {
                 };
                 timer.version += 1;
                 timer.sequence = sequence;
+                timer.set_at = self.time;
                 timer.due = deliver_at.unwrap_or(timer.due);
                 if let Some(payload) = payload {
                     timer.event.payload = payload.clone();

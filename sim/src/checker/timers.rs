@@ -60,16 +60,17 @@ pub fn fired_ahead(due: Timestamp, entry: Timestamp, ahead_max: i64) -> Held {
     Err(Violation::safety("never-early", what))
 }
 
-/// A pending timer, while all has been well since `well` (cluster time): it is not later than `late_max`.
+/// A pending timer, set last at `set`, while all has been well since `well` (cluster time): it is not later than
+/// `late_max`.
 pub fn pending(
     id: &str,
     due: Timestamp,
-    scheduled: Timestamp,
+    set: Timestamp,
     well: Timestamp,
     now: Timestamp,
     late_max: i64,
 ) -> Held {
-    let since = due.max(scheduled).max(well);
+    let since = due.max(set).max(well);
     if now.micros_since(since) <= late_max {
         return Ok(());
     }

@@ -338,7 +338,7 @@ impl World {
         let batches = due / (k.wheel_max as u64 / 2).max(1) + 10;
         let late_max = (2_000_000 + batches * 4 * a_commit) as i64;
         for ((_, id), timer) in &self.model.timers {
-            timers::pending(id, timer.due, timer.scheduled_at, well, now, late_max)?;
+            timers::pending(id, timer.due, timer.set_at, well, now, late_max)?;
         }
         Ok(())
     }

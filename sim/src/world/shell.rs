@@ -686,11 +686,46 @@ fn brief(entry: &proto::command::Entry) -> String {
     use proto::command::Command;
     let what = match &*entry.command {
         Command::Batch { request, ops } => {
-            format!("batch {}.{} of {} ops", request.session.0 as u64, request.sequence, ops.len())
+            let mut shown: Vec<String> = ops.iter().take(4).map(brief_op).collect();
+            if ops.len() > shown.len() {
+                shown.push(format!("and {} more", ops.len() - shown.len()));
+            }
+            format!("batch {}.{}: {}", request.session.0 as u64, request.sequence, shown.join(", "))
         }
-        Command::Fire { timers } => format!("fire {} timers", timers.len()),
+        Command::Fire { timers } => {
+            let shown: Vec<String> =
+                timers.iter().take(4).map(|t| format!("{:?} due {}", t.timer_id, t.due)).collect();
+            format!("fire {} timers: {}", timers.len(), shown.join(", "))
+        }
         Command::Ack { consumer_group, offsets, .. } => format!("ack {consumer_group} {offsets:?}"),
         other => format!("{other:?}"),
     };
     format!("t{} {} {what}", entry.term, entry.time)
+}
+
+fn brief_op(op: &proto::command::Op) -> String {
+    use proto::command::Op;
+    match op {
+        Op::PutRow { relation, key, .. } => format!("put {relation} {}", hex(key)),
+        Op::DeleteRow { relation, key, .. } => format!("delete {relation} {}", hex(key)),
+        Op::AppendRow { relation, .. } => format!("append {relation}"),
+        Op::Publish { topic, event, claim, .. } => {
+            format!("publish {topic} {:?} claim={claim}", event.message_id)
+        }
+        Op::Schedule { topic, timer_id, deliver_at, claim, .. } => {
+            format!("schedule {topic} {timer_id:?} at {deliver_at} claim={claim}")
+        }
+        Op::Reschedule { topic, timer_id, deliver_at, if_version, .. } => {
+            format!("reschedule {topic} {timer_id:?} to {deliver_at:?} if {if_version:?}")
+        }
+        Op::Cancel { topic, timer_id, if_version } => {
+            format!("cancel {topic} {timer_id:?} if {if_version:?}")
+        }
+        Op::PutRelation(relation) => format!("define {} {:?}", relation.id, relation.name),
+        Op::DropRelation(relation) => format!("drop {relation}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
