@@ -265,8 +265,14 @@ impl World {
         let rng = &mut Rng::new(salt, "rot");
         let synced: Vec<Written> = self.ills.writes.iter().filter(|w| w.synced).copied().collect();
         // What the newest write says of itself is proven by the ones behind it alone: docs/FORMAT.md states the gap.
-        let Some(proven) = synced.len().checked_sub(3).filter(|count| *count > 0) else { return };
-        let target = synced[rng.below(proven as u64) as usize];
+        let proven = &synced[..synced.len().saturating_sub(3)];
+        // A segment's header stands for what the segment holds.
+        let holds = |segment| proven.iter().any(|w| w.segment == segment && w.offset > 0);
+        let targets: Vec<&Written> = proven.iter().filter(|w| w.offset > 0 || holds(w.segment)).collect();
+        if targets.is_empty() {
+            return;
+        }
+        let target = **rng.pick(&targets);
         let at = target.offset as usize + rng.below(target.length as u64) as usize;
         let bit = rng.below(8) as u8;
         self.disk.flip(target.segment, at, bit);
