@@ -122,7 +122,7 @@ fn document(table: &Table) -> String {
     text += "\nWhat it says, an example of each:\n\n";
     let mut shown = BTreeMap::new();
     for ((_, file, _), verdicts) in table {
-        for verdict in verdicts.iter().filter(|v| !v.said.is_empty()) {
+        for verdict in verdicts.iter().filter(|v| !v.said.is_empty() && v.outcome != Outcome::Harmless) {
             shown.entry((*file, format!("{:?}", verdict.outcome))).or_insert(verdict);
         }
     }

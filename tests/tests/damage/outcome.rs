@@ -52,6 +52,7 @@ pub async fn run(sample: &Sample, case: &Case) -> Verdict {
     copy(&sample.data, node.data()).expect("a copy");
     case.apply(sample, node.data());
     let (outcome, said) = judge(sample, case, &mut node).await;
+    let said = said.replace(&node.data().display().to_string(), "data");
     Verdict { case: case.to_string(), outcome, said: last_lines(&said) }
 }
 
@@ -132,7 +133,13 @@ fn compare(sample: &Sample, case: &Case, answers: &Answers, said: &str) -> Outco
     Outcome::WrongData(wrong)
 }
 
+/// The end of what it said, without the day's business and the times of day.
 fn last_lines(said: &str) -> String {
-    let lines: Vec<&str> = said.lines().filter(|l| !l.trim().is_empty()).collect();
+    let lines = said.lines().filter(|line| !line.trim().is_empty() && !line.contains(" INFO "));
+    let lines = lines.map(|line| match line.split_once("  WARN ").or(line.split_once(" ERROR ")) {
+        Some((_, words)) => words,
+        None => line,
+    });
+    let lines: Vec<&str> = lines.collect();
     lines[lines.len().saturating_sub(3)..].join("\n  ")
 }
