@@ -15,6 +15,7 @@
 //!
 //! - [`driver`] is the loop itself, free of threads, files and LMDB; `runner` puts it on threads.
 //! - [`wal_files`] performs the engine's WAL operations; [`store`] writes checkpoints to LMDB and reads them back.
+//! - [`tls`] makes, reads and replaces certificates, and says whom to trust.
 //! - `open` goes from a directory to a running node; [`verify()`] reads all of one; `scrub` does so in the background.
 //!
 //! Not implemented: links to peers; reads that are asked for ahead; one driver for several engine nodes; recording of
@@ -34,6 +35,7 @@ mod scrub;
 mod signals;
 mod status;
 pub mod store;
+pub mod tls;
 mod verify;
 pub mod wal_files;
 
