@@ -23,11 +23,27 @@ pub enum Bug {
     SkipLastCheckpointEntry,
     /// Recovery applies the entry that the checkpoint ends with once more.
     ApplyTwice,
+    /// A vote is told before it is durable.
+    VoteNotDurable,
+    /// A leader commits an entry of an older term by counting copies.
+    CommitOldTerm,
+    /// A follower acknowledges entries that it has not synced.
+    AppendBeforeSync,
+    /// A leader answers a read without asking a quorum whether it still leads.
+    ReadWithoutQuorum,
+    /// Voters change in one step, whatever the difference.
+    SingleStepChange,
+    /// A snapshot's index is taken on before its state is in place.
+    SnapshotNotAtomic,
+    /// A write's end counts for entries that were cut off and replaced meanwhile.
+    StaleAck,
+    /// A lease is taken for as long as an election timeout, without allowance for clocks that differ.
+    LeaseWithoutDrift,
 }
 
 impl Bug {
     /// Every planted bug.
-    pub const ALL: [Bug; 8] = [
+    pub const ALL: [Bug; 16] = [
         Bug::AckBeforeSync,
         Bug::CutDamagedMiddle,
         Bug::FireEarlyOnJump,
@@ -36,6 +52,14 @@ impl Bug {
         Bug::ForgetClaim,
         Bug::SkipLastCheckpointEntry,
         Bug::ApplyTwice,
+        Bug::VoteNotDurable,
+        Bug::CommitOldTerm,
+        Bug::AppendBeforeSync,
+        Bug::ReadWithoutQuorum,
+        Bug::SingleStepChange,
+        Bug::SnapshotNotAtomic,
+        Bug::StaleAck,
+        Bug::LeaseWithoutDrift,
     ];
 
     /// Its name on a command line.
@@ -49,6 +73,14 @@ impl Bug {
             Bug::ForgetClaim => "forget-claim",
             Bug::SkipLastCheckpointEntry => "skip-last-checkpoint-entry",
             Bug::ApplyTwice => "apply-twice",
+            Bug::VoteNotDurable => "vote-not-durable",
+            Bug::CommitOldTerm => "commit-old-term",
+            Bug::AppendBeforeSync => "append-before-sync",
+            Bug::ReadWithoutQuorum => "read-without-quorum",
+            Bug::SingleStepChange => "single-step-change",
+            Bug::SnapshotNotAtomic => "snapshot-not-atomic",
+            Bug::StaleAck => "stale-ack",
+            Bug::LeaseWithoutDrift => "lease-without-drift",
         }
     }
 }

@@ -20,21 +20,31 @@
 //! After a restart in the same boot of the machine, time goes on from the last anchor by the monotonic clock, which
 //! counted the time between. After another boot it starts at the greatest time that was stored.
 //!
-//! Not here: an operator's `TimeEpoch`, the only way back; samples of peers' clocks and the interval that agrees with a
-//! quorum of them: [`ClusterClock::time`] is
-//! its lower bound by contract, and with one node the interval is this point. A time that was only read, and never
+//! **With peers** their clocks are evidence too: every answer to a heartbeat brings a reading, which lies somewhere
+//! within the round trip. Where the readings of a quorum agree to within [`AGREEMENT`] (Marzullo, "Maintaining the Time in
+//! a Distributed System", 1984; NTP does the same), the interval that spans them is the truth, and cluster time is its
+//! lower bound, unless it is there already: it does not go back, and this node's own wall clock has no say beyond its
+//! vote. Without such a quorum (a node alone, cut off, or among clocks that all differ) the rules above hold.
+//!
+//! Not here: an operator's `TimeEpoch`, the only way back. A time that was only read, and never
 //! written with an anchor, is forgotten by a crash: the caller writes an entry when a step is adopted.
 
 use crate::bugs::{self, Bug};
 use crate::step::ClockReading;
 use crate::wal::Anchor;
+use chronos_proto::id::NodeId;
 use chronos_proto::time::{Instant, Now, Timestamp};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A forward step up to this much is adopted at once, and so is the sum of such steps over [`HOLD`].
 pub const SMALL_STEP: Duration = Duration::from_millis(500);
 /// How long a greater forward step must hold when nobody vouches for it.
 pub const HOLD: Duration = Duration::from_secs(60);
+/// Clocks that differ by no more than this agree.
+pub const AGREEMENT: Duration = Duration::from_millis(250);
+/// A peer's reading counts for so long.
+const SAMPLE_AGE: Duration = Duration::from_secs(10);
 /// How often the wall clock is looked at.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,6 +80,19 @@ pub struct ClusterClock {
     checked: Instant,
     /// The distance to the wall that was last told of.
     told_us: i64,
+    /// How many clocks make a quorum; 1 for a node alone.
+    quorum: usize,
+    /// The last reading of each peer's clock.
+    samples: BTreeMap<NodeId, Sample>,
+}
+
+/// What a peer's wall clock showed, as a distance to this node's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Instant,
+    /// From wall - mono at the least to at the most, in microseconds.
+    low: i64,
+    high: i64,
 }
 
 impl ClusterClock {
@@ -91,7 +114,63 @@ impl ClusterClock {
             allowance: HOLD_US,
             checked: now.mono,
             told_us: 0,
+            quorum: 1,
+            samples: BTreeMap::new(),
         }
+    }
+
+    /// How many voters decide, this one included: so many clocks must agree.
+    pub fn set_quorum(&mut self, quorum: usize) {
+        self.quorum = quorum.max(1);
+    }
+
+    /// A peer's wall clock showed `wall` at some time between `sent` and now.
+    pub fn sample(&mut self, peer: NodeId, now: Now, sent: Instant, wall: Timestamp) {
+        if sent > now.mono || wall > Timestamp::MAX {
+            return;
+        }
+        let sample = Sample {
+            at: now.mono,
+            low: wall.0.saturating_sub(now.mono.0 as i64),
+            high: wall.0.saturating_sub(sent.0 as i64),
+        };
+        self.samples.insert(peer, sample);
+    }
+
+    /// A peer is not there any more: its clock has no say.
+    pub fn peer_lost(&mut self, peer: NodeId) {
+        self.samples.remove(&peer);
+    }
+
+    /// The interval of true time that a quorum of clocks, this node's among them, agrees on.
+    pub fn agreed(&self, now: Now) -> Option<(Timestamp, Timestamp)> {
+        if self.quorum < 2 {
+            return None;
+        }
+        let mono = now.mono.0 as i64;
+        let own = now.wall.0.saturating_sub(mono);
+        let fresh = self.samples.values().filter(|sample| now.mono < sample.at + SAMPLE_AGE);
+        let mut clocks: Vec<(i64, i64)> = fresh.map(|sample| (sample.low, sample.high)).collect();
+        clocks.push((own, own));
+        let margin = AGREEMENT.as_micros() as i64 / 2;
+        // The point that most widened intervals hold; of several, the lowest.
+        let holds = |point: i64| {
+            move |(low, high): &&(i64, i64)| {
+                low.saturating_sub(margin) <= point && point <= high.saturating_add(margin)
+            }
+        };
+        let points = clocks.iter().map(|(low, _)| low.saturating_sub(margin));
+        let best = points.min_by_key(|point| {
+            let count = clocks.iter().filter(holds(*point)).count();
+            (std::cmp::Reverse(count), *point)
+        })?;
+        let agreeing: Vec<&(i64, i64)> = clocks.iter().filter(holds(best)).collect();
+        if agreeing.len() < self.quorum {
+            return None;
+        }
+        let low = agreeing.iter().map(|(low, _)| *low).min()?;
+        let high = agreeing.iter().map(|(_, high)| *high).max()?;
+        Some((Timestamp(low.saturating_add(mono)), Timestamp(high.saturating_add(mono))))
     }
 
     /// Cluster time: the lower bound of what it may be. Never goes back.
@@ -120,6 +199,15 @@ impl ClusterClock {
     pub fn observe(&mut self, now: Now, synchronised: Option<bool>) -> Option<ClockStepped> {
         self.synchronised = synchronised.unwrap_or(self.synchronised);
         self.refill(now.mono);
+        if let Some((low, _)) = self.agreed(now).filter(|(low, _)| *low <= Timestamp::MAX) {
+            self.trial = None;
+            let ahead_us = low.micros_since(self.time(now.mono));
+            if ahead_us <= 0 {
+                return None;
+            }
+            let step = self.adopt_time(now.mono, low);
+            return (ahead_us > SMALL_STEP_US).then_some(step);
+        }
         let ahead_us = now.wall.micros_since(self.time(now.mono));
         if ahead_us <= 0 || now.wall > Timestamp::MAX {
             self.trial = None;
@@ -162,12 +250,16 @@ impl ClusterClock {
     }
 
     fn adopt(&mut self, now: Now) -> ClockStepped {
-        let before = self.time(now.mono);
-        assert!(now.wall >= before, "cluster time would go back from {before} to {}", now.wall);
-        self.base = ClockReading { mono: now.mono, time: now.wall };
+        self.adopt_time(now.mono, now.wall)
+    }
+
+    fn adopt_time(&mut self, mono: Instant, time: Timestamp) -> ClockStepped {
+        let before = self.time(mono);
+        assert!(time >= before, "cluster time would go back from {before} to {time}");
+        self.base = ClockReading { mono, time };
         self.trial = None;
         self.told_us = 0;
-        ClockStepped { micros: now.wall.micros_since(before), adopted: true }
+        ClockStepped { micros: time.micros_since(before), adopted: true }
     }
 
     fn refill(&mut self, mono: Instant) {

@@ -3,12 +3,15 @@
 //! The durability barrier is data. An [`Effect`] with `after: Some(w)` must not be performed before write `w` is
 //! durable; the shell holds it back, and the simulator releases it in the worst order that this allows.
 
+use crate::raft::Change;
 use crate::state::overlay::Layer;
 use crate::state::snapshot::Snapshot;
 use crate::txn::{Committed, Refused, Transaction};
 use crate::wal::{SegmentId, WalOp, WriteId};
 use bytes::Bytes;
-use chronos_proto::id::{GroupId, Index, RelationId, Term};
+use chronos_proto::id::{GroupId, Index, NodeId, RelationId, Term};
+use chronos_proto::membership::Member;
+use chronos_proto::peer::{PeerHello, PeerMessage};
 use chronos_proto::time::{Instant, Timestamp};
 
 /// Correlates a request with its reply; chosen by the shell, never reused in one run.
@@ -66,6 +69,17 @@ pub enum Input {
         /// What.
         event: SubscriberInput,
     },
+    /// Another node says something. It came over a link whose other end is known to be that node.
+    Peer {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: PeerMessage,
+    },
+    /// A link to another node stands: messages are likely to arrive.
+    PeerUp(PeerHello),
+    /// It does not any more.
+    PeerDown(NodeId),
     /// The operating system says whether its wall clock is synchronised.
     ClockSynchronised(bool),
     /// The operator asks for a checkpoint now.
@@ -77,8 +91,29 @@ pub enum Input {
 /// What a client may ask.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// To commit a transaction in a group.
+    /// To commit a transaction in a group. A node that does not lead it forwards it to the one that does.
     Commit(GroupId, Transaction),
+    /// From where on a state of the group may answer a linearizable read that begins now. The answer comes once the
+    /// published state is there.
+    Read(GroupId),
+    /// To change a group's members; at its leader.
+    Change {
+        /// The group.
+        group: GroupId,
+        /// The steps.
+        changes: Vec<Change>,
+    },
+    /// To note a node of the cluster, so that others find it; at the leader of group 0.
+    PutMember(Member),
+    /// To forget one that is in no group any more.
+    DropMember(NodeId),
+    /// To hand the leadership of a group to another voter; at its leader.
+    Transfer {
+        /// The group.
+        group: GroupId,
+        /// The successor.
+        to: NodeId,
+    },
 }
 
 /// What a subscriber may say.
@@ -144,6 +179,15 @@ pub enum Action {
     Wal(WalOp),
     /// An answer to a client.
     Reply(Token, Reply),
+    /// A message to another node; it may be lost.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: PeerMessage,
+    },
+    /// The cluster's nodes, when they are first known and whenever they change: whom to link with.
+    Members(Vec<Member>),
     /// Readers may use this from now on.
     Publish(Published),
     /// Write this to the store in one durable transaction, and say when it is done.
@@ -161,8 +205,43 @@ pub enum Action {
 /// The answer to a request.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// A transaction's.
+    /// A transaction's. Definite.
     Commit(Result<Committed, Refused>),
+    /// A transaction's that may or may not have been committed: leadership was lost before it was known.
+    Unknown(String),
+    /// A read's: the index and cluster time to read at.
+    Read(Result<ReadAt, Refused>),
+    /// An operator's request was logged (a change of members, a note), or taken up (a transfer), or refused.
+    Operator(Result<(), OperatorError>),
+}
+
+/// Where a linearizable read may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadAt {
+    /// From this index on; it is applied and published here.
+    pub index: Index,
+    /// At this time.
+    pub time: Timestamp,
+}
+
+/// Why an operator's request was refused. Nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OperatorError {
+    /// A change of members was refused.
+    #[error(transparent)]
+    Change(#[from] crate::raft::ChangeError),
+    /// A transfer was refused.
+    #[error(transparent)]
+    Transfer(#[from] crate::raft::TransferError),
+    /// The node does not lead the group.
+    #[error("this node does not lead group {0}: ask its leader")]
+    NotLeader(GroupId),
+    /// The node does not host the group.
+    #[error("this node does not host group {0}")]
+    NoGroup(GroupId),
+    /// The log does not take it now.
+    #[error(transparent)]
+    Refused(Refused),
 }
 
 /// What readers see: a state and the clock to read it by.
@@ -172,6 +251,19 @@ pub struct Published {
     pub snapshot: Snapshot,
     /// Cluster time, to be carried on by the monotonic clock.
     pub clock: ClockReading,
+    /// Whether reading it at this clock is linearizable without asking anybody.
+    pub fresh: Fresh,
+}
+
+/// For how long a published state may be read without [`Request::Read`], and the read be linearizable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// Until the next one is published: this node decides alone.
+    Alone,
+    /// Until this monotonic reading: it holds a lease.
+    Until(Instant),
+    /// Not at all: a quorum has to be asked.
+    Ask,
 }
 
 /// A known moment of cluster time.
@@ -212,22 +304,23 @@ pub struct GroupCheckpoint {
     pub term: Term,
     /// State keys to values; none is a deletion.
     pub layer: Layer,
-    /// The group's root record, sealed, under `keys::root(group)`; written in the same transaction.
-    pub root: Bytes,
+    /// The group's root record, sealed, under `keys::root(group)`, written in the same transaction; none for a part of
+    /// a state that is not live.
+    pub root: Option<Bytes>,
 }
 
 impl GroupCheckpoint {
     /// Full keys and sealed values (none: delete) in ascending order, as the store takes them; the root comes first.
     pub fn entries(&self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> + '_ {
         use crate::state::{keys, sealed};
-        let root = (keys::root(self.group), Some(self.root.clone()));
+        let root = self.root.iter().map(|root| (keys::root(self.group), Some(root.clone())));
         let skipped = usize::from(crate::bugs::active(crate::bugs::Bug::SkipLastCheckpointEntry));
         let rest = self.layer.iter().take(self.layer.len().saturating_sub(skipped)).map(|(key, value)| {
             let full = keys::store_key(self.group, self.generation, key);
             let sealed = value.as_ref().map(|value| sealed::seal(&full, value));
             (full, sealed)
         });
-        std::iter::once(root).chain(rest)
+        root.chain(rest)
     }
 }
 
@@ -253,6 +346,42 @@ pub enum Trace {
         group: GroupId,
         /// Its term.
         term: u64,
+    },
+    /// This node's role in a group, or the leader that it knows, is another now.
+    Role {
+        /// The group.
+        group: GroupId,
+        /// The role.
+        role: crate::raft::Role,
+        /// The term.
+        term: u64,
+        /// The leader.
+        leader: Option<NodeId>,
+    },
+    /// A snapshot is being sent to a follower (`done` is false), or was, or was given up.
+    SnapshotSent {
+        /// The group.
+        group: GroupId,
+        /// To whom.
+        to: NodeId,
+        /// Its last entry.
+        index: Index,
+        /// Whether it ended well.
+        done: bool,
+    },
+    /// A received snapshot has taken the place of the state.
+    SnapshotInstalled {
+        /// The group.
+        group: GroupId,
+        /// Its last entry.
+        index: Index,
+    },
+    /// A peer was refused, and why.
+    PeerRefused {
+        /// Who.
+        peer: NodeId,
+        /// Why.
+        why: String,
     },
     /// An entry was applied.
     Applied {
@@ -325,6 +454,10 @@ pub enum Reason {
     Delivery,
     /// The wall clock is watched for a step.
     Clock,
+    /// An election, heartbeats, or the check of a quorum.
+    Raft,
+    /// Another node is to be asked again.
+    Peers,
 }
 
 /// What a step hands back. The caller owns it and drains it.

@@ -76,6 +76,9 @@ impl World {
                 Action::Wal(WalOp::Sync { write, .. } | WalOp::Done { write }) => durable = Some(write),
                 Action::Wal(_) | Action::Trace(_) => {}
                 Action::Reply(token, Reply::Commit(result)) => self.replies.push((token, result)),
+                Action::Reply(_, reply) => panic!("nothing else was asked: {reply:?}"),
+                Action::Send { to, message } => panic!("{message:?} to {to}, and nobody is there"),
+                Action::Members(members) => panic!("{members:?}, and there are none"),
                 Action::Publish(published) => self.published = Some(published),
                 Action::Deliver(delivery) => self.deliveries.push(delivery),
                 Action::CloseSubscriber(id, why) => panic!("{id:?} was closed: {why}"),

@@ -55,7 +55,7 @@ fn written() -> Vec<u8> {
     writer.on_durable(opening);
     for chunk in records().chunks(3) {
         for (group, record) in chunk {
-            writer.append(*group, record).expect("room");
+            writer.append(*group, record);
         }
         let write = writer.cut(ANCHOR, &mut ops).expect("cut");
         writer.on_durable(write);

@@ -6,7 +6,8 @@
 //! done at apply (next rowid, publish with dedup, timer if version): they conflict with reads of what they touch,
 //! not with each other.
 
-use crate::id::{IndexId, RelationId, RequestId};
+use crate::id::{IndexId, NodeId, RelationId, RequestId};
+use crate::membership::{Configuration, Member};
 use crate::schema::Relation;
 use crate::time::Timestamp;
 use bytes::Bytes;
@@ -68,6 +69,12 @@ pub enum Command {
         /// (partition, offset): everything below counts as done.
         floors: Vec<(u32, u64)>,
     },
+    /// The group's members from this entry on; it holds from when it is in a log, committed or not.
+    Membership(Configuration),
+    /// A node of the cluster, new or changed; group 0 only.
+    PutMember(Member),
+    /// A node that has left the cluster; group 0 only.
+    DropMember(NodeId),
 }
 
 /// Background work that keeps its cursor in the state, so it goes on after a crash or an election.
@@ -208,6 +215,50 @@ pub enum Op {
     PutRelation(Relation),
     /// Drops a relation: it is gone at once, its data goes in the background.
     DropRelation(RelationId),
+}
+
+impl Command {
+    /// Its size in memory, roughly, for budgets.
+    pub fn bytes(&self) -> usize {
+        64 + match self {
+            Command::Batch { ops, .. } => ops.iter().map(Op::bytes).sum(),
+            Command::Fire { timers } => timers.iter().map(|timer| 64 + timer.timer_id.len()).sum(),
+            Command::Ack { offsets, consumer_group, .. }
+            | Command::StartGroup { floors: offsets, consumer_group, .. } => {
+                consumer_group.len() + offsets.len() * 16
+            }
+            Command::Membership(configuration) => configuration.members().len() * 16,
+            Command::PutMember(member) => member.name.len() + member.address.len(),
+            Command::Noop
+            | Command::AdvanceTime
+            | Command::Work(_)
+            | Command::TimeEpoch(_)
+            | Command::DropMember(_) => 0,
+        }
+    }
+}
+
+impl Op {
+    /// Its size in memory, roughly, for budgets and the limit of a transaction.
+    pub fn bytes(&self) -> usize {
+        64 + match self {
+            Op::PutRow { key, row, indexes, .. } => {
+                key.len() + row.len() + indexes.iter().map(|i| i.key.len() + 16).sum::<usize>()
+            }
+            Op::DeleteRow { key, indexes, .. } => {
+                key.len() + indexes.iter().map(|i| i.key.len() + 16).sum::<usize>()
+            }
+            Op::AppendRow { row, indexes, .. } => {
+                row.len() + indexes.iter().map(|(_, columns)| columns.len() + 16).sum::<usize>()
+            }
+            Op::Publish { event, .. } | Op::Schedule { event, .. } => {
+                event.payload.len() + event.message_id.len()
+            }
+            Op::Reschedule { payload, .. } => payload.as_ref().map_or(0, Bytes::len),
+            Op::Cancel { timer_id, .. } => timer_id.len(),
+            Op::PutRelation(_) | Op::DropRelation(_) => 1_024,
+        }
+    }
 }
 
 /// One entry of a secondary index that appears or goes.

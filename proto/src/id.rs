@@ -64,6 +64,13 @@ id!(
     SessionId(u128)
 );
 
+impl NodeId {
+    /// The number of a named node: a hash of its name, the same wherever it is computed. Never zero.
+    pub fn of_name(name: &str) -> NodeId {
+        NodeId(xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), 0x6368_726f_6e6f_7331).max(1))
+    }
+}
+
 impl Index {
     /// The position after this one.
     pub const fn next(self) -> Index {

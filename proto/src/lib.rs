@@ -14,6 +14,9 @@
 //! row     rows by column number
 //! schema  relations as the catalogue stores them
 //! command what a log entry says: the closed batch of operations
+//! membership who is in a group
+//! raft    what the members of a group say to each other
+//! peer    what nodes say to each other
 //! frame   length, version and checksum around whatever is sent
 //! limits  every bound that a user can meet, in one place
 //! ```
@@ -24,6 +27,9 @@ pub mod frame;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod membership;
+pub mod peer;
+pub mod raft;
 pub mod row;
 pub mod schema;
 pub mod stamp;

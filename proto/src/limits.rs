@@ -18,6 +18,8 @@ pub const NAME_MAX_BYTES: usize = 63;
 pub const COLUMNS_MAX: usize = 1_600;
 /// The largest transaction, as the sum of its writes.
 pub const TRANSACTION_MAX_BYTES: usize = 256 << 20;
+/// The largest transaction of a group with several members: an entry travels in one frame.
+pub const REPLICATED_TRANSACTION_MAX_BYTES: usize = 12 << 20;
 /// The longest SQL statement.
 pub const STATEMENT_MAX_BYTES: usize = 1 << 20;
 /// The deepest nesting of a SQL expression.

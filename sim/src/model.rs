@@ -95,7 +95,11 @@ impl Model {
         self.time = entry.time;
         let mut out = Applied::default();
         match &*entry.command {
-            Command::Noop | Command::AdvanceTime => {}
+            Command::Noop
+            | Command::AdvanceTime
+            | Command::Membership(_)
+            | Command::PutMember(_)
+            | Command::DropMember(_) => {}
             Command::TimeEpoch(time) => self.time = *time,
             Command::Batch { request, ops } => {
                 let name = (request.session, request.sequence);

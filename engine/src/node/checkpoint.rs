@@ -3,10 +3,13 @@
 //! At most one overlay is frozen. The WAL is kept back to the checkpoint before the last, so that the newest one can
 //! be found damaged and there is still a way to rebuild.
 
+use super::snapshots::StoreWork;
 use super::{Config, Fsync, Node};
-use crate::step::{Action, Checkpoint, CheckpointId, Outputs, Trace};
+use crate::step::{Action, Checkpoint, CheckpointId, Fatal, GroupCheckpoint, Outputs, Trace};
+use crate::store::SharedStore;
 use crate::wal::{Compacted, Record};
 use chronos_proto::id::GroupId;
+use chronos_proto::raft::LogId;
 use chronos_proto::time::Instant;
 use std::time::Duration;
 
@@ -16,6 +19,8 @@ pub(super) struct Checkpoints {
     next: u64,
     last_at: Instant,
     running: Option<Checkpoint>,
+    /// What the running one is for, if it is not a checkpoint of the state.
+    work: Option<StoreWork>,
     retry_at: Option<Instant>,
     /// What the WAL had written when the last checkpoint began.
     written_before: u64,
@@ -31,6 +36,7 @@ impl Checkpoints {
             next: 1,
             last_at: now,
             running: None,
+            work: None,
             retry_at: None,
             written_before: 0,
             durable,
@@ -42,6 +48,17 @@ impl Checkpoints {
         if self.running.as_ref().is_some_and(|running| running.id == id) {
             self.retry_at = Some(retry_at);
         }
+    }
+
+    /// The store has a group's state at a later index, by a snapshot.
+    pub(super) fn installed(&mut self, group: GroupId, last: LogId) {
+        self.durable.retain(|(id, _)| *id != group);
+        self.durable.push((group, Compacted { index: last.index, term: last.term }));
+    }
+
+    /// Whether the store is asked for nothing now.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.is_none()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -102,28 +119,63 @@ impl Node {
             }
         }
         let groups = self.groups.values_mut().filter_map(|group| group.state.freeze()).collect();
-        let id = CheckpointId(self.checkpoints.next);
-        self.checkpoints.next += 1;
         self.checkpoints.written_before = self.wal.written();
-        let checkpoint = Checkpoint { id, groups };
-        self.checkpoints.running = Some(checkpoint.clone());
-        self.publish = true;
-        out.now(Action::Trace(Trace::Checkpoint { id, done: false }));
-        out.after(synced, Action::Checkpoint(checkpoint));
+        self.publish_all();
+        self.write_store(groups, None, synced, out);
     }
 
-    pub(super) fn checkpoint_durable(&mut self, id: CheckpointId, out: &mut Outputs) {
-        let Some(done) = self.checkpoints.running.take_if(|running| running.id == id) else { return };
+    fn write_store(
+        &mut self,
+        groups: Vec<GroupCheckpoint>,
+        work: Option<StoreWork>,
+        after: Option<crate::wal::WriteId>,
+        out: &mut Outputs,
+    ) {
+        let id = CheckpointId(self.checkpoints.next);
+        self.checkpoints.next += 1;
+        let checkpoint = Checkpoint { id, groups };
+        self.checkpoints.running = Some(checkpoint.clone());
+        self.checkpoints.work = work;
+        out.now(Action::Trace(Trace::Checkpoint { id, done: false }));
+        out.after(after, Action::Checkpoint(checkpoint));
+    }
+
+    /// Parts of snapshots and what is to be swept, between checkpoints.
+    pub(super) fn begin_store_work(&mut self, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
+        if self.checkpoints.is_idle()
+            && let Some((work, part)) = self.next_store_work(store)?
+        {
+            self.write_store(vec![part], Some(work), None, out);
+        }
+        Ok(())
+    }
+
+    pub(super) fn checkpoint_durable(
+        &mut self,
+        id: CheckpointId,
+        store: &SharedStore,
+        out: &mut Outputs,
+    ) -> Result<(), Fatal> {
+        let Some(done) = self.checkpoints.running.take_if(|running| running.id == id) else { return Ok(()) };
         self.checkpoints.retry_at = None;
+        out.now(Action::Trace(Trace::Checkpoint { id, done: true }));
+        if let Some(work) = self.checkpoints.work.take() {
+            for part in &done.groups {
+                return self.store_work_done(work, part, store, out);
+            }
+            return Ok(());
+        }
         for group in self.groups.values_mut() {
             group.state.thaw();
         }
         let held =
             done.groups.iter().map(|g| (g.group, Compacted { index: g.applied, term: g.term })).collect();
         for (group, before) in std::mem::replace(&mut self.checkpoints.durable, held) {
-            self.append(group, &Record::Compacted(before));
+            if before.index > self.wal.compacted(group).index {
+                self.append(group, &Record::Compacted(before));
+            }
         }
-        self.publish = true;
-        out.now(Action::Trace(Trace::Checkpoint { id, done: true }));
+        self.publish_all();
+        Ok(())
     }
 }

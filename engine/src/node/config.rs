@@ -1,7 +1,9 @@
 //! What a node is told once, at its start.
 
+use crate::raft;
 use crate::wal::{self, Identity};
 use chronos_proto::id::{ClusterId, GroupId, Incarnation, NodeId};
+use chronos_proto::membership::{Configuration, Member};
 
 /// When a WAL write counts as durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,12 @@ pub struct Config {
     pub incarnation: Incarnation,
     /// The groups it hosts.
     pub groups: Vec<GroupId>,
+    /// The nodes that the cluster began with, this one among them; empty for a node that is alone.
+    pub members: Vec<Member>,
+    /// The cluster is there already: this node waits to be taken in, and votes for nobody before it is.
+    pub joins: bool,
+    /// Raft's times and bounds.
+    pub raft: raft::Settings,
     /// Differs after every boot of the machine: the monotonic clock counts from there.
     pub boot: u64,
     /// Seeds the node's generator.
@@ -61,6 +69,9 @@ impl Config {
             node,
             incarnation,
             groups: vec![GroupId(0)],
+            members: Vec::new(),
+            joins: false,
+            raft: raft::Settings::default(),
             boot,
             seed,
             fsync: Fsync::Always,
@@ -86,6 +97,15 @@ impl Config {
             resolver_keys: 1 << 15,
             wheel_max: 1 << 15,
             ..self
+        }
+    }
+
+    /// The members of a group at its beginning.
+    pub(super) fn first_configuration(&self) -> Configuration {
+        match (self.joins, self.members.is_empty()) {
+            (true, _) => Configuration::default(),
+            (false, true) => Configuration::of([self.node]),
+            (false, false) => Configuration::of(self.members.iter().map(|member| member.node)),
         }
     }
 

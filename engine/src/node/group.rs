@@ -1,9 +1,9 @@
 //! One group on this node: its Raft, its state, and the leader's memory beside them.
 
 use super::timers::Timers;
-use super::{Awaited, Config, Node};
+use super::{Config, Node};
 use crate::delivery::PartitionProgress;
-use crate::raft::{Raft, Role};
+use crate::raft::{self, ProposeError, Raft, Role};
 use crate::state::apply::Change;
 use crate::state::{ReadError, State};
 use crate::step::{Action, Fatal, Outputs, Reason, Reply, SubscriberId, SubscriberInput, Token, Trace};
@@ -13,8 +13,10 @@ use crate::txn::{Committed, Refused, Transaction};
 use crate::wal::{Record, WriteId};
 use bytes::Bytes;
 use chronos_proto::command::{Command, Op};
-use chronos_proto::id::{GroupId, Index, RelationId, SessionId, Term};
-use chronos_proto::limits::TRANSACTION_MAX_BYTES;
+use chronos_proto::id::{GroupId, Index, NodeId, RelationId, SessionId, Term};
+use chronos_proto::limits::{REPLICATED_TRANSACTION_MAX_BYTES, TRANSACTION_MAX_BYTES};
+use chronos_proto::membership::Member;
+use chronos_proto::peer::{ForwardOutcome, PeerMessage};
 use chronos_proto::stamp::Hlc;
 use chronos_proto::time::{Instant, Timestamp};
 use std::collections::BTreeMap;
@@ -26,23 +28,33 @@ const EXPIRY_CHECK: Duration = Duration::from_secs(10);
 /// Least time between two bare time entries.
 const ADVANCE_EVERY: Duration = Duration::from_millis(100);
 
+/// Whom to tell what became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiter {
+    /// A client of this node.
+    Client(Token),
+    /// A node that took the write, by its own number.
+    Peer(NodeId, u64),
+}
+
 /// One group.
 pub(super) struct Group {
     pub(super) raft: Raft,
     pub(super) state: State,
     pub(super) timers: Timers,
     resolver: Resolver,
-    hlc: Hlc,
-    /// The time of the last entry proposed.
-    last_time: Timestamp,
-    /// Who waits for the entry at an index.
-    waiting: BTreeMap<Index, Vec<Token>>,
+    /// Who waits for the entry at an index, of this term.
+    waiting: BTreeMap<Index, (Term, Vec<Waiter>)>,
     /// Requests proposed and not applied.
     in_flight: BTreeMap<(SessionId, u64), Index>,
     /// Claims proposed and not applied, by topic.
     claims_in_flight: BTreeMap<RelationId, u64>,
+    /// An entry whose way from proposal to apply is timed.
+    timed: Option<(Index, Instant)>,
     work: WorkState,
     advance_at: Option<Instant>,
+    /// The role and leader that were acted upon last.
+    known: (Role, Option<NodeId>),
 }
 
 /// Background work is proposed one slice at a time.
@@ -56,22 +68,24 @@ enum WorkState {
 
 impl Group {
     pub(super) fn new(raft: Raft, state: State, now: Timestamp, config: &Config) -> Group {
-        let last = raft.last_entry();
-        let stamp = last.map_or(0, |entry| entry.stamp).max(state.stamp);
-        let last_time = last.map_or(state.applied_time, |entry| entry.time);
         Group {
             timers: Timers::new(now, config.wheel_window_us, config.wheel_max),
             resolver: Resolver::new(config.resolver_keys),
-            hlc: Hlc::above(stamp),
-            last_time,
             waiting: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             claims_in_flight: BTreeMap::new(),
+            timed: None,
             work: WorkState::LookAt(Instant(0)),
             advance_at: None,
+            known: (Role::Follower, None),
             raft,
             state,
         }
+    }
+
+    /// Whether this node leads the group, and its state holds all that was ever promised.
+    pub(super) fn serves(&self) -> bool {
+        self.raft.ready() && self.state.applied >= self.raft.own_term_from()
     }
 
     /// Requests that wait for their entry.
@@ -81,7 +95,7 @@ impl Group {
 
     /// Times at which something is to be done here.
     pub(super) fn deadlines(&self, fire_ahead_us: i64) -> impl Iterator<Item = (Timestamp, Reason)> {
-        let ready = self.raft.ready();
+        let ready = self.serves();
         let ahead = |due: Timestamp| Timestamp(due.0.saturating_sub(fire_ahead_us));
         let due = self.timers.next_due().map(ahead);
         let due = if self.timers.has_due() { Some(Timestamp(i64::MIN)) } else { due };
@@ -105,7 +119,7 @@ impl Group {
             WorkState::LookAt(at) => Some(at),
             WorkState::Proposed(_) => None,
         };
-        look.into_iter().chain(self.advance_at).min().filter(|_| self.raft.ready())
+        look.into_iter().chain(self.advance_at).min().filter(|_| self.serves())
     }
 
     /// Where events of a partition end for readers at `now`: at the first that is not released.
@@ -115,53 +129,171 @@ impl Group {
 }
 
 impl Node {
-    pub(super) fn campaign_all(&mut self) {
-        let groups: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in groups {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            let hard = group.raft.campaign();
-            if let Some(write) = self.append(id, &Record::HardState(hard)) {
-                self.awaited.push_back((write, id, Awaited::HardState(hard.term)));
+    /// A group of one needs nobody's consent.
+    pub(super) fn campaign_alone(&mut self) {
+        let mono = self.now.mono;
+        for (id, group) in &mut self.groups {
+            if group.raft.configuration().is_alone(self.config.node) {
+                group.raft.campaign(mono);
+                self.dirty.insert(*id);
             }
         }
     }
 
-    pub(super) fn hard_state_durable(&mut self, id: GroupId, term: Term, out: &mut Outputs) {
+    /// Appends a record to the WAL; the write it is part of comes back.
+    pub(super) fn append(&mut self, id: GroupId, record: &Record) -> WriteId {
+        self.wal.append(id, record).1
+    }
+
+    /// Does what the groups want that something happened in: writes, messages, answers; and applies what is committed.
+    pub(super) fn settle(&mut self, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
+        while let Some(id) = self.dirty.pop_first() {
+            self.apply(id, store, out)?;
+            let mut outputs = std::mem::take(&mut self.raft_outputs);
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.raft.outputs(&mut outputs);
+            }
+            for output in outputs.drain(..) {
+                self.perform(id, output, store, out);
+            }
+            self.raft_outputs = outputs;
+            self.role_changed(id, out);
+        }
+        self.send_beats(out);
+        Ok(())
+    }
+
+    fn perform(&mut self, id: GroupId, output: raft::Output, store: &SharedStore, out: &mut Outputs) {
+        match output {
+            raft::Output::Persist { write, record } => {
+                let after = self.append(id, &record);
+                self.awaited.push_back((after, id, write));
+            }
+            raft::Output::Send { to, message } => self.send_raft(id, to, message, out),
+            raft::Output::Read { number, index } => {
+                let at = index.map(|index| (index, self.clock.time(self.now.mono)));
+                self.read_at(number, at, out);
+            }
+            raft::Output::SendSnapshot { to } => {
+                self.send_snapshot(id, to, store, out);
+                self.dirty.insert(id);
+            }
+            raft::Output::Install { last, configuration } => {
+                self.install(id, last, configuration);
+                self.dirty.insert(id);
+            }
+            raft::Output::Role { role, term, leader } => {
+                out.now(Action::Trace(Trace::Role { group: id, role, term: term.0, leader }));
+            }
+        }
+    }
+
+    /// Acts upon another role or leader, once for however many changes there were.
+    fn role_changed(&mut self, id: GroupId, out: &mut Outputs) {
+        let mono = self.now.mono;
+        let now = self.clock.time(mono);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        if group.raft.hard_state_durable(term) {
+        let known = (group.raft.role(), group.raft.leader());
+        let before = std::mem::replace(&mut group.known, known);
+        if before == known {
+            return;
+        }
+        let term = group.raft.term();
+        if known.0 == Role::Leader {
             out.now(Action::Trace(Trace::Elected { group: id, term: term.0 }));
-            if let Ok(noop) = self.propose(id, Command::Noop)
-                && let Some(group) = self.groups.get_mut(&id)
-            {
-                group.resolver.reset(noop);
+            group.resolver.reset(group.raft.own_term_from());
+            group.timers = Timers::new(now, self.config.wheel_window_us, self.config.wheel_max);
+            group.work = WorkState::LookAt(mono);
+        } else if before.0 == Role::Leader {
+            group.in_flight.clear();
+            group.claims_in_flight.clear();
+            group.advance_at = None;
+            let topics: Vec<RelationId> = group.state.catalog.iter().map(|relation| relation.id).collect();
+            for (_, waiters) in group.waiting.values_mut() {
+                // Who forwarded it asks the next leader; clients here learn of it when the index is settled.
+                waiters.retain(|waiter| match waiter {
+                    Waiter::Client(_) => true,
+                    Waiter::Peer(to, number) => {
+                        let outcome = ForwardOutcome::Unknown;
+                        let message = PeerMessage::ForwardReply { number: *number, outcome };
+                        out.now(Action::Send { to: *to, message });
+                        false
+                    }
+                });
+            }
+            self.stop_sending(id);
+            self.close_subscribers(
+                topics,
+                "this node does not lead the topic any more: subscribe again",
+                out,
+            );
+            if id == GroupId(0) {
+                self.noting.clear();
+            }
+        }
+        self.publish.insert(id);
+        if known.1.is_some() {
+            self.leader_changed_for_forwards(id, out);
+            self.leader_changed_for_reads(id, out);
+        }
+    }
+
+    fn close_subscribers(&mut self, topics: Vec<RelationId>, why: &str, out: &mut Outputs) {
+        for topic in topics {
+            for subscriber in self.delivery.drop_topic(topic) {
+                out.now(Action::CloseSubscriber(subscriber, why.into()));
             }
         }
     }
 
-    /// Appends a record that the WAL never refuses; the write it is part of comes back.
-    pub(super) fn append(&mut self, id: GroupId, record: &Record) -> Option<WriteId> {
-        self.wal.append(id, record).ok().map(|(_, write)| write)
+    /// The state was replaced by a snapshot's: who waited for an entry that is in it cannot be told what became of it.
+    pub(super) fn state_replaced(&mut self, id: GroupId, out: &mut Outputs) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let applied = group.state.applied;
+        let later = group.waiting.split_off(&applied.next());
+        let settled = std::mem::replace(&mut group.waiting, later);
+        for (_, waiters) in settled.into_values() {
+            for waiter in waiters {
+                if let Waiter::Client(token) = waiter {
+                    let why = "this node was brought up to date by a snapshot meanwhile".to_owned();
+                    self.replies.push((token, Reply::Unknown(why)));
+                }
+            }
+        }
+        self.reads_applied(id);
+        if id == GroupId(0) {
+            out.now(Action::Members(self.members()));
+        }
     }
 
-    /// Appends a command to a group's log and the WAL's pending write.
-    fn propose(&mut self, id: GroupId, command: Command) -> Result<Index, Refused> {
+    /// Tells whoever waits what became of a write.
+    pub(super) fn answer(&mut self, waiter: Waiter, result: Result<Committed, Refused>) {
+        match waiter {
+            Waiter::Client(token) => self.replies.push((token, Reply::Commit(result))),
+            Waiter::Peer(to, number) => {
+                let outcome = super::forward::outcome(result);
+                self.peer_replies.push((to, PeerMessage::ForwardReply { number, outcome }));
+            }
+        }
+    }
+
+    /// Appends a command to a group's log.
+    pub(super) fn propose(&mut self, id: GroupId, command: Command) -> Result<Index, Refused> {
         let now = self.clock.time(self.now.mono);
         let group = self.groups.get_mut(&id).ok_or(Refused::NotLeader)?;
-        if group.raft.role() != Role::Leader {
-            return Err(Refused::NotLeader);
-        }
-        let time = now.max(group.last_time);
-        let record = Record::Entry(group.raft.entry(time, group.hlc.issue(time), Arc::new(command)));
-        let overloaded = |_| Refused::Overloaded(group.waiting.len());
-        let (_, write) = self.wal.append(id, &record).map_err(overloaded)?;
-        let Record::Entry(entry) = record else { unreachable!("it was made an entry above") };
-        let index = entry.index;
+        let overloaded = Refused::Overloaded(group.waiting.len());
+        self.wal.backlog().map_err(|_| overloaded.clone())?;
+        let time = now.max(group.raft.last_time());
+        let stamp = Hlc::above(group.raft.last_stamp()).issue(time);
         let mut written: Vec<Bytes> = Vec::new();
-        resolver::command_keys(&entry.command, &mut written);
+        resolver::command_keys(&command, &mut written);
+        let index = group.raft.propose(time, stamp, Arc::new(command)).map_err(|error| match error {
+            ProposeError::NotLeader | ProposeError::Transferring => Refused::NotLeader,
+            ProposeError::Backlog(_) => overloaded,
+        })?;
         group.resolver.record(index, written);
-        group.last_time = time;
-        group.raft.append(entry);
-        self.awaited.push_back((write, id, Awaited::Entry(index)));
+        group.timed.get_or_insert((index, self.now.mono));
+        self.dirty.insert(id);
         Ok(index)
     }
 
@@ -169,14 +301,16 @@ impl Node {
     pub(super) fn commit(
         &mut self,
         id: GroupId,
-        token: Token,
+        waiter: Waiter,
         transaction: Transaction,
     ) -> Option<Result<Committed, Refused>> {
         match self.admit(id, &transaction) {
             Err(refused) => return Some(Err(refused)),
             Ok(Admitted::Answered(committed)) => return Some(Ok(committed)),
             Ok(Admitted::InFlight(index)) => {
-                self.groups.get_mut(&id)?.waiting.entry(index).or_default().push(token);
+                let group = self.groups.get_mut(&id)?;
+                let term = group.raft.term();
+                group.waiting.entry(index).or_insert((term, Vec::new())).1.push(waiter);
                 return None;
             }
             Ok(Admitted::New) => {}
@@ -188,7 +322,7 @@ impl Node {
             Err(refused) => return Some(Err(refused)),
         };
         let group = self.groups.get_mut(&id)?;
-        group.waiting.insert(index, vec![token]);
+        group.waiting.insert(index, (group.raft.term(), vec![waiter]));
         if request.session != SessionId(0) {
             group.in_flight.insert((request.session, request.sequence), index);
         }
@@ -199,7 +333,7 @@ impl Node {
     }
 
     fn admit(&self, id: GroupId, transaction: &Transaction) -> Result<Admitted, Refused> {
-        let group = self.groups.get(&id).filter(|g| g.raft.ready()).ok_or(Refused::NotLeader)?;
+        let group = self.groups.get(&id).filter(|g| g.serves()).ok_or(Refused::NotLeader)?;
         let request = transaction.request;
         // Known requests are answered before anything may refuse them: they have happened.
         if let Some(first) = group.state.sessions.outcome(request) {
@@ -209,7 +343,7 @@ impl Node {
         if let Some(index) = group.in_flight.get(&(request.session, request.sequence)) {
             return Ok(Admitted::InFlight(*index));
         }
-        let now = self.clock.time(self.now.mono).max(group.last_time);
+        let now = self.clock.time(self.now.mono).max(group.raft.last_time());
         group.state.sessions.admit(request, now)?;
         if let Some(refused) = self.refusal() {
             return Err(refused);
@@ -217,9 +351,13 @@ impl Node {
         if group.waiting.len() >= self.config.inflight_max {
             return Err(Refused::Overloaded(group.waiting.len()));
         }
-        let bytes: usize = transaction.ops.iter().map(op_bytes).sum();
-        if bytes > TRANSACTION_MAX_BYTES {
-            return Err(Refused::TooLarge { bytes, limit: TRANSACTION_MAX_BYTES });
+        let bytes: usize = transaction.ops.iter().map(Op::bytes).sum();
+        let limit = match group.raft.reads_alone() {
+            true => TRANSACTION_MAX_BYTES,
+            false => REPLICATED_TRANSACTION_MAX_BYTES,
+        };
+        if bytes > limit {
+            return Err(Refused::TooLarge { bytes, limit });
         }
         for (topic, count) in claims(&transaction.ops) {
             let in_flight = group.claims_in_flight.get(&topic).copied().unwrap_or(0);
@@ -230,7 +368,7 @@ impl Node {
             }
         }
         group.resolver.check(transaction)?;
-        let time = self.clock.time(self.now.mono).max(group.last_time);
+        let time = self.clock.time(self.now.mono).max(group.raft.last_time());
         if transaction.valid_until.is_some_and(|until| time >= until) {
             return Err(Refused::Conflict);
         }
@@ -241,14 +379,15 @@ impl Node {
         Ok(Admitted::New)
     }
 
-    /// Applies what is committed.
-    pub(super) fn apply(&mut self, id: GroupId, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
+    /// Applies what is committed and durable here.
+    fn apply(&mut self, id: GroupId, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
         let now = self.clock.time(self.now.mono);
         let mut changes = Vec::new();
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        let was_ready = group.state.applied >= group.raft.own_term_from();
+        let served = group.serves();
+        let before = group.state.applied;
         while let Some(entry) = group.raft.next_committed(group.state.applied) {
-            let index = entry.index;
+            let (index, term) = (entry.index, entry.term);
             let outcomes = group.state.apply(entry, store, &mut changes).map_err(damaged)?;
             out.now(Action::Trace(Trace::Applied { group: id, index, what: name(&entry.command) }));
             if let Command::Batch { request, ops } = &*entry.command {
@@ -259,38 +398,83 @@ impl Node {
                     }
                 }
             }
-            if let Some(tokens) = group.waiting.remove(&index) {
-                let committed = Committed { index, time: entry.time, outcomes };
-                for token in tokens {
-                    self.replies.push((token, Reply::Commit(Ok(committed.clone()))));
+            if let Some((proposed, waiters)) = group.waiting.remove(&index) {
+                let result = match proposed == term {
+                    true => Ok(Committed { index, time: entry.time, outcomes }),
+                    // Another leader's entry took its place.
+                    false => Err(Refused::NotLeader),
+                };
+                for waiter in waiters {
+                    match waiter {
+                        Waiter::Client(token) => self.replies.push((token, Reply::Commit(result.clone()))),
+                        Waiter::Peer(to, number) => {
+                            let outcome = super::forward::outcome(result.clone());
+                            self.peer_replies.push((to, PeerMessage::ForwardReply { number, outcome }));
+                        }
+                    }
                 }
             }
             if group.work == WorkState::Proposed(index) {
                 group.work = WorkState::LookAt(self.now.mono);
             }
+            if let Some((_, at)) = group.timed.take_if(|(timed, _)| *timed <= index) {
+                self.latencies.push_back(self.now.mono.micros_since(at));
+            }
+        }
+        if group.state.applied == before {
+            return Ok(());
+        }
+        while self.latencies.len() > super::LATENCIES {
+            self.latencies.pop_front();
         }
         group.raft.applied(group.state.applied);
         if group.state.work_appeared() && matches!(group.work, WorkState::LookAt(_)) {
             group.work = WorkState::LookAt(self.now.mono);
         }
-        self.publish = true;
-        if !was_ready {
-            // Recovery's entries are applied: what they armed is released by the clock again.
-            changes.retain(|change| matches!(change, Change::TimeSet(_)));
+        let serves = group.serves();
+        self.publish.insert(id);
+        if serves && !served {
+            // What others and earlier runs armed is released by the clock again.
             let partitions: Vec<_> = group.state.partitions().map(|(topic, p, _)| (topic, p)).collect();
+            changes.retain(|change| matches!(change, Change::Members));
             changes.extend(
                 partitions.into_iter().map(|(topic, partition)| Change::Appended { topic, partition }),
             );
         }
         for change in changes {
-            self.changed(id, change, now, out);
+            self.changed(id, change, serves, now, out);
+        }
+        self.reads_applied(id);
+        if serves && !served {
+            self.began_to_serve(id, out);
         }
         Ok(())
     }
 
-    fn changed(&mut self, id: GroupId, change: Change, now: Timestamp, out: &mut Outputs) {
+    /// The state of a group that this node leads holds all that was ever promised.
+    fn began_to_serve(&mut self, id: GroupId, out: &mut Outputs) {
+        self.leader_changed_for_forwards(id, out);
+        let Some(group) = self.groups.get(&id) else { return };
+        if !self.config.members.is_empty() && group.state.membership().is_none() {
+            // From here on snapshots can tell who is in the group.
+            let configuration = group.raft.configuration().clone();
+            let _later_leaders_try_again = self.propose(id, Command::Membership(configuration));
+        }
+        self.note_incarnations();
+    }
+
+    fn changed(&mut self, id: GroupId, change: Change, serves: bool, now: Timestamp, out: &mut Outputs) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         match change {
+            Change::Members => {
+                let members: BTreeMap<NodeId, Member> =
+                    group.state.members().map(|member| (member.node, member.clone())).collect();
+                let applied = group.state.applied;
+                self.noting.retain(|_, index| *index > applied);
+                out.now(Action::Members(members.into_values().collect()));
+            }
+            // Only a leader fires and delivers; another begins from its state when it is elected.
+            Change::TimerSet(_) | Change::Appended { .. } | Change::Acked { .. } if !serves => {}
             Change::TimerSet(timer) => group.timers.set(timer),
             Change::Appended { topic, partition } => {
                 for release in group.state.releases(topic, partition, now) {
@@ -307,7 +491,7 @@ impl Node {
                     out.now(Action::CloseSubscriber(subscriber, "the topic was dropped".into()));
                 }
             }
-            Change::TimeSet(time) => group.last_time = time,
+            Change::TimeSet(_) => {}
         }
     }
 
@@ -317,7 +501,7 @@ impl Node {
         let now = self.clock.time(self.now.mono);
         let horizon = Timestamp(now.0.saturating_add(self.fire_ahead_us()));
         for id in groups {
-            let Some(group) = self.groups.get_mut(&id).filter(|group| group.raft.ready()) else { continue };
+            let Some(group) = self.groups.get_mut(&id).filter(|group| group.serves()) else { continue };
             if group.timers.wants_refill(now) {
                 let snapshot = group.state.snapshot(store);
                 group.timers.refill(now, &snapshot).map_err(damaged)?;
@@ -339,7 +523,7 @@ impl Node {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let released = group.timers.take_released(now);
         if let Some((last, _, _)) = released.last()
-            && group.last_time < *last
+            && group.raft.last_time() < *last
             && group.advance_at.is_none()
         {
             // Followers and the next leader release by applied time.
@@ -367,7 +551,7 @@ impl Node {
             }
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        if group.raft.ready()
+        if group.serves()
             && group.advance_at.take_if(|at| mono >= *at).is_some()
             && self.propose(id, Command::AdvanceTime).is_err()
             && let Some(group) = self.groups.get_mut(&id)
@@ -394,6 +578,20 @@ impl Node {
                     let relation = group.state.catalog.get(topic)?;
                     Some((group, relation.topic()?.partitions))
                 });
+                if let Some((group, _)) = found
+                    && !group.serves()
+                {
+                    let leader = group
+                        .raft
+                        .leader()
+                        .and_then(|leader| self.members().into_iter().find(|member| member.node == leader));
+                    let where_to = leader.map_or("no leader is known yet: try again".to_owned(), |leader| {
+                        format!("subscribe at its leader, node {} at {}", leader.name, leader.address)
+                    });
+                    let why = format!("this node does not lead the group of topic {topic}: {where_to}");
+                    out.now(Action::CloseSubscriber(id, why));
+                    return Ok(());
+                }
                 let Some((group, partitions)) = found else {
                     let why = format!("there is no topic {topic}");
                     out.now(Action::CloseSubscriber(id, why));
@@ -463,26 +661,6 @@ fn claims(ops: &[Op]) -> BTreeMap<RelationId, u64> {
     out
 }
 
-fn op_bytes(op: &Op) -> usize {
-    64 + match op {
-        Op::PutRow { key, row, indexes, .. } => {
-            key.len() + row.len() + indexes.iter().map(|i| i.key.len() + 16).sum::<usize>()
-        }
-        Op::DeleteRow { key, indexes, .. } => {
-            key.len() + indexes.iter().map(|i| i.key.len() + 16).sum::<usize>()
-        }
-        Op::AppendRow { row, indexes, .. } => {
-            row.len() + indexes.iter().map(|(_, columns)| columns.len() + 16).sum::<usize>()
-        }
-        Op::Publish { event, .. } | Op::Schedule { event, .. } => {
-            event.payload.len() + event.message_id.len()
-        }
-        Op::Reschedule { payload, .. } => payload.as_ref().map_or(0, Bytes::len),
-        Op::Cancel { timer_id, .. } => timer_id.len(),
-        Op::PutRelation(_) | Op::DropRelation(_) => 1_024,
-    }
-}
-
 fn name(command: &Command) -> &'static str {
     match command {
         Command::Noop => "noop",
@@ -493,5 +671,8 @@ fn name(command: &Command) -> &'static str {
         Command::Ack { .. } => "ack",
         Command::TimeEpoch(_) => "epoch",
         Command::StartGroup { .. } => "start group",
+        Command::Membership(_) => "membership",
+        Command::PutMember(_) => "member",
+        Command::DropMember(_) => "member gone",
     }
 }

@@ -1,15 +1,22 @@
 //! One process's whole protocol state, and the step that moves it.
 //!
-//! A write's way through here: [`Input::Request`] → `commit` (sessions, resolver) → `propose` (Raft's log, the WAL's
-//! pending write) → [`Input::QueueDrained`] cuts one WAL write of all that has gathered → [`Input::WriteDurable`] →
-//! Raft commits → `apply` (state, timers, delivery) → the new snapshot is published, then the reply goes out.
+//! A write's way through here: [`Input::Request`] → `commit` (sessions, resolver) → `propose` (Raft's log) →
+//! [`Input::QueueDrained`]: `settle` takes from every group what it wants, its entries go to the WAL's pending write and
+//! in one append to each follower, and one WAL write is cut of all that has gathered → [`Input::WriteDurable`] here,
+//! `Appended` from the followers → Raft commits → `apply` (state, timers, delivery) → the new snapshot is published,
+//! then the reply goes out. A node that does not lead the group forwards the write (`forward`), and asks the leader
+//! from where on a read may be answered (`reads`).
 //!
-//! Not implemented: peers; slices of apply (all that one WAL write committed is applied in one step); reads that are
-//! asked for ahead (timers and dedup claims are read from the store inside the step).
+//! Not implemented: slices of apply (all that one WAL write committed is applied in one step); reads that are asked
+//! for ahead (timers and dedup claims are read from the store inside the step); rest for quiet groups.
 
 mod checkpoint;
 mod config;
+mod forward;
 mod group;
+mod peers;
+mod reads;
+mod snapshots;
 mod status;
 mod timers;
 
@@ -18,21 +25,24 @@ pub use status::{GroupStatus, Status};
 
 use crate::clock::ClusterClock;
 use crate::delivery::Tracker;
-use crate::raft::Log;
+use crate::raft::{self, Log, Raft, Role};
+use crate::rng::Rng;
 use crate::state::State;
 use crate::step::{
-    Action, Fatal, Input, Outputs, Published, Reason, Reply, Request, SubscriberId, SubscriberInput, Token,
-    Trace,
+    Action, Fatal, Fresh, Input, OperatorError, Outputs, Published, Reason, Reply, Request, SubscriberId,
+    SubscriberInput, Token, Trace,
 };
 use crate::store::SharedStore;
 use crate::txn::Refused;
-use crate::wal::{Compacted, Recovered, WriteId, Writer};
+use crate::wal::{Compacted, Record, Recovered, WriteId, Writer};
 use checkpoint::Checkpoints;
 use chronos_proto::command::Command;
-use chronos_proto::id::{GroupId, Index, Term};
+use chronos_proto::id::{GroupId, Index, NodeId};
+use chronos_proto::peer::{PeerHello, PeerMessage};
+use chronos_proto::raft::LogId;
 use chronos_proto::time::{Instant, Now, Timestamp};
-use group::Group;
-use std::collections::{BTreeMap, VecDeque};
+use group::{Group, Waiter};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// How long to wait before a write or checkpoint that found no space is tried again.
@@ -56,9 +66,8 @@ pub struct Node {
     /// What subscribers said before the state was the newest.
     held: Vec<(SubscriberId, SubscriberInput)>,
     /// What becomes durable with which write, ascending.
-    awaited: VecDeque<(WriteId, GroupId, Awaited)>,
-    /// The write in flight and when it was cut.
-    cut_at: Option<(WriteId, Instant)>,
+    /// (WAL write, group, the number that the group's Raft gave to its own).
+    awaited: VecDeque<(WriteId, GroupId, u64)>,
     latencies: VecDeque<u64>,
     checkpoints: Checkpoints,
     /// The disk is full: new writes are refused until a retry succeeds.
@@ -69,13 +78,24 @@ pub struct Node {
     failed: bool,
     /// Replies of this step, which go out behind the snapshot that shows their effects.
     replies: Vec<(Token, Reply)>,
-    publish: bool,
-}
+    peer_replies: Vec<(NodeId, PeerMessage)>,
+    /// Groups whose newest state is to be published.
+    publish: BTreeSet<GroupId>,
+    /// Groups that something happened in.
+    dirty: BTreeSet<GroupId>,
+    raft_outputs: Vec<raft::Output>,
+    rng: Rng,
 
-#[derive(Clone, Copy, Debug)]
-enum Awaited {
-    HardState(Term),
-    Entry(Index),
+    /// Nodes that are linked with, and admitted.
+    links: BTreeMap<NodeId, PeerHello>,
+    beats: peers::Beats,
+    forwards: forward::Forwards,
+    reads: reads::Reads,
+    snapshots: snapshots::Snapshots,
+    /// The group whose state is being replaced at the store.
+    flipping: Option<GroupId>,
+    /// Notes about nodes that are logged and not applied.
+    noting: BTreeMap<NodeId, Index>,
 }
 
 impl Node {
@@ -91,18 +111,34 @@ impl Node {
         let damaged = |error: &dyn std::fmt::Display| Fatal::StateDamaged(error.to_string());
         let mut groups = BTreeMap::new();
         let mut persisted = Timestamp::EPOCH;
+        let mut discarded = Vec::new();
+        let rng = Rng::new(config.seed);
         for id in &config.groups {
             let state = State::open(*id, hash_seed(&config), store).map_err(|e| damaged(&e))?;
-            let log = Self::recover_log(*id, &recovered, &state)?;
-            persisted = persisted.max(log.last_entry().map_or(state.applied_time, |entry| entry.time));
-            let hard = recovered.groups.get(id).map(|g| g.hard_state).unwrap_or_default();
-            let raft = crate::raft::Raft::recover(*id, config.node, hard, log);
+            let (log, whole) = Self::recover_log(*id, &recovered, &state, store)?;
+            if !whole {
+                discarded.push((*id, LogId { term: state.applied_term, index: state.applied }));
+            }
+            let last_time = log.last_entry().map_or(state.applied_time, |entry| entry.time);
+            let last_stamp = log.last_entry().map_or(state.stamp, |entry| entry.stamp).max(state.stamp);
+            persisted = persisted.max(last_time);
+            let recovered = raft::Recovered {
+                hard: recovered.groups.get(id).map(|g| g.hard_state).unwrap_or_default(),
+                applied: state.applied,
+                persisted: state.applied,
+                configuration: state.membership().cloned().unwrap_or_else(|| config.first_configuration()),
+                log,
+                last_time: last_time.max(state.applied_time),
+                last_stamp,
+            };
+            let rng = rng.split(&format!("raft {id}"));
+            let raft = Raft::new(config.raft, *id, config.node, rng, now.mono, recovered);
             groups.insert(*id, (raft, state));
         }
         let clock = ClusterClock::start(config.boot, now, recovered.anchor, persisted);
         let time = clock.time(now.mono);
         let mut ops = Vec::new();
-        let (wal, _) = Writer::open(config.wal(), &recovered, clock.anchor(now.mono), &mut ops);
+        let (wal, opening) = Writer::open(config.wal(), &recovered, clock.anchor(now.mono), &mut ops);
         for op in ops {
             out.now(Action::Wal(op));
         }
@@ -111,10 +147,11 @@ impl Node {
         let durable = durable
             .map(|(id, (_, state))| (*id, Compacted { index: state.applied, term: state.applied_term }))
             .collect();
-        let groups = groups
+        let groups: BTreeMap<GroupId, Group> = groups
             .into_iter()
             .map(|(id, (raft, state))| (id, Group::new(raft, state, time, &config)))
             .collect();
+        let ids: Vec<GroupId> = groups.keys().copied().collect();
         let mut node = Node {
             checkpoints: Checkpoints::new(now.mono, durable),
             config,
@@ -126,8 +163,8 @@ impl Node {
             delivery: Tracker::new(),
             unlogged: VecDeque::new(),
             held: Vec::new(),
-            awaited: VecDeque::new(),
-            cut_at: None,
+            // What was read back is durable once its copy is.
+            awaited: ids.iter().map(|id| (opening, *id, 0)).collect(),
             latencies: VecDeque::new(),
             full_retry_at: None,
             mark_at: None,
@@ -135,35 +172,73 @@ impl Node {
             stopping: false,
             failed: false,
             replies: Vec::new(),
-            publish: true,
+            peer_replies: Vec::new(),
+            publish: ids.iter().copied().collect(),
+            dirty: BTreeSet::new(),
+            raft_outputs: Vec::new(),
+            rng: rng.split("node"),
+            links: BTreeMap::new(),
+            beats: peers::Beats::default(),
+            forwards: forward::Forwards::default(),
+            reads: reads::Reads::default(),
+            snapshots: snapshots::Snapshots::default(),
+            flipping: None,
+            noting: BTreeMap::new(),
         };
-        node.campaign_all();
+        for (id, last) in discarded {
+            // The snapshot was put in place, and the process ended before its log was told.
+            let from = node.wal.compacted(id).index.next();
+            if node.wal.last(id) >= from {
+                node.append(id, &Record::Truncate { from });
+            }
+            node.append(id, &Record::Compacted(Compacted { index: last.index, term: last.term }));
+        }
+        node.snapshots.sweep.extend(ids);
+        let members = node.members();
+        if !members.is_empty() {
+            out.now(Action::Members(members));
+        }
+        node.campaign_alone();
+        node.settle(store, out)?;
         node.cut(out);
         node.finish(store, out);
         Ok(node)
     }
 
-    /// The entries behind the checkpoint. A log that does not reach it means that one of the two is not ours.
-    fn recover_log(id: GroupId, recovered: &Recovered, state: &State) -> Result<Log, Fatal> {
-        let mut log = Log::new(state.applied, state.applied_term);
+    /// The log, from the WAL's base on. One that does not reach the store's state means that one of the two is not ours,
+    /// unless that state was installed as a snapshot: then what is in the log is void, and `false` comes with it.
+    fn recover_log(
+        id: GroupId,
+        recovered: &Recovered,
+        state: &State,
+        store: &SharedStore,
+    ) -> Result<(Log, bool), Fatal> {
+        let applied = LogId { term: state.applied_term, index: state.applied };
+        let installed = state.installed(store).map_err(|error| Fatal::StateDamaged(error.to_string()))?;
+        let installed = installed == Some(applied);
         let Some(group) = recovered.groups.get(&id) else {
-            return if state.applied == Index(0) { Ok(log) } else { Err(missing_log(id, state.applied)) };
+            return match applied.index == Index(0) || installed {
+                true => Ok((Log::new(applied), !installed)),
+                false => Err(missing_log(id, applied.index)),
+            };
         };
         let first = group.entries.first().map_or(group.compacted.index.next(), |entry| entry.index);
-        if first > state.applied.next() {
+        if first > applied.index.next() {
             return Err(Fatal::StateDamaged(format!(
                 "group {id}: the store is at index {}, but the WAL begins at {first}: the store is older than it was; restore it or rejoin the cluster",
                 state.applied
             )));
         }
-        if group.last() < state.applied {
-            return Err(missing_log(id, state.applied));
-        }
-        let from = state.applied.next();
-        for entry in group.entries.iter().filter(|entry| entry.index >= from) {
+        let mut log = Log::new(LogId { term: group.compacted.term, index: group.compacted.index });
+        for entry in &group.entries {
             log.push(entry.clone());
         }
-        Ok(log)
+        match log.term(applied.index) {
+            Some(term) if term == applied.term || applied.index == Index(0) => Ok((log, true)),
+            // Compacted at the very entry by a version that did not keep its term there cannot be: terms are kept.
+            _ if installed => Ok((Log::new(applied), false)),
+            _ => Err(missing_log(id, applied.index)),
+        }
     }
 
     /// Takes one input. `store` is the newest durable checkpoint.
@@ -189,22 +264,24 @@ impl Node {
     fn take(&mut self, input: Input, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
         match input {
             Input::Tick => self.tick(store, out)?,
-            Input::QueueDrained => self.cut(out),
+            Input::QueueDrained => {
+                self.settle(store, out)?;
+                self.cut(out);
+            }
             Input::WriteDurable(write) => self.write_durable(write, store, out)?,
             Input::WriteFailed { error, .. } => return Err(Fatal::WalFailed(error)),
             Input::WriteFull(write) => {
                 self.wal.on_full(write);
                 self.full_retry_at = self.wal.is_full().then_some(self.now.mono + FULL_RETRY);
             }
-            Input::CheckpointDurable(id) => self.checkpoint_durable(id, out),
+            Input::CheckpointDurable(id) => self.checkpoint_durable(id, store, out)?,
             Input::CheckpointFull(id) => self.checkpoints.full(id, self.now.mono + FULL_RETRY),
             Input::CheckpointFailed { error, .. } => return Err(Fatal::CheckpointFailed(error)),
-            Input::Request { token, request: Request::Commit(group, transaction) } => {
-                if let Some(reply) = self.commit(group, token, transaction) {
-                    self.replies.push((token, Reply::Commit(reply)));
-                }
-            }
-            Input::Subscriber { id, event } if !self.is_ready() => self.held.push((id, event)),
+            Input::Request { token, request } => self.request(token, request, out),
+            Input::Peer { from, message } => self.hear(from, message, store, out)?,
+            Input::PeerUp(hello) => self.peer_up(hello, out),
+            Input::PeerDown(peer) => self.peer_down(peer),
+            Input::Subscriber { id, event } if self.is_starting() => self.held.push((id, event)),
             Input::Subscriber { id, event } => self.subscriber(id, event, store, out)?,
             Input::ClockSynchronised(synchronised) => {
                 self.synchronised = Some(synchronised);
@@ -216,7 +293,58 @@ impl Node {
         if self.checkpoint_due() {
             self.begin_checkpoint(out);
         }
+        self.begin_store_work(store, out)
+    }
+
+    fn request(&mut self, token: Token, request: Request, out: &mut Outputs) {
+        let result = match request {
+            Request::Commit(id, transaction) => return self.take_transaction(token, id, transaction, out),
+            Request::Read(group) => return self.read(token, group, out),
+            Request::Change { group: id, changes } => self.leading(id).and_then(|group| {
+                group.raft.change_membership(&changes)?;
+                Ok(())
+            }),
+            Request::Transfer { group: id, to } => self.leading(id).and_then(|group| {
+                group.raft.transfer(to)?;
+                Ok(())
+            }),
+            Request::PutMember(member) => self.note(Command::PutMember(member)),
+            Request::DropMember(node) => self.note(Command::DropMember(node)),
+        };
+        self.dirty.extend(self.groups.keys().copied());
+        self.replies.push((token, Reply::Operator(result)));
+    }
+
+    fn leading(&mut self, id: GroupId) -> Result<&mut Group, OperatorError> {
+        let group = self.groups.get_mut(&id).ok_or(OperatorError::NoGroup(id))?;
+        if group.raft.role() == Role::Leader { Ok(group) } else { Err(OperatorError::NotLeader(id)) }
+    }
+
+    fn note(&mut self, command: Command) -> Result<(), OperatorError> {
+        self.leading(GroupId(0))?;
+        self.propose(GroupId(0), command).map_err(OperatorError::Refused)?;
         Ok(())
+    }
+
+    fn take_transaction(
+        &mut self,
+        token: Token,
+        id: GroupId,
+        transaction: crate::txn::Transaction,
+        out: &mut Outputs,
+    ) {
+        let Some(group) = self.groups.get(&id) else {
+            return self.replies.push((token, Reply::Commit(Err(Refused::NotLeader))));
+        };
+        // One that decides alone will serve in a moment or not at all; its clients are told at once.
+        let elsewhere = !group.serves() && !group.raft.reads_alone() && !self.stopping;
+        if elsewhere {
+            return self.forward(id, token, transaction, out);
+        }
+        let waiter = Waiter::Client(token);
+        if let Some(result) = self.commit(id, waiter, transaction) {
+            self.answer(waiter, result);
+        }
     }
 
     fn tick(&mut self, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
@@ -229,6 +357,15 @@ impl Node {
         if let Some(checkpoint) = self.checkpoints.retry(mono) {
             out.now(Action::Checkpoint(checkpoint));
         }
+        for (id, group) in &mut self.groups {
+            if group.raft.next_deadline().is_some_and(|at| mono >= at) {
+                group.raft.tick(mono);
+                self.dirty.insert(*id);
+            }
+        }
+        self.tick_forwards(out);
+        self.tick_reads(out);
+        self.tick_snapshots(out);
         self.tick_groups(store, out)?;
         self.delivery.tick(mono);
         if self.sync_at.is_some_and(|at| mono >= at) {
@@ -241,15 +378,20 @@ impl Node {
             let anchor = self.clock.anchor(mono);
             self.wal_ops(out, |wal, ops| wal.mark(anchor, ops));
         }
+        self.settle(store, out)?;
         self.cut(out);
         Ok(())
     }
 
     fn observe_clock(&mut self, out: &mut Outputs) {
+        let voters = self.groups.values().next().map_or(1, |group| group.raft.configuration().voters.len());
+        self.clock.set_quorum(voters / 2 + 1);
         let before = self.clock.time(self.now.mono);
         // Small steps are adopted in silence, and readers must follow them too.
         let observed = self.clock.observe(self.now, self.synchronised);
-        self.publish |= self.clock.time(self.now.mono) != before;
+        if self.clock.time(self.now.mono) != before {
+            self.publish_all();
+        }
         if let Some(step) = observed {
             out.now(Action::Trace(Trace::ClockStep { micros: step.micros, adopted: step.adopted }));
             if step.adopted {
@@ -260,13 +402,24 @@ impl Node {
 
     /// Everything that a step owes at its end: the newest snapshot before the replies that rely on it, deliveries last.
     fn finish(&mut self, store: &SharedStore, out: &mut Outputs) {
-        if std::mem::take(&mut self.publish) {
-            let clock = self.clock.reading(self.now.mono);
+        let clock = self.clock.reading(self.now.mono);
+        for id in std::mem::take(&mut self.publish) {
+            let Some(group) = self.groups.get(&id) else { continue };
+            let alone = group.raft.reads_alone();
             // What a restart found in its log is not in the state before its own first entry is: older than promised.
-            for group in self.groups.values().filter(|group| group.raft.ready()) {
-                let snapshot = group.state.snapshot(store);
-                out.now(Action::Publish(Published { snapshot, clock }));
+            if alone && !group.serves() {
+                continue;
             }
+            let fresh = match group.raft.lease_until() {
+                _ if alone => Fresh::Alone,
+                Some(until) if group.serves() => Fresh::Until(until),
+                _ => Fresh::Ask,
+            };
+            let snapshot = group.state.snapshot(store);
+            out.now(Action::Publish(Published { snapshot, clock, fresh }));
+        }
+        for (to, message) in self.peer_replies.drain(..) {
+            out.now(Action::Send { to, message });
         }
         for (token, reply) in self.replies.drain(..) {
             out.now(Action::Reply(token, reply));
@@ -276,6 +429,10 @@ impl Node {
         for delivery in deliveries {
             out.now(Action::Deliver(delivery));
         }
+    }
+
+    fn publish_all(&mut self) {
+        self.publish.extend(self.groups.keys().copied());
     }
 
     // The WAL
@@ -296,45 +453,26 @@ impl Node {
     /// Makes one WAL write of all that has gathered, unless one is in flight.
     fn cut(&mut self, out: &mut Outputs) {
         let anchor = self.clock.anchor(self.now.mono);
-        if let Some(write) = self.wal_ops(out, |wal, ops| wal.cut(anchor, ops)) {
-            self.cut_at = Some((write, self.now.mono));
+        if self.wal_ops(out, |wal, ops| wal.cut(anchor, ops)).is_some() {
             self.mark_at = None;
         }
     }
 
     fn write_durable(&mut self, write: WriteId, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
-        if let Some((_, at)) = self.cut_at.take_if(|(cut, _)| *cut == write) {
-            self.latencies.push_back(self.now.mono.micros_since(at));
-        }
-        if self.latencies.len() > LATENCIES {
-            self.latencies.pop_front();
-        }
         self.wal.on_durable(write);
         self.groups.values_mut().for_each(|group| group.timers.unstick());
         self.wal_ops(out, |wal, ops| wal.release(ops));
         if !self.wal.is_full() {
             self.full_retry_at = None;
         }
-        let mut touched = Vec::new();
-        while let Some((_, group, awaited)) = self.awaited.front().copied().filter(|(w, _, _)| *w <= write) {
-            self.awaited.pop_front();
-            match awaited {
-                Awaited::HardState(term) => self.hard_state_durable(group, term, out),
-                Awaited::Entry(index) => {
-                    let raft = self.groups.get_mut(&group).map(|g| &mut g.raft);
-                    if raft.is_some_and(|raft| raft.entries_durable(index)) && touched.last() != Some(&group)
-                    {
-                        touched.push(group);
-                    }
-                }
+        while let Some((_, id, number)) = self.awaited.pop_front_if(|(awaited, ..)| *awaited <= write) {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.raft.durable(number);
+                self.dirty.insert(id);
             }
         }
-        touched.sort_unstable();
-        touched.dedup();
-        for group in touched {
-            self.apply(group, store, out)?;
-        }
-        if !self.held.is_empty() && self.is_ready() {
+        self.settle(store, out)?;
+        if !self.held.is_empty() && !self.is_starting() {
             for (id, event) in std::mem::take(&mut self.held) {
                 self.subscriber(id, event, store, out)?;
             }
@@ -350,6 +488,7 @@ impl Node {
             for command in std::mem::take(&mut self.unlogged) {
                 self.propose_progress(command);
             }
+            self.settle(store, out)?;
             self.cut(out);
         }
         if self.wal.wants_mark() {
@@ -358,9 +497,12 @@ impl Node {
         Ok(())
     }
 
-    /// Whether every group's state holds all that was ever promised.
-    fn is_ready(&self) -> bool {
-        self.groups.values().all(|group| group.raft.ready())
+    /// Whether a group has no leader yet, be it here or elsewhere: nobody can be told whom to turn to.
+    fn is_starting(&self) -> bool {
+        self.groups.values().any(|group| match group.raft.leader() {
+            None => true,
+            Some(leader) => leader == self.config.node && !group.serves(),
+        })
     }
 
     /// How far ahead of its due time a firing is written: the slowest of the recent commits, within bounds.
@@ -409,7 +551,11 @@ impl Node {
                 consider(Some(self.clock.when(time, self.now.mono)), reason);
             }
             consider(group.work_at(), Reason::Work);
+            consider(group.raft.next_deadline(), Reason::Raft);
         }
+        consider(self.forwards.next_deadline(), Reason::Peers);
+        consider(self.reads.next_deadline(), Reason::Peers);
+        consider(self.snapshots.next_deadline(), Reason::Peers);
         consider(self.checkpoints.deadline(&self.config), Reason::Checkpoint);
         consider(self.full_retry_at, Reason::Wal);
         consider(self.sync_at, Reason::Wal);

@@ -1,7 +1,8 @@
 //! What `/status` and `/metrics` show of the engine.
 
 use super::Node;
-use chronos_proto::id::GroupId;
+use crate::raft::Role;
+use chronos_proto::id::{GroupId, NodeId};
 
 /// A node's figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,12 @@ pub struct GroupStatus {
     pub term: u64,
     /// Whether this node leads it and takes writes.
     pub leader: bool,
+    /// Its role.
+    pub role: Role,
+    /// Who leads, as far as it knows.
+    pub leads: Option<NodeId>,
+    /// The end of its log.
+    pub last: u64,
     /// Committed so far.
     pub committed: u64,
     /// Applied so far.
@@ -54,7 +61,10 @@ impl Node {
                 .map(|group| GroupStatus {
                     group: group.raft.group(),
                     term: group.raft.term().0,
-                    leader: group.raft.ready(),
+                    leader: group.serves(),
+                    role: group.raft.role(),
+                    leads: group.raft.leader(),
+                    last: group.raft.log().last().index.0,
                     committed: group.raft.committed().0,
                     applied: group.state.applied.0,
                     digest: group.state.digests().total(),

@@ -1,77 +1,382 @@
-//! Raft, one group's: terms, votes, the log, and what is committed (Ongaro and Ousterhout, "In Search of an
-//! Understandable Consensus Algorithm", extended version).
+//! Raft, one group's member: terms, votes, the log, replication, membership, and what is committed (Ongaro and
+//! Ousterhout, "In Search of an Understandable Consensus Algorithm", extended version; Ongaro's dissertation for
+//! pre-vote, 9.6, check-quorum, 6.2, leadership transfer, 3.10, and reads, 6.4).
 //!
-//! [`Raft`] decides and asks; it writes and sends nothing. What it wants durable comes back as [`wal::Record`]s, and it
-//! moves on when the caller says that they are: a candidate leads once its own vote is durable, and an entry counts
-//! towards a quorum once it is durable where it counts.
+//! [`Raft`] decides and asks; it writes and sends nothing. It is driven by verbs, and what it wants is taken from it by
+//! [`Raft::outputs`]:
 //!
-//! The chain that always holds: applied ≤ committed ≤ persisted ≤ last. (For a leader with peers committed ≤
-//! persisted would not hold, since a quorum may do without the leader's own disk.)
+//! ```text
+//! tick(now)  receive(now, from, message)  durable(write)          Output::Persist { write, record }
+//! campaign   propose   change_membership  transfer   read   ──>   Output::Send { to, message }
+//! compact    applied   unreachable        installed               Output::Read, SendSnapshot, Install, Role
+//! ```
 //!
-//! Not implemented: peers. A group has one voter, this node; elections, terms, hard state and commit are real, and
-//! replication, membership changes, pre-vote, leases and snapshots have their place here.
+//! **Durability is an input.** A record is asked for with a number, and the promise that depends on it is made when
+//! [`Raft::durable`] says that this write is done: a vote is told once it is on the medium, entries are acknowledged
+//! and counted once they are. So every message may be sent as soon as it is given out, and a write that is held back
+//! holds back exactly what it must. The leader's own append goes on beside the followers'. What was promised about
+//! entries that have been cut off since is forgotten: an end of their write counts for nothing.
 //!
-//! [`wal::Record`]: crate::wal::Record
+//! **Elections.** A member that hears no leader for a random time between one and two election timeouts asks first
+//! whether it would win (pre-vote), and only then begins a term. Voters refuse while they hear a leader themselves
+//! (stickiness), and a leader that hears no quorum for an election timeout steps down (check-quorum), as does one whose
+//! own disk has not finished a write for that long: heartbeats do not outlive storage. A lower term's leader or
+//! candidate is told of the higher term, so nobody is stuck. Members vote whether or not they know that they may: it is
+//! the candidate's configuration that counts.
+//!
+//! **Replication.** Each follower is probed until its log agrees, then gets a stream of appends within a window of
+//! messages and bytes. Lost ones are noticed by the heartbeat's answer and asked for again from where it stuck. A
+//! follower that is behind the log's base gets a snapshot, whose bytes travel beside: [`Output::SendSnapshot`], then
+//! [`Message::Snapshot`] once they are there, [`Output::Install`], and [`Raft::installed`].
+//!
+//! **Commit.** By counting, only from the leader's own first entry on (figure 8 of the paper). In a joint configuration
+//! both majorities count.
+//!
+//! **Reads.** [`Raft::read`] waits for an own-term commit and for a round of heartbeats begun after it. Where leases are
+//! on, the last confirmed round holds for an election timeout less an allowance for clocks that differ.
+//!
+//! The chain that always holds: log base ≤ committed ≤ last, and persisted ≤ last. What is applied is both committed and
+//! persisted here. (Committed ≤ persisted does not hold: a quorum may do without this member's disk.)
+//!
+//! Not implemented: rest for quiet groups (heartbeats of all groups travel in one message instead, see `node`);
+//! witnesses; reading entries back from the WAL for slow followers (they get a snapshot).
 
+mod election;
 mod log;
+mod membership;
+mod progress;
 mod quorum;
+mod read;
+mod replication;
 
 pub use log::Log;
-pub use quorum::committed_index;
+pub use membership::{Change, ChangeError, apply_change, leave_joint};
+pub use progress::Pace;
+pub use quorum::{VoteResult, committed_index, vote_result};
 
-use crate::wal::HardState;
+use crate::rng::Rng;
+use crate::wal::{Compacted, HardState, Record};
 use chronos_proto::command::{Command, Entry};
 use chronos_proto::id::{GroupId, Index, NodeId, Term};
-use chronos_proto::time::Timestamp;
+use chronos_proto::membership::Configuration;
+use chronos_proto::raft::{LogId, Message};
+use chronos_proto::time::{Instant, Timestamp};
+use membership::Memberships;
+use progress::Progress;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// What a member is in its term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     /// Follows, or waits.
+    #[default]
     Follower,
+    /// Asks whether it would win an election.
+    PreCandidate,
     /// Has voted for itself, and waits for a quorum of votes.
     Candidate,
     /// Won the term's election.
     Leader,
 }
 
-/// One member's state in one group.
+/// Times and bounds. Times are in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A leader that was not heard for this long may be replaced; elections begin at a random time up to twice this.
+    pub election_timeout_us: u64,
+    /// Between heartbeats. Beats of all groups of a node fall on the same moments.
+    pub heartbeat_us: u64,
+    /// Entries of one append end once it has this many bytes.
+    pub append_bytes_max: usize,
+    /// Appends to one follower that are not answered.
+    pub inflight_max: usize,
+    /// Their bytes.
+    pub inflight_bytes_max: u64,
+    /// Bytes of proposed and not committed entries, beyond which proposals are refused.
+    pub uncommitted_bytes_max: u64,
+    /// Bytes of applied entries that are kept in memory for followers that are behind.
+    pub kept_bytes_max: u64,
+    /// Whether leases are used: a member that starts then gives no vote for an election timeout.
+    pub leases: bool,
+    /// How much slower than another's clock a clock may run, in thousandths: a lease is shorter by this much.
+    pub drift_permille: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            election_timeout_us: 600_000,
+            heartbeat_us: 100_000,
+            append_bytes_max: 1 << 20,
+            inflight_max: 256,
+            inflight_bytes_max: 16 << 20,
+            uncommitted_bytes_max: 256 << 20,
+            kept_bytes_max: 32 << 20,
+            leases: false,
+            drift_permille: 100,
+        }
+    }
+}
+
+/// One thing that a member wants done, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Make this durable, behind what was asked for before, and say [`Raft::durable`] with its number.
+    Persist {
+        /// Its number, ascending.
+        write: u64,
+        /// What to write.
+        record: Record,
+    },
+    /// Send this; it may be lost, late or doubled.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// A read may be answered from a state at this index or later; none if the member does not lead any more.
+    Read {
+        /// The read.
+        number: u64,
+        /// From where on.
+        index: Option<Index>,
+    },
+    /// A follower is behind the log: stream it a snapshot of the applied state, then say [`Raft::snapshot_sent`].
+    SendSnapshot {
+        /// To whom.
+        to: NodeId,
+    },
+    /// Put the received state at `last` in place, then say [`Raft::installed`].
+    Install {
+        /// The last entry in it.
+        last: LogId,
+        /// The members at that entry.
+        configuration: Configuration,
+    },
+    /// The role, the term or the known leader has changed.
+    Role {
+        /// The role.
+        role: Role,
+        /// In this term.
+        term: Term,
+        /// Who leads, as far as it knows.
+        leader: Option<NodeId>,
+    },
+}
+
+/// Why a command was not proposed. Nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This member does not lead.
+    #[error("this member does not lead the group")]
+    NotLeader,
+    /// Leadership is being handed over.
+    #[error("leadership is being transferred: try again in a moment")]
+    Transferring,
+    /// Too much waits for a quorum.
+    #[error("{0} bytes wait for a quorum: try again later")]
+    Backlog(u64),
+}
+
+/// Why leadership is not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// This member does not lead.
+    #[error("this member does not lead the group: ask its leader")]
+    NotLeader,
+    /// It has no vote.
+    #[error("node {0} is not another voter of the group")]
+    NotVoter(NodeId),
+    /// Another transfer is under way.
+    #[error("leadership is being transferred to node {0} already")]
+    Pending(NodeId),
+}
+
+/// One member's state in one group. See the [essay](self) above.
 #[derive(Clone, Debug)]
 pub struct Raft {
+    settings: Settings,
     group: GroupId,
     id: NodeId,
-    voters: Vec<NodeId>,
+    rng: Rng,
+    now: Instant,
+
     hard: HardState,
     role: Role,
+    leader: Option<NodeId>,
     log: Log,
-    /// The last index that is durable here. Invariant: committed <= persisted <= last.
+    memberships: Memberships,
+    /// The greatest time and stamp in the log or before it.
+    last_time: Timestamp,
+    last_stamp: u64,
+
+    /// The last index that is durable here, of those that are still in the log.
     persisted: Index,
+    next_write: u64,
+    /// Writes asked for, with what each makes durable.
+    writing: VecDeque<Writing>,
+    /// Follower: the log agrees with the leader's up to here, durably or not.
+    verified: Index,
+    /// Follower: the leader waits to hear how much is durable.
+    owes_appended: bool,
+    installing: Option<LogId>,
+
+    /// No vote while a leader is heard, until then.
+    sticky_until: Instant,
+    election_at: Instant,
+    votes: BTreeMap<NodeId, bool>,
+    /// The election was asked for by the leader.
+    transferred: bool,
+
+    progress: BTreeMap<NodeId, Progress>,
     /// The index of this leader's first entry: nothing is committed by counting before it is.
     own_term_from: Index,
+    heartbeat_at: Instant,
+    quorum_check_at: Instant,
+    transfer: Option<(NodeId, Instant)>,
+    reads: read::Reads,
+    /// There may be something to send to followers.
+    fresh: bool,
+
+    outputs: Vec<Output>,
+}
+
+/// A write that is not durable yet.
+#[derive(Clone, Copy, Debug)]
+struct Writing {
+    write: u64,
+    asked_at: Instant,
+    makes: Makes,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Makes {
+    /// Entries up to here durable, unless they have been cut.
+    Entries(Index),
+    /// This term's vote durable; a voter tells the candidate.
+    Vote { term: Term, to: NodeId },
+    /// Something that nobody waits for.
+    Other,
+}
+
+/// What a member says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Whom it voted for in this term.
+    pub vote: Option<NodeId>,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// What it knows to be committed.
+    pub committed: Index,
+    /// What is durable here.
+    pub persisted: Index,
+    /// The end of its log.
+    pub last: LogId,
+    /// The place before the first entry in memory.
+    pub base: LogId,
+    /// The members in force.
+    pub configuration: Configuration,
+    /// A leader's followers: where each log is known to agree, and how it is fed.
+    pub followers: BTreeMap<NodeId, (Index, Pace)>,
+    /// To whom leadership is being handed over.
+    pub transfer: Option<NodeId>,
+}
+
+/// A member as its disk left it.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Term, vote and commit.
+    pub hard: HardState,
+    /// Its log.
+    pub log: Log,
+    /// What is applied already.
+    pub applied: Index,
+    /// Up to where the log is known to be durable; the rest is once [`Raft::durable`] is said of write 0.
+    pub persisted: Index,
+    /// The members at that index.
+    pub configuration: Configuration,
+    /// The greatest time in the log or before it.
+    pub last_time: Timestamp,
+    /// The greatest stamp in the log or before it.
+    pub last_stamp: u64,
 }
 
 impl Raft {
-    /// A member as its disk left it. `log` begins behind the applied index of the checkpoint.
-    pub fn recover(group: GroupId, id: NodeId, hard: HardState, log: Log) -> Raft {
-        let persisted = log.last();
-        let hard = HardState { commit: hard.commit.max(log.base()), ..hard };
-        assert!(hard.commit <= persisted, "commit {} is beyond the recovered log {persisted}", hard.commit);
-        Raft {
+    /// A member as its disk left it; of a group of one, [`Raft::campaign`] makes it lead at once.
+    pub fn new(
+        settings: Settings,
+        group: GroupId,
+        id: NodeId,
+        rng: Rng,
+        now: Instant,
+        recovered: Recovered,
+    ) -> Raft {
+        let Recovered { hard, log, applied, persisted, configuration, last_time, last_stamp } = recovered;
+        let last = log.last().index;
+        let commit = hard.commit.max(applied).max(log.base().index);
+        assert!(commit <= last, "commit {commit} is beyond the recovered log {last}");
+        let mut memberships = Memberships::new(applied, configuration);
+        let mut index = applied.next();
+        while let Some(entry) = log.get(index) {
+            if let Command::Membership(configuration) = &*entry.command {
+                memberships.push(index, configuration.clone());
+            }
+            index = index.next();
+        }
+        // Whoever voted or promised a lease before the stop keeps to it.
+        let sticky = if settings.leases && hard.term > Term(0) { settings.election_timeout_us } else { 0 };
+        let mut raft = Raft {
+            settings,
             group,
             id,
-            voters: vec![id],
-            hard,
+            rng,
+            now,
+            hard: HardState { commit, ..hard },
             role: Role::Follower,
+            leader: None,
+            persisted: persisted.max(log.base().index).min(last),
             log,
-            persisted,
+            memberships,
+            last_time,
+            last_stamp,
+            next_write: 1,
+            writing: [Writing { write: 0, asked_at: now, makes: Makes::Entries(last) }].into(),
+            verified: Index(0),
+            owes_appended: false,
+            installing: None,
+            sticky_until: Instant(now.0 + sticky),
+            election_at: now,
+            votes: BTreeMap::new(),
+            transferred: false,
+            progress: BTreeMap::new(),
             own_term_from: Index(u64::MAX),
-        }
+            heartbeat_at: now,
+            quorum_check_at: now,
+            transfer: None,
+            reads: read::Reads::default(),
+            fresh: false,
+            outputs: Vec::new(),
+        };
+        raft.draw_election();
+        raft
     }
+
+    // Getters
 
     /// Its group.
     pub fn group(&self) -> GroupId {
         self.group
+    }
+
+    /// Itself.
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
     /// The current term.
@@ -84,19 +389,44 @@ impl Raft {
         self.role
     }
 
-    /// The last index of the log, durable or not.
-    pub fn last(&self) -> Index {
-        self.log.last()
+    /// Who leads, as far as it knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
     }
 
-    /// The last entry, if it is in memory.
-    pub fn last_entry(&self) -> Option<&Entry> {
-        self.log.last_entry()
+    /// The log in memory.
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// The commit index.
     pub fn committed(&self) -> Index {
         self.hard.commit
+    }
+
+    /// The last index that is durable here.
+    pub fn persisted(&self) -> Index {
+        self.persisted
+    }
+
+    /// The greatest time in the log or before it: an entry's is never below the one before.
+    pub fn last_time(&self) -> Timestamp {
+        self.last_time
+    }
+
+    /// The greatest stamp in the log or before it.
+    pub fn last_stamp(&self) -> u64 {
+        self.last_stamp
+    }
+
+    /// The members in force: the newest in the log, committed or not.
+    pub fn configuration(&self) -> &Configuration {
+        self.memberships.current()
+    }
+
+    /// The members at `index`, if that is known still: the newest at or below it must be settled.
+    pub fn settled_configuration(&self, index: Index) -> Option<&Configuration> {
+        (self.memberships.since() <= index).then(|| self.memberships.current())
     }
 
     /// Whether it leads and has committed an entry of its own term: only then it knows all that is committed
@@ -110,59 +440,250 @@ impl Raft {
         self.own_term_from
     }
 
-    /// Starts an election: the new term and the vote for itself must be durable before anything else.
-    pub fn campaign(&mut self) -> HardState {
-        self.hard.term = self.hard.term.next();
-        self.hard.vote = Some(self.id);
-        self.role = Role::Candidate;
-        self.hard
-    }
-
-    /// The hard state of `term` is durable. A candidate that has a quorum of votes, its own counted, leads.
-    pub fn hard_state_durable(&mut self, term: Term) -> bool {
-        let votes = 1;
-        let elected = self.role == Role::Candidate && term == self.hard.term && votes > self.voters.len() / 2;
-        if elected {
-            self.role = Role::Leader;
-            self.own_term_from = self.log.last().next();
+    /// All there is to know.
+    pub fn status(&self) -> Status {
+        Status {
+            role: self.role,
+            term: self.hard.term,
+            vote: self.hard.vote,
+            leader: self.leader,
+            committed: self.hard.commit,
+            persisted: self.persisted,
+            last: self.log.last(),
+            base: self.log.base(),
+            configuration: self.configuration().clone(),
+            followers: self.progress.iter().map(|(id, p)| (*id, (p.matched, p.pace))).collect(),
+            transfer: self.transfer.map(|(to, _)| to),
         }
-        elected
     }
 
-    /// The entry that a command would be; only a leader may. [`Raft::append`] takes it once the WAL has.
-    pub fn entry(&self, time: Timestamp, stamp: u64, command: Arc<Command>) -> Entry {
-        assert_eq!(self.role, Role::Leader, "only a leader proposes");
-        Entry { term: self.hard.term, index: self.log.last().next(), time, stamp, command }
-    }
-
-    /// Appends the next entry of the log.
-    pub fn append(&mut self, entry: Entry) {
-        self.log.push(entry);
-    }
-
-    /// Entries up to `index` are durable here. True if more is committed now.
-    pub fn entries_durable(&mut self, index: Index) -> bool {
-        assert!(index <= self.log.last(), "durable {index} is beyond the last entry {}", self.log.last());
-        self.persisted = self.persisted.max(index);
-        let matched: Vec<Index> = self.voters.iter().map(|_| self.persisted).collect();
-        let committed = committed_index(&matched);
-        // Only an entry of the own term commits by counting (figure 8 of the paper).
-        let advances =
-            self.role == Role::Leader && committed >= self.own_term_from && committed > self.hard.commit;
-        if advances {
-            self.hard.commit = committed;
+    /// When the next [`Raft::tick`] is due at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.role == Role::Leader {
+            let alone = self.configuration().is_alone(self.id) && self.progress.is_empty();
+            let transfer = self.transfer.map(|(_, until)| until);
+            let beats = [self.heartbeat_at, self.quorum_check_at].into_iter().filter(|_| !alone);
+            return beats.chain(transfer).min();
         }
-        advances
+        self.may_campaign().then_some(self.election_at)
     }
 
-    /// The next committed entry above `applied`.
-    pub fn next_committed(&self, applied: Index) -> Option<&Entry> {
-        if applied < self.hard.commit { self.log.get(applied.next()) } else { None }
+    // Verbs
+
+    /// Time passes: elections, heartbeats, the check of the quorum, the end of a transfer's patience.
+    pub fn tick(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        if self.role == Role::Leader {
+            self.tick_leader();
+        } else if self.now >= self.election_at {
+            self.draw_election();
+            if self.may_campaign() {
+                self.pre_campaign();
+            }
+        }
     }
 
-    /// Entries up to `index` are applied and need not be kept in memory.
+    /// Takes a message of another member.
+    pub fn receive(&mut self, now: Instant, from: NodeId, message: Message) {
+        self.now = self.now.max(now);
+        if from == self.id || !self.heed_term(from, &message) {
+            return;
+        }
+        match message {
+            Message::PreVote { term, last } => self.vote_asked(from, term, last, None),
+            Message::Vote { term, last, transfer } => self.vote_asked(from, term, last, Some(transfer)),
+            Message::PreVoteReply { granted, .. } => self.vote_given(from, granted, Role::PreCandidate),
+            Message::VoteReply { granted, .. } => self.vote_given(from, granted, Role::Candidate),
+            Message::Append { previous, entries, commit, .. } => {
+                self.follow(from);
+                self.append_asked(from, previous, entries, commit);
+            }
+            Message::Heartbeat { commit, round, .. } => {
+                self.follow(from);
+                self.commit_to(commit.min(self.verified));
+                let term = self.hard.term;
+                self.send(from, Message::HeartbeatReply { term, round });
+            }
+            Message::Snapshot { last, configuration, .. } => {
+                self.follow(from);
+                self.snapshot_asked(from, last, configuration);
+            }
+            Message::Appended { matched, .. } => self.appended(from, matched),
+            Message::AppendRejected { previous, hint, .. } => self.append_rejected(from, previous, hint),
+            Message::HeartbeatReply { round, .. } => self.heartbeat_answered(from, round),
+            Message::TimeoutNow { .. } => self.timeout_now(),
+        }
+    }
+
+    /// Write `write` and all before it are durable. Write 0 is the log as it was recovered.
+    pub fn durable(&mut self, write: u64) {
+        let before = self.persisted;
+        while let Some(done) = self.writing.pop_front_if(|writing| writing.write <= write) {
+            match done.makes {
+                Makes::Entries(index) => self.persisted = self.persisted.max(index),
+                Makes::Vote { term, to } => self.vote_durable(term, to),
+                Makes::Other => {}
+            }
+        }
+        assert!(self.persisted <= self.log.last().index, "durable {} is beyond the log", self.persisted);
+        if self.role == Role::Leader {
+            if self.persisted > before {
+                self.advance_commit();
+            }
+        } else {
+            self.tell_appended();
+        }
+    }
+
+    /// Proposes a command as the next entry. Its time must not be below [`Raft::last_time`] nor its stamp at or below
+    /// [`Raft::last_stamp`].
+    pub fn propose(
+        &mut self,
+        time: Timestamp,
+        stamp: u64,
+        command: Arc<Command>,
+    ) -> Result<Index, ProposeError> {
+        if self.role != Role::Leader {
+            return Err(ProposeError::NotLeader);
+        }
+        if self.transfer.is_some() {
+            return Err(ProposeError::Transferring);
+        }
+        let waiting = self.log.bytes_above(self.hard.commit);
+        if waiting > self.settings.uncommitted_bytes_max {
+            return Err(ProposeError::Backlog(waiting));
+        }
+        assert!(time >= self.last_time, "time would go back: {time} behind {}", self.last_time);
+        Ok(self.append_own(time, stamp, command))
+    }
+
+    /// Changes the members: one step for learners, two (through a joint configuration) for voters.
+    pub fn change_membership(&mut self, changes: &[Change]) -> Result<Index, ChangeError> {
+        if self.role != Role::Leader {
+            return Err(ChangeError::NotLeader);
+        }
+        if !self.ready() {
+            return Err(ChangeError::NotReady);
+        }
+        if self.memberships.since() > self.hard.commit || self.configuration().is_joint() {
+            return Err(ChangeError::Pending);
+        }
+        let next = apply_change(self.configuration(), changes)?;
+        Ok(self.append_of_its_own(Command::Membership(next)))
+    }
+
+    /// What is applied need not be kept, but for what followers that are behind may want still.
     pub fn applied(&mut self, index: Index) {
         assert!(index <= self.hard.commit, "applied {index} is beyond the commit index {}", self.hard.commit);
-        self.log.forget_through(index);
+        self.memberships.settle(index);
+        if self.configuration().is_alone(self.id) && self.progress.is_empty() {
+            return self.log.forget_through(index);
+        }
+        while self.log.bytes_above(self.log.base().index) > self.settings.kept_bytes_max
+            && self.log.base().index < index
+        {
+            self.log.forget_through(self.log.base().index.next());
+        }
+    }
+
+    /// Drops entries up to `through`, which must be applied: followers that need them get a snapshot.
+    pub fn compact(&mut self, through: Index) {
+        self.log.forget_through(through.min(self.hard.commit));
+    }
+
+    /// The next entry above `applied` that may be applied: it is committed, and durable here.
+    pub fn next_committed(&self, applied: Index) -> Option<&Entry> {
+        if applied < self.hard.commit.min(self.persisted) { self.log.get(applied.next()) } else { None }
+    }
+
+    /// A peer does not answer: what is on its way to it may be lost.
+    pub fn unreachable(&mut self, peer: NodeId) {
+        if let Some(progress) = self.progress.get_mut(&peer).filter(|p| p.pace == Pace::Replicate) {
+            progress.probe();
+            self.fresh = true;
+        }
+    }
+
+    /// Takes out what is wanted since the last call, in order.
+    pub fn outputs(&mut self, out: &mut Vec<Output>) {
+        if self.role == Role::Leader {
+            self.begin_read_round();
+            if std::mem::take(&mut self.fresh) {
+                self.send_appends();
+            }
+        }
+        out.append(&mut self.outputs);
+    }
+
+    // What everything else is made of
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.outputs.push(Output::Send { to, message });
+    }
+
+    fn persist(&mut self, record: Record, makes: Makes) {
+        let write = self.next_write;
+        self.next_write += 1;
+        self.writing.push_back(Writing { write, asked_at: self.now, makes });
+        self.outputs.push(Output::Persist { write, record });
+    }
+
+    /// An entry that Raft itself needs: at the time of the one before.
+    fn append_of_its_own(&mut self, command: Command) -> Index {
+        self.append_own(self.last_time, self.last_stamp + 1, Arc::new(command))
+    }
+
+    fn append_own(&mut self, time: Timestamp, stamp: u64, command: Arc<Command>) -> Index {
+        let index = self.log.last().index.next();
+        self.push(Entry { term: self.hard.term, index, time, stamp, command });
+        self.fresh = true;
+        if self.configuration().is_alone(self.id) {
+            return index;
+        }
+        self.sync_progress();
+        index
+    }
+
+    fn push(&mut self, entry: Entry) {
+        let index = entry.index;
+        if let Command::Membership(configuration) = &*entry.command {
+            self.memberships.push(index, configuration.clone());
+        }
+        self.last_time = self.last_time.max(entry.time);
+        self.last_stamp = self.last_stamp.max(entry.stamp);
+        self.log.push(entry.clone());
+        self.persist(Record::Entry(entry), Makes::Entries(index));
+    }
+
+    /// Cuts the log: what was promised of these entries is void, and so is the end of their writes.
+    fn truncate(&mut self, from: Index) {
+        assert!(from > self.hard.commit, "cut from {from}, but committed through {}", self.hard.commit);
+        self.log.truncate(from);
+        self.memberships.truncate(from);
+        let kept = Index(from.0 - 1);
+        self.persisted = self.persisted.min(kept);
+        self.verified = self.verified.min(kept);
+        if !crate::bugs::active(crate::bugs::Bug::StaleAck) {
+            for writing in &mut self.writing {
+                if let Makes::Entries(index) = &mut writing.makes {
+                    *index = kept.min(*index);
+                }
+            }
+        }
+        self.persist(Record::Truncate { from }, Makes::Other);
+    }
+
+    fn commit_to(&mut self, index: Index) {
+        let index = index.min(self.log.last().index);
+        self.hard.commit = self.hard.commit.max(index);
+    }
+
+    fn set_role(&mut self, role: Role, leader: Option<NodeId>) {
+        let before = (self.role, self.leader);
+        self.role = role;
+        self.leader = leader;
+        if before != (role, leader) {
+            self.outputs.push(Output::Role { role, term: self.hard.term, leader });
+        }
     }
 }

@@ -45,6 +45,8 @@ pub enum Change {
     Dropped(RelationId),
     /// The group's time was set by an operator.
     TimeSet(Timestamp),
+    /// A node of the cluster is new, changed or gone.
+    Members,
 }
 
 /// Events on their way into partitions, gathered over one entry so that they share blocks.
@@ -110,6 +112,22 @@ impl Apply<'_> {
             Command::TimeEpoch(time) => {
                 self.time = *time;
                 self.changes.push(Change::TimeSet(*time));
+            }
+            Command::Membership(configuration) => {
+                let value = Bytes::from(codec::encode(configuration));
+                self.state.put(keys::membership(), Some(value), self.store)?;
+                self.state.membership = Some(configuration.clone());
+            }
+            Command::PutMember(member) => {
+                let value = Bytes::from(codec::encode(member));
+                self.state.put(keys::member(member.node), Some(value), self.store)?;
+                self.state.members.insert(member.node, member.clone());
+                self.changes.push(Change::Members);
+            }
+            Command::DropMember(node) => {
+                self.state.put(keys::member(*node), None, self.store)?;
+                self.state.members.remove(node);
+                self.changes.push(Change::Members);
             }
         }
         Ok(Vec::new())

@@ -47,7 +47,7 @@ fn place(key: &[u8]) -> (u8, u32, u8) {
     use super::keys::tag;
     let tag = key.first().copied().unwrap_or(0);
     let relation = match tag {
-        tag::DUE | tag::REQUEST | tag::SESSION => 0,
+        tag::DUE | tag::REQUEST | tag::SESSION | tag::MEMBER => 0,
         _ => super::keys::relation(key).map_or(0, |relation| relation.0),
     };
     (tag, relation, (codec::digest(key, &[]) % BUCKETS) as u8)

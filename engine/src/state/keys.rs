@@ -7,10 +7,13 @@
 //! ```text
 //! 00                                    root: generation, applied index and time (generation 0 only)
 //! 01                                    group record: stamp high-water mark, counters, digests
+//! 02                                    the snapshot that the generation was installed from, if it was
 //! 10 relation                           catalogue entry
 //! 11 relation                           mark of a dropped relation whose data still goes
 //! 12 relation index                     cursor of an index being filled
 //! 13 relation index                     mark of a dropped index whose entries still go
+//! 14                                    the group's members
+//! 15 node                               a node of the cluster (group 0)
 //! 20 relation key                       row
 //! 21 relation                           next hidden rowid
 //! 30 relation index columns… key        secondary index entry
@@ -27,7 +30,7 @@
 //! Numbers are big-endian, so keys order as their values do.
 
 use bytes::Bytes;
-use chronos_proto::id::{GroupId, IndexId, RelationId, SessionId};
+use chronos_proto::id::{GroupId, IndexId, NodeId, RelationId, SessionId};
 use chronos_proto::{Timestamp, key};
 use std::ops::Bound;
 
@@ -36,10 +39,13 @@ pub mod tag {
     #![allow(missing_docs)]
     pub const ROOT: u8 = 0x00;
     pub const GROUP: u8 = 0x01;
+    pub const INSTALLED: u8 = 0x02;
     pub const CATALOG: u8 = 0x10;
     pub const PURGE: u8 = 0x11;
     pub const BACKFILL: u8 = 0x12;
     pub const PURGE_INDEX: u8 = 0x13;
+    pub const MEMBERSHIP: u8 = 0x14;
+    pub const MEMBER: u8 = 0x15;
     pub const ROW: u8 = 0x20;
     pub const ROWID: u8 = 0x21;
     pub const INDEX: u8 = 0x30;
@@ -126,6 +132,11 @@ pub fn root(group: GroupId) -> Bytes {
 /// The store's key of a state key.
 pub fn store_key(group: GroupId, generation: u32, key: &[u8]) -> Bytes {
     Bytes::from([&store_prefix(group, generation)[..], key].concat())
+}
+
+/// The generation of a store's key.
+pub fn store_generation(full: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(full.get(4..PREFIX_BYTES)?.try_into().ok()?))
 }
 
 fn tagged(tag: u8, relation: RelationId, rest: &[u8]) -> Bytes {
@@ -335,6 +346,23 @@ pub fn claim_parts(key: &[u8]) -> Option<(RelationId, u32)> {
 /// Every claim of a topic's bucket.
 pub fn claims(topic: RelationId, bucket: u32) -> KeyRange {
     KeyRange::prefix(&tagged(tag::CLAIM, topic, &bucket.to_be_bytes()))
+}
+
+/// Where a snapshot that was installed ends.
+pub fn installed() -> Bytes {
+    Bytes::from_static(&[tag::INSTALLED])
+}
+
+/// The group's members.
+pub fn membership() -> Bytes {
+    Bytes::from_static(&[tag::MEMBERSHIP])
+}
+
+/// A node of the cluster.
+pub fn member(node: NodeId) -> Bytes {
+    let mut out = vec![tag::MEMBER];
+    out.extend_from_slice(&node.0.to_be_bytes());
+    Bytes::from(out)
 }
 
 /// Every key of one tag, or of one tag and relation.

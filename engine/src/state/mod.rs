@@ -26,7 +26,9 @@ use crate::step::GroupCheckpoint;
 use crate::store::SharedStore;
 use bytes::Bytes;
 use chronos_proto::codec;
-use chronos_proto::id::{GroupId, Index, IndexId, RelationId, Term};
+use chronos_proto::id::{GroupId, Index, IndexId, NodeId, RelationId, Term};
+use chronos_proto::membership::{Configuration, Member};
+use chronos_proto::raft::LogId;
 use chronos_proto::schema::Relation;
 use chronos_proto::time::Timestamp;
 pub use claims::CLAIMS_MAX;
@@ -90,6 +92,10 @@ pub struct State {
     pub(crate) applied_time: Timestamp,
     pub(crate) stamp: u64,
     pub(crate) sessions: Sessions,
+    /// The group's members, once they were logged.
+    pub(crate) membership: Option<Configuration>,
+    /// The cluster's nodes; group 0's state has them.
+    pub(crate) members: BTreeMap<NodeId, Member>,
     pub(crate) timers_pending: u64,
     timer_sequence: u64,
     /// Background work was asked for since [`State::work_appeared`] was last called.
@@ -115,6 +121,8 @@ impl State {
             applied_time: Timestamp::EPOCH,
             stamp: 0,
             sessions: Sessions::default(),
+            membership: None,
+            members: BTreeMap::new(),
             timers_pending: 0,
             timer_sequence: 0,
             work: true,
@@ -165,7 +173,46 @@ impl State {
             }
         }
         self.sessions = Sessions::load(&snapshot)?;
+        self.membership = snapshot.record("membership", &keys::membership())?;
+        for entry in snapshot.scan(&keys::all(tag::MEMBER, None), false) {
+            let member: Member = codec::decode("member", &entry?.1)?;
+            self.members.insert(member.node, member);
+        }
         Ok(())
+    }
+
+    /// Where the snapshot ends that this state began as; none if it began empty.
+    pub fn installed(&self, store: &SharedStore) -> Result<Option<LogId>, ReadError> {
+        self.record("installed", &keys::installed(), store)
+    }
+
+    /// The generation that the state's keys are under in the store.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The group's members, once they were logged.
+    pub fn membership(&self) -> Option<&Configuration> {
+        self.membership.as_ref()
+    }
+
+    /// The cluster's nodes, as far as this group's state knows them.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// All of the state as others may have it: a snapshot whose group record is that of this very index.
+    pub fn portable(&self, store: &SharedStore) -> Snapshot {
+        let mut snapshot = self.snapshot(store);
+        snapshot.write(keys::group_record(), Some(Bytes::from(codec::encode(&self.group_record()))));
+        snapshot.write(keys::installed(), None);
+        snapshot
+    }
+
+    /// The root record that makes `generation`, which holds the state at `last`, the live one.
+    pub fn root_of(group: GroupId, generation: u32, last: LogId, time: Timestamp) -> Bytes {
+        let root = Root { version: STATE_VERSION, generation, applied: last.index, term: last.term, time };
+        sealed::seal(&keys::root(group), &codec::encode(&root))
     }
 
     /// What readers get. Cheap.
@@ -231,31 +278,29 @@ impl State {
         if self.overlay.frozen.is_some() {
             return None;
         }
-        let record = GroupRecord {
-            stamp: self.stamp,
-            timer_sequence: self.timer_sequence,
-            timers_pending: self.timers_pending,
-            next_relation: self.catalog.next_id().0,
-            claims: self.claims.iter().map(|((topic, bucket), count)| (*topic, *bucket, *count)).collect(),
-            digests: self.digests.to_stored(),
-        };
+        let record = self.group_record();
         // The group record holds the sums, so it is not part of them.
         self.overlay.put(keys::group_record(), Some(Bytes::from(codec::encode(&record))));
-        let root = Root {
-            version: STATE_VERSION,
-            generation: self.generation,
-            applied: self.applied,
-            term: self.applied_term,
-            time: self.applied_time,
-        };
+        let last = LogId { term: self.applied_term, index: self.applied };
         Some(GroupCheckpoint {
             group: self.group,
             generation: self.generation,
             applied: self.applied,
             term: self.applied_term,
             layer: self.overlay.freeze()?,
-            root: sealed::seal(&keys::root(self.group), &codec::encode(&root)),
+            root: Some(Self::root_of(self.group, self.generation, last, self.applied_time)),
         })
+    }
+
+    fn group_record(&self) -> GroupRecord {
+        GroupRecord {
+            stamp: self.stamp,
+            timer_sequence: self.timer_sequence,
+            timers_pending: self.timers_pending,
+            next_relation: self.catalog.next_id().0,
+            claims: self.claims.iter().map(|((topic, bucket), count)| (*topic, *bucket, *count)).collect(),
+            digests: self.digests.to_stored(),
+        }
     }
 
     /// The store has what was frozen.

@@ -241,7 +241,12 @@ pub fn command_keys(command: &Command, out: &mut Vec<Bytes>) {
             }
         }
         // They write nothing that a transaction can read.
-        Command::Noop | Command::AdvanceTime | Command::TimeEpoch(_) => {}
+        Command::Noop
+        | Command::AdvanceTime
+        | Command::TimeEpoch(_)
+        | Command::Membership(_)
+        | Command::PutMember(_)
+        | Command::DropMember(_) => {}
         Command::Work(Work::Backfill { .. } | Work::Purge { .. } | Work::Expire { .. }) => {}
     }
 }

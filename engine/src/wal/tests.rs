@@ -152,7 +152,7 @@ impl World {
     }
 
     fn append(&mut self, group: GroupId, record: Record) -> (Lsn, WriteId) {
-        let appended = self.writer.append(group, &record).expect("within the bound");
+        let appended = self.writer.append(group, &record);
         let mut state = self.state().clone();
         apply(&mut state, group, &record);
         let (lsn, write) = appended;
@@ -763,7 +763,7 @@ fn a_backlog_refuses_entries_alone() {
     let bound = Config { pending_max_bytes: 1000, ..config(4096, Fsync::Always) };
     let mut world = World::new(bound);
     world.append(GroupId(0), entry(1, 5000));
-    let refused = world.writer.append(GroupId(0), &entry(2, 10)).expect_err("full");
+    let refused = world.writer.backlog().expect_err("full");
     assert!(refused.pending > 5000 && refused.limit == 1000, "{refused}");
     world.append(GroupId(0), Record::HardState(HardState { term: Term(3), ..HardState::default() }));
     world.rest();

@@ -159,14 +159,16 @@ impl Writer {
         (writer, write)
     }
 
-    /// Adds a record to the pending write. Its lsn and the write to wait for come back; the write is cut by
-    /// [`Writer::cut`]. Only entries are ever refused.
-    pub fn append(&mut self, group: GroupId, record: &Record) -> Result<(Lsn, WriteId), Backlog> {
+    /// Whether so much waits to be cut that no entries should be added: ask before there is one.
+    pub fn backlog(&self) -> Result<(), Backlog> {
         let limit = self.config.pending_max_bytes;
         let pending = self.pending.buffer.len();
-        if matches!(record, Record::Entry(_)) && self.pending.count > 0 && pending >= limit {
-            return Err(Backlog { pending, limit });
-        }
+        if self.pending.count > 0 && pending >= limit { Err(Backlog { pending, limit }) } else { Ok(()) }
+    }
+
+    /// Adds a record to the pending write. Its lsn and the write to wait for come back; the write is cut by
+    /// [`Writer::cut`].
+    pub fn append(&mut self, group: GroupId, record: &Record) -> (Lsn, WriteId) {
         let lsn = self.pending.next();
         let base = self.groups.entry(group).or_default();
         match record {
@@ -198,7 +200,12 @@ impl Writer {
             Record::Mark | Record::Base(_) => unreachable!("only the writer adds {record:?}"),
         }
         self.pending.push(group, record);
-        Ok((lsn, self.pending.write))
+        (lsn, self.pending.write)
+    }
+
+    /// A group's compaction mark.
+    pub fn compacted(&self, group: GroupId) -> Compacted {
+        self.groups.get(&group).map(|base| base.compacted).unwrap_or_default()
     }
 
     /// Hands out the pending write, if there is something in it and no other is under way.

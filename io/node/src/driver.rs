@@ -16,6 +16,9 @@ use chronos_engine::step::{
 };
 use chronos_engine::wal::{Recovered, WalOp, WriteId};
 use chronos_engine::{Config, Node, SharedStore};
+use chronos_proto::id::NodeId;
+use chronos_proto::membership::Member;
+use chronos_proto::peer::PeerMessage;
 use chronos_proto::time::Instant;
 use std::collections::VecDeque;
 
@@ -33,6 +36,10 @@ pub trait Outlet {
     fn deliver(&mut self, delivery: Delivery);
     /// Ends a subscription.
     fn close_subscriber(&mut self, subscriber: SubscriberId, why: String);
+    /// Sends a message to another node, or loses it.
+    fn send(&mut self, to: NodeId, message: PeerMessage);
+    /// Tells whom to link with.
+    fn members(&mut self, members: Vec<Member>);
     /// Takes note.
     fn trace(&mut self, trace: Trace);
     /// The node must stop: nothing more is performed after this.
@@ -178,6 +185,8 @@ fn perform(action: Action, outlet: &mut impl Outlet, stopped: &mut bool) {
         Action::Checkpoint(checkpoint) => outlet.checkpoint(checkpoint),
         Action::Deliver(delivery) => outlet.deliver(delivery),
         Action::CloseSubscriber(subscriber, why) => outlet.close_subscriber(subscriber, why),
+        Action::Send { to, message } => outlet.send(to, message),
+        Action::Members(members) => outlet.members(members),
         Action::Trace(trace) => outlet.trace(trace),
         Action::Fatal(fatal) => {
             *stopped = true;
@@ -193,7 +202,7 @@ mod tests {
     use chronos_engine::store::MemoryStore;
     use chronos_engine::txn::Transaction;
     use chronos_proto::command::Op;
-    use chronos_proto::id::{ClusterId, GroupId, Incarnation, NodeId, RelationId};
+    use chronos_proto::id::{ClusterId, GroupId, Incarnation, RelationId};
     use chronos_proto::time::{Now, Timestamp};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -228,11 +237,13 @@ mod tests {
             self.done.push("publish");
         }
         fn reply(&mut self, _: Token, reply: Reply) {
-            let Reply::Commit(result) = reply;
-            self.done.push(if result.is_ok() { "ok" } else { "refused" });
+            let committed = matches!(reply, Reply::Commit(Ok(_)));
+            self.done.push(if committed { "ok" } else { "refused" });
         }
         fn deliver(&mut self, _: Delivery) {}
         fn close_subscriber(&mut self, _: SubscriberId, _: String) {}
+        fn send(&mut self, _: NodeId, _: PeerMessage) {}
+        fn members(&mut self, _: Vec<Member>) {}
         fn trace(&mut self, _: Trace) {}
         fn fatal(&mut self, _: Fatal) {
             self.done.push("fatal");

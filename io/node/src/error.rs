@@ -78,9 +78,19 @@ pub enum CommitError {
     /// It had no effect: nothing was written.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The node stopped before the outcome was known: it may or may not be in the log.
-    #[error("the node stopped before the outcome was known: {0}")]
+    /// The node stopped, or leadership was lost, before the outcome was known: it may or may not be in the log.
+    #[error("the outcome is not known: {0}")]
     Unknown(String),
+}
+
+impl CommitError {
+    /// As an answer to what has no unknown outcome.
+    pub(crate) fn refused(self) -> Refused {
+        match self {
+            CommitError::Refused(refused) => refused,
+            CommitError::Unknown(_) => Refused::Stopping,
+        }
+    }
 }
 
 /// How a node ended.

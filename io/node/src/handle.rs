@@ -10,7 +10,9 @@ use bytes::Bytes;
 use chronos_engine::Snapshot;
 use chronos_engine::proto::id::{GroupId, RequestId};
 use chronos_engine::proto::time::{Instant, Timestamp};
-use chronos_engine::step::{Delivery, Published, SubscriberId, SubscriberInput, Subscription};
+use chronos_engine::step::{
+    Delivery, Fresh, OperatorError, Published, ReadAt, Request, SubscriberId, SubscriberInput, Subscription,
+};
 use chronos_engine::store::{Store, StoreError};
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use std::collections::BTreeMap;
@@ -22,6 +24,10 @@ use std::time::Duration;
 
 /// Called once with a commit's outcome, on the driver's thread: it must not block.
 pub type CommitReply = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
+/// Called once with where a linearizable read may be answered, on the driver's thread: it must not block.
+pub type ReadReply = Box<dyn FnOnce(Result<ReadAt, Refused>) + Send>;
+/// Called once with what became of an operator's request, on the driver's thread: it must not block.
+pub type OperatorReply = Box<dyn FnOnce(Result<(), OperatorError>) + Send>;
 /// Called with what a subscriber gets, on the driver's thread: it must not block.
 pub type Sink = Box<dyn FnMut(SubscriberEvent) + Send>;
 
@@ -106,6 +112,26 @@ impl NodeHandle {
                 self.shared.request_done(request);
                 message.refuse(CommitError::Refused(Refused::Stopping));
             }
+        }
+    }
+
+    /// Asks from where on the published state of a group answers a read that begins now; `reply` is called exactly
+    /// once, when that state is published here. Needed where [`Published::fresh`] does not say otherwise.
+    pub fn read_with(&self, group: GroupId, reply: ReadReply) {
+        match self.shared.inbox.request(Message::Read { group, reply }) {
+            Ok(()) => {}
+            Err(Rejected::Full(message, waiting)) => {
+                message.refuse(CommitError::Refused(Refused::Overloaded(waiting)));
+            }
+            Err(Rejected::Closed(message)) => message.refuse(CommitError::Refused(Refused::Stopping)),
+        }
+    }
+
+    /// Changes members, notes or forgets a node, hands leadership over; `reply` is called exactly once, when the
+    /// leader has logged or refused it.
+    pub fn operate_with(&self, request: Request, reply: OperatorReply) {
+        if let Err(message) = self.shared.inbox.report(Message::Operator { request, reply }) {
+            message.refuse(CommitError::Refused(Refused::Stopping));
         }
     }
 
@@ -217,7 +243,7 @@ impl Shared {
         let mut groups = self.published.write().unwrap_or_else(PoisonError::into_inner);
         let closed = groups.keys().map(|&group| {
             let snapshot = Snapshot::empty(group, Arc::new(Closed));
-            (group, Published { snapshot, clock: groups[&group].clock })
+            (group, Published { snapshot, clock: groups[&group].clock, fresh: Fresh::Ask })
         });
         let closed = closed.collect();
         let old = std::mem::replace(&mut *groups, closed);

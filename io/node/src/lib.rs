@@ -29,6 +29,7 @@ mod handle;
 mod inbox;
 mod open;
 mod options;
+mod peers;
 mod requests;
 mod runner;
 mod scrub;
@@ -41,8 +42,9 @@ pub mod wal_files;
 
 pub use chronos_engine as engine;
 pub use error::{CommitError, Exit, OpenError};
-pub use handle::{CommitReply, NodeHandle, Sink, SubscriberEvent};
+pub use handle::{CommitReply, NodeHandle, OperatorReply, ReadReply, Sink, SubscriberEvent};
 pub use open::open;
 pub use options::{Fsync, Options, Profile};
+pub use peers::Peers;
 pub use status::{ClockStatus, ClockStep, Histogram, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
 pub use verify::{Report, verify};

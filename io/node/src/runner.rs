@@ -4,16 +4,19 @@ use crate::clock::{self, SystemClock};
 use crate::directory::Directory;
 use crate::driver::{Driver, Feed, Outlet, StoreView};
 use crate::error::{CommitError, Exit, OpenError};
-use crate::handle::{CommitReply, NodeHandle, Shared, Sink, SubscriberEvent};
+use crate::handle::{CommitReply, NodeHandle, OperatorReply, ReadReply, Shared, Sink, SubscriberEvent};
 use crate::options::{Fsync, Options};
+use crate::peers::Peers;
 use crate::scrub::{Ended, Scrub};
 use crate::status::{ClockStatus, ClockStep, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
 use crate::store::pages::WalkError;
 use crate::store::{CheckpointError, Store, View};
 use crate::wal_files::{Disk, WalCounters, WalEvent, WalWorker};
-use chronos_engine::proto::id::{GroupId, Index, RequestId};
+use chronos_engine::proto::id::{GroupId, Index, NodeId, RequestId};
+use chronos_engine::proto::membership::Member;
+use chronos_engine::proto::peer::PeerMessage;
 use chronos_engine::step::{
-    Checkpoint, CheckpointId, Delivery, Fatal, Input, Published, Reply, Request, SubscriberId,
+    Checkpoint, CheckpointId, Delivery, Fatal, Input, OperatorError, Published, Reply, Request, SubscriberId,
     SubscriberInput, Subscription, Token, Trace,
 };
 use chronos_engine::txn::{Refused, Transaction};
@@ -26,9 +29,30 @@ use std::time::{Duration, Instant};
 
 /// What reaches the driver thread.
 pub(crate) enum Message {
-    Commit { group: GroupId, transaction: Transaction, reply: CommitReply },
-    Subscribe { id: SubscriberId, subscription: Subscription, sink: Sink },
-    Subscriber { id: SubscriberId, input: SubscriberInput },
+    Commit {
+        group: GroupId,
+        transaction: Transaction,
+        reply: CommitReply,
+    },
+    Read {
+        group: GroupId,
+        reply: ReadReply,
+    },
+    Operator {
+        request: Request,
+        reply: OperatorReply,
+    },
+    /// Something about another node.
+    Peer(Input),
+    Subscribe {
+        id: SubscriberId,
+        subscription: Subscription,
+        sink: Sink,
+    },
+    Subscriber {
+        id: SubscriberId,
+        input: SubscriberInput,
+    },
     Checkpoint,
     Status(Box<dyn FnOnce(Option<NodeStatus>) + Send>),
     Stop,
@@ -43,6 +67,8 @@ impl Message {
     pub(crate) fn refuse(self, why: CommitError) {
         match self {
             Message::Commit { reply, .. } => reply(Err(why)),
+            Message::Read { reply, .. } => reply(Err(why.refused())),
+            Message::Operator { reply, .. } => reply(Err(OperatorError::Refused(why.refused()))),
             Message::Subscribe { mut sink, .. } => sink(SubscriberEvent::Closed(why.to_string())),
             Message::Status(reply) => reply(None),
             _ => {}
@@ -120,6 +146,8 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         notices,
         clock_steps: 0,
         last_clock_step: None,
+        peers: None,
+        members: Vec::new(),
     };
     let mut spawned = vec![
         spawn("chronos-wal", &shared, move || wal_thread.run(&wal_ops))?,
@@ -273,7 +301,7 @@ struct Threads {
     shared: Arc<Shared>,
     wal: mpsc::Sender<WalOp>,
     checkpoints: mpsc::Sender<StoreWork>,
-    replies: HashMap<Token, (RequestId, CommitReply)>,
+    replies: HashMap<Token, Waiting>,
     sinks: HashMap<SubscriberId, Sink>,
     next_token: u64,
     fatal: Option<String>,
@@ -281,18 +309,45 @@ struct Threads {
     notices: Vec<String>,
     clock_steps: u64,
     last_clock_step: Option<ClockStep>,
+    /// Links to other nodes; none for a node that is alone.
+    peers: Option<Arc<dyn Peers>>,
+    /// The nodes of the cluster, as the engine knows them.
+    members: Vec<Member>,
+}
+
+/// Whom to answer.
+enum Waiting {
+    Commit(RequestId, CommitReply),
+    Read(ReadReply),
+    Operator(OperatorReply),
 }
 
 impl Threads {
+    fn token(&mut self, waiting: Waiting) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        self.replies.insert(token, waiting);
+        token
+    }
+
     /// What a message is to the engine; none if it is only the shell's.
     fn feed(&mut self, message: Message) -> Option<Feed> {
         let input = match message {
             Message::Commit { group, transaction, reply } => {
                 let token = Token(self.next_token);
                 self.next_token += 1;
-                self.replies.insert(token, (transaction.request, reply));
+                self.replies.insert(token, Waiting::Commit(transaction.request, reply));
                 Input::Request { token, request: Request::Commit(group, transaction) }
             }
+            Message::Read { group, reply } => {
+                let token = self.token(Waiting::Read(reply));
+                Input::Request { token, request: Request::Read(group) }
+            }
+            Message::Operator { request, reply } => {
+                let token = self.token(Waiting::Operator(reply));
+                Input::Request { token, request }
+            }
+            Message::Peer(input) => input,
             Message::Subscribe { id, subscription, sink } => {
                 self.sinks.insert(id, sink);
                 Input::Subscriber { id, event: SubscriberInput::Open(subscription) }
@@ -349,9 +404,15 @@ impl Threads {
 
     /// Nobody is left without an answer.
     fn abandon(&mut self, why: &str) {
-        for (_, (request, reply)) in self.replies.drain() {
-            self.shared.request_done(request);
-            reply(Err(CommitError::Unknown(why.to_owned())));
+        for (_, waiting) in self.replies.drain() {
+            match waiting {
+                Waiting::Commit(request, reply) => {
+                    self.shared.request_done(request);
+                    reply(Err(CommitError::Unknown(why.to_owned())));
+                }
+                Waiting::Read(reply) => reply(Err(Refused::Stopping)),
+                Waiting::Operator(reply) => reply(Err(OperatorError::Refused(Refused::Stopping))),
+            }
         }
         for (_, mut sink) in self.sinks.drain() {
             sink(SubscriberEvent::Closed(why.to_owned()));
@@ -381,11 +442,34 @@ impl Outlet for Threads {
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {
-        let Reply::Commit(result) = reply;
-        if let Some((request, callback)) = self.replies.remove(&token) {
-            self.shared.request_done(request);
-            callback(result.map_err(CommitError::Refused));
+        match (self.replies.remove(&token), reply) {
+            (Some(Waiting::Commit(request, callback)), reply) => {
+                self.shared.request_done(request);
+                callback(match reply {
+                    Reply::Commit(result) => result.map_err(CommitError::Refused),
+                    Reply::Unknown(why) => Err(CommitError::Unknown(why)),
+                    reply => unreachable!("a transaction was answered with {reply:?}"),
+                });
+            }
+            (Some(Waiting::Read(callback)), Reply::Read(result)) => callback(result),
+            (Some(Waiting::Operator(callback)), Reply::Operator(result)) => callback(result),
+            (Some(_), reply) => unreachable!("another request was answered with {reply:?}"),
+            // Its client was told already that the node stops.
+            (None, _) => {}
         }
+    }
+
+    fn send(&mut self, to: NodeId, message: PeerMessage) {
+        if let Some(peers) = &self.peers {
+            peers.send(to, message);
+        }
+    }
+
+    fn members(&mut self, members: Vec<Member>) {
+        if let Some(peers) = &self.peers {
+            peers.members(&members);
+        }
+        self.members = members;
     }
 
     fn deliver(&mut self, delivery: Delivery) {
@@ -502,7 +586,9 @@ impl DriverThread {
     /// Once every group takes writes, everything that was acknowledged before is applied and published.
     fn tell_ready(&mut self, driver: &NodeDriver) {
         let status = driver.node().status();
-        if status.groups.is_empty() || !status.groups.iter().all(|group| group.leader) {
+        // A node alone leads in a moment; one among others serves as soon as it can say who does.
+        let alone = self.outlet.peers.is_none();
+        if status.groups.is_empty() || alone && !status.groups.iter().all(|group| group.leader) {
             return;
         }
         if let Err(error) = self.directory.mark_served() {

@@ -239,6 +239,12 @@ impl World {
                 Ok(())
             }
             Action::Reply(token, Reply::Commit(reply)) => self.reply(token, reply),
+            Action::Reply(_, reply) => {
+                Err(Violation::safety("requests", format!("an answer that nobody asked for: {reply:?}")))
+            }
+            Action::Send { .. } | Action::Members(_) => {
+                Err(Violation::safety("requests", "a node that is alone speaks to others"))
+            }
             Action::Publish(published) => self.publish(published),
             Action::Checkpoint(checkpoint) => self.begin_checkpoint(checkpoint),
             Action::Deliver(delivery) => self.deliver(delivery),

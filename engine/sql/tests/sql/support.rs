@@ -66,6 +66,7 @@ impl World {
             match effect.action {
                 Action::Wal(WalOp::Sync { write, .. } | WalOp::Done { write }) => durable = Some(write),
                 Action::Reply(token, Reply::Commit(result)) => self.replies.push((token, result)),
+                Action::Reply(..) | Action::Send { .. } | Action::Members(_) => {}
                 Action::Publish(published) => self.published = Some(published),
                 Action::Fatal(fatal) => panic!("{fatal}"),
                 Action::Checkpoint(checkpoint) => {

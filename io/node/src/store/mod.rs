@@ -242,7 +242,7 @@ mod tests {
             applied: Index(id),
             term: Term(1),
             layer,
-            root: bytes::Bytes::from_static(b"root"),
+            root: Some(bytes::Bytes::from_static(b"root")),
         };
         Checkpoint { id: CheckpointId(id), groups: vec![group] }
     }

@@ -1,0 +1,239 @@
+//! Writes that this node took for groups that others lead.
+//!
+//! Each goes to the leader under a request id and is asked again, under the same id, until there is an answer: so it
+//! has one effect, whatever is lost and whoever leads by then. When the time is over the client is told that nothing
+//! was done if the write never left, and that the outcome is unknown if it did.
+
+use super::Node;
+use super::group::Waiter;
+use crate::state::{SESSION_IDLE_US, Sessions};
+use crate::step::{Action, Outputs, Reply, Token};
+use crate::txn::{Committed, Refused, Transaction};
+use chronos_proto::id::{GroupId, NodeId, RequestId, SessionId, Term};
+use chronos_proto::peer::{Forward, ForwardOutcome, PeerMessage};
+use chronos_proto::time::Instant;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long a write is tried before its client is told.
+pub(super) const FORWARD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a leader may take before it is asked again.
+const FORWARD_RETRY: Duration = Duration::from_millis(1_000);
+/// A session that nobody used for so long is replaced before the leader forgets it.
+const SESSION_FRESH_US: i64 = SESSION_IDLE_US / 4;
+
+/// A write that waits for another node.
+struct Pending {
+    token: Token,
+    group: GroupId,
+    transaction: Transaction,
+    /// To whom it went last, in which term, and when.
+    sent: Option<(NodeId, Term, Instant)>,
+    until: Instant,
+}
+
+/// The writes of one node.
+#[derive(Default)]
+pub(super) struct Forwards {
+    next_number: u64,
+    pending: BTreeMap<u64, Pending>,
+    session: Option<(SessionId, i64)>,
+    next_sequence: u64,
+    /// Sequences of the session that are not answered, by number of the write.
+    open: BTreeMap<u64, u64>,
+}
+
+impl Forwards {
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let retry = |pending: &Pending| match pending.sent {
+            Some((_, _, at)) => pending.until.min(at + FORWARD_RETRY),
+            None => pending.until,
+        };
+        self.pending.values().map(retry).min()
+    }
+}
+
+impl Node {
+    /// Takes a transaction for a group that another node leads, or nobody yet.
+    pub(super) fn forward(
+        &mut self,
+        group: GroupId,
+        token: Token,
+        mut transaction: Transaction,
+        out: &mut Outputs,
+    ) {
+        if self.forwards.len() >= self.config.inflight_max {
+            let refused = Refused::Overloaded(self.forwards.len());
+            return self.replies.push((token, Reply::Commit(Err(refused))));
+        }
+        let number = self.forwards.next_number;
+        self.forwards.next_number += 1;
+        if transaction.request.session == SessionId(0) {
+            transaction.request = self.name_request(number);
+        }
+        let until = self.now.mono + FORWARD_PATIENCE;
+        self.forwards.pending.insert(number, Pending { token, group, transaction, sent: None, until });
+        self.send_forward(number, out);
+    }
+
+    /// A name in this node's own session, for a client that has none.
+    fn name_request(&mut self, number: u64) -> RequestId {
+        let now = self.clock.time(self.now.mono).0;
+        let forwards = &mut self.forwards;
+        let (session, last_used) = match forwards.session {
+            Some((session, used)) if now - used < SESSION_FRESH_US || !forwards.open.is_empty() => {
+                (session, used)
+            }
+            _ => {
+                forwards.next_sequence = 1;
+                let birth = chronos_proto::Timestamp(now);
+                (Sessions::id(birth, self.rng.next_u64()), now)
+            }
+        };
+        forwards.session = Some((session, last_used.max(now)));
+        let sequence = forwards.next_sequence;
+        forwards.next_sequence += 1;
+        forwards.open.insert(number, sequence);
+        let floor = forwards.open.values().copied().min().unwrap_or(sequence);
+        RequestId { session, sequence, floor }
+    }
+
+    fn send_forward(&mut self, number: u64, out: &mut Outputs) {
+        let Some(pending) = self.forwards.pending.get_mut(&number) else { return };
+        let Some(group) = self.groups.get(&pending.group) else { return };
+        let Some(leader) = group.raft.leader().filter(|leader| *leader != self.config.node) else { return };
+        if !self.links.contains_key(&leader) {
+            return;
+        }
+        let term = group.raft.term();
+        pending.sent = Some((leader, term, self.now.mono));
+        let Transaction { request, read_index, reads, valid_until, ops } = pending.transaction.clone();
+        let reads = reads.into_iter().map(|range| (range.start, range.end)).collect();
+        let forward =
+            Forward { number, group: pending.group, term, request, read_index, reads, valid_until, ops };
+        out.now(Action::Send { to: leader, message: PeerMessage::Forward(forward) });
+    }
+
+    /// A write that another node took for a group that it believes led by this one.
+    pub(super) fn forwarded(&mut self, from: NodeId, forward: Forward, out: &mut Outputs) {
+        let Forward { number, group, term, request, read_index, reads, valid_until, ops } = forward;
+        let leads = self.groups.get(&group).is_some_and(|group| group.serves() && group.raft.term() == term);
+        if !leads {
+            let outcome = ForwardOutcome::NotLeader;
+            return out
+                .now(Action::Send { to: from, message: PeerMessage::ForwardReply { number, outcome } });
+        }
+        let reads = reads.into_iter().map(|(start, end)| crate::keys::KeyRange { start, end }).collect();
+        let transaction = Transaction { request, read_index, reads, valid_until, ops };
+        let waiter = Waiter::Peer(from, number);
+        if let Some(result) = self.commit(group, waiter, transaction) {
+            self.answer(waiter, result);
+        }
+    }
+
+    /// Another node says what became of a write.
+    pub(super) fn forward_answered(&mut self, number: u64, outcome: ForwardOutcome, out: &mut Outputs) {
+        let Some(pending) = self.forwards.pending.get_mut(&number) else { return };
+        let request = pending.transaction.request;
+        let result = match outcome {
+            ForwardOutcome::Committed { index, time, outcomes } => Ok(Committed { index, time, outcomes }),
+            ForwardOutcome::NotLeader => {
+                // Whoever leads now takes it when that is known; this leader's refusal ends nothing.
+                pending.sent = pending.sent.map(|(node, _, at)| (node, Term(0), at));
+                return self.retry_forward(number, out);
+            }
+            ForwardOutcome::Unknown => {
+                pending.sent = pending.sent.map(|(node, _, at)| (node, Term(0), at));
+                return;
+            }
+            ForwardOutcome::Conflict => Err(Refused::Conflict),
+            ForwardOutcome::Expired => Err(Refused::Expired(request)),
+            ForwardOutcome::Full(why) => Err(Refused::Full(why)),
+            ForwardOutcome::Overloaded(waiting) => Err(Refused::Overloaded(waiting as usize)),
+            ForwardOutcome::TooLarge(bytes, limit) => {
+                Err(Refused::TooLarge { bytes: bytes as usize, limit: limit as usize })
+            }
+            ForwardOutcome::Stopping => Err(Refused::NotLeader),
+        };
+        self.forwards.open.remove(&number);
+        if let Some(pending) = self.forwards.pending.remove(&number) {
+            self.replies.push((pending.token, Reply::Commit(result)));
+        }
+    }
+
+    /// Asks again if the leader, or its term, is another than the one asked last.
+    fn retry_forward(&mut self, number: u64, out: &mut Outputs) {
+        let Some(pending) = self.forwards.pending.get(&number) else { return };
+        let Some(group) = self.groups.get(&pending.group) else { return };
+        let asked = pending.sent.map(|(node, term, _)| (node, term));
+        let leads = group.raft.leader().map(|leader| (leader, group.raft.term()));
+        if leads.is_some()
+            && leads != asked
+            && pending.sent.is_none_or(|(_, term, _)| term < group.raft.term())
+        {
+            self.send_forward(number, out);
+        }
+    }
+
+    /// The leader of a group is known, or is this node.
+    pub(super) fn leader_changed_for_forwards(&mut self, id: GroupId, out: &mut Outputs) {
+        let numbers: Vec<u64> =
+            self.forwards.pending.iter().filter(|(_, p)| p.group == id).map(|(number, _)| *number).collect();
+        let serves = self.groups.get(&id).is_some_and(|group| group.serves());
+        for number in numbers {
+            if !serves {
+                self.retry_forward(number, out);
+                continue;
+            }
+            // This node leads now: it looks the request up itself.
+            self.forwards.open.remove(&number);
+            let Some(pending) = self.forwards.pending.remove(&number) else { continue };
+            let waiter = Waiter::Client(pending.token);
+            if let Some(result) = self.commit(id, waiter, pending.transaction) {
+                self.answer(waiter, result);
+            }
+        }
+    }
+
+    /// Asks again what was not answered, and gives up what has waited too long.
+    pub(super) fn tick_forwards(&mut self, out: &mut Outputs) {
+        let now = self.now.mono;
+        let numbers: Vec<u64> = self.forwards.pending.keys().copied().collect();
+        for number in numbers {
+            let Some(pending) = self.forwards.pending.get(&number) else { continue };
+            if now >= pending.until {
+                let reply = match pending.sent {
+                    None => Reply::Commit(Err(Refused::NotLeader)),
+                    Some(_) => Reply::Unknown(format!(
+                        "the write was sent to the leader of group {}, and no answer came in {} s",
+                        pending.group,
+                        FORWARD_PATIENCE.as_secs()
+                    )),
+                };
+                self.replies.push((pending.token, reply));
+                self.forwards.pending.remove(&number);
+                self.forwards.open.remove(&number);
+            } else if pending.sent.is_none_or(|(_, _, at)| now >= at + FORWARD_RETRY) {
+                self.send_forward(number, out);
+            }
+        }
+    }
+}
+
+/// What a leader tells the node that took a write.
+pub(super) fn outcome(result: Result<Committed, Refused>) -> ForwardOutcome {
+    match result {
+        Ok(Committed { index, time, outcomes }) => ForwardOutcome::Committed { index, time, outcomes },
+        Err(Refused::Conflict) => ForwardOutcome::Conflict,
+        Err(Refused::Expired(_)) => ForwardOutcome::Expired,
+        Err(Refused::NotLeader) => ForwardOutcome::NotLeader,
+        Err(Refused::Full(why)) => ForwardOutcome::Full(why),
+        Err(Refused::Overloaded(waiting)) => ForwardOutcome::Overloaded(waiting as u64),
+        Err(Refused::TooLarge { bytes, limit }) => ForwardOutcome::TooLarge(bytes as u64, limit as u64),
+        Err(Refused::Stopping) => ForwardOutcome::Stopping,
+    }
+}

@@ -1,0 +1,190 @@
+//! Other nodes: links to them, what they say, and heartbeats of all groups in one message.
+
+use super::Node;
+use crate::raft;
+use crate::step::{Action, Fatal, Outputs, Trace};
+use crate::store::SharedStore;
+use chronos_proto::command::Command;
+use chronos_proto::id::{GroupId, NodeId};
+use chronos_proto::membership::Member;
+use chronos_proto::peer::{Beat, BeatReply, PeerHello, PeerMessage};
+use chronos_proto::raft::Message;
+use chronos_proto::time::Instant;
+use std::collections::BTreeMap;
+
+/// Beats and answers to them that gather over one step, by peer.
+#[derive(Default)]
+pub(super) struct Beats {
+    out: BTreeMap<NodeId, Beat>,
+    replies: BTreeMap<NodeId, BeatReply>,
+}
+
+impl Node {
+    /// A link stands.
+    pub(super) fn peer_up(&mut self, hello: PeerHello, out: &mut Outputs) {
+        let peer = hello.node;
+        if let Err(why) = self.admit_peer(&hello) {
+            self.links.remove(&peer);
+            return out.now(Action::Trace(Trace::PeerRefused { peer, why }));
+        }
+        self.links.insert(peer, hello);
+        let groups: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in groups {
+            self.leader_changed_for_forwards(id, out);
+            self.leader_changed_for_reads(id, out);
+        }
+        self.note_incarnations();
+    }
+
+    /// A link does not stand any more.
+    pub(super) fn peer_down(&mut self, peer: NodeId) {
+        self.links.remove(&peer);
+        self.clock.peer_lost(peer);
+        for (id, group) in &mut self.groups {
+            group.raft.unreachable(peer);
+            self.dirty.insert(*id);
+        }
+    }
+
+    /// Whether this is a node of the cluster, and the one it was: its directory was not wiped or copied meanwhile.
+    pub fn admit_peer(&self, hello: &PeerHello) -> Result<(), String> {
+        let peer = hello.node;
+        let Some(member) = self.members().into_iter().find(|member| member.node == peer) else {
+            return Ok(());
+        };
+        match member.incarnation {
+            Some(known) if known != hello.incarnation => Err(format!(
+                "node {} comes with another store than the cluster knows (incarnation {:016x}, known {known:016x}): \
+                 its data directory was wiped or replaced. It must not vote again under this name: remove it from \
+                 the cluster, then add it anew",
+                member.name,
+                hello.incarnation.0,
+                known = known.0,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The cluster's nodes: as logged, and before that as given.
+    pub fn members(&self) -> Vec<Member> {
+        let logged: Vec<Member> = self
+            .groups
+            .get(&GroupId(0))
+            .map(|group| group.state.members().cloned().collect())
+            .unwrap_or_default();
+        if logged.is_empty() { self.config.members.clone() } else { logged }
+    }
+
+    /// The leader of group 0 writes down the nodes it was given, and which store each of them has.
+    pub(super) fn note_incarnations(&mut self) {
+        if self.config.members.is_empty() {
+            return;
+        }
+        let Some(group) = self.groups.get(&GroupId(0)).filter(|group| group.serves()) else { return };
+        let known: BTreeMap<NodeId, Member> =
+            group.state.members().map(|member| (member.node, member.clone())).collect();
+        let mut wanted = Vec::new();
+        for member in self.members() {
+            let seen = match member.node == self.config.node {
+                true => Some(self.config.incarnation),
+                false => self.links.get(&member.node).map(|hello| hello.incarnation),
+            };
+            let noted = Member { incarnation: member.incarnation.or(seen), ..member };
+            if known.get(&noted.node) != Some(&noted) && !self.noting.contains_key(&noted.node) {
+                wanted.push(noted);
+            }
+        }
+        for member in wanted {
+            let node = member.node;
+            if let Ok(index) = self.propose(GroupId(0), Command::PutMember(member)) {
+                self.noting.insert(node, index);
+            }
+        }
+    }
+
+    /// What another node says.
+    pub(super) fn hear(
+        &mut self,
+        from: NodeId,
+        message: PeerMessage,
+        store: &SharedStore,
+        out: &mut Outputs,
+    ) -> Result<(), Fatal> {
+        if !self.links.contains_key(&from) {
+            return Ok(());
+        }
+        match message {
+            PeerMessage::Raft { group, message } => self.hear_raft(from, group, message),
+            PeerMessage::Beat(beat) => {
+                self.beats.replies.entry(from).or_default().sent = beat.sent;
+                for (group, term, commit, round) in beat.groups {
+                    self.hear_raft(from, group, Message::Heartbeat { term, commit, round });
+                }
+            }
+            PeerMessage::BeatReply(reply) => {
+                if reply.sent > Instant(0) {
+                    self.clock.sample(from, self.now, reply.sent, reply.wall);
+                    self.observe_clock(out);
+                }
+                for (group, term, round) in reply.groups {
+                    self.hear_raft(from, group, Message::HeartbeatReply { term, round });
+                }
+            }
+            PeerMessage::Forward(forward) => self.forwarded(from, forward, out),
+            PeerMessage::ForwardReply { number, outcome } => self.forward_answered(number, outcome, out),
+            PeerMessage::Read { group, number } => self.read_asked(from, group, number, out),
+            PeerMessage::ReadReply { number, at } => self.read_at(number, at, out),
+            PeerMessage::Chunk(chunk) => self.chunk(from, chunk, store, out)?,
+            PeerMessage::ChunkReply { group, last, next, done } => {
+                self.chunk_answered(from, group, last, next, done, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_raft(&mut self, from: NodeId, id: GroupId, message: Message) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        // A disk that cannot keep up takes no more entries: the leader sends them again.
+        if matches!(message, Message::Append { .. }) && (self.wal.backlog().is_err() || self.wal.is_full()) {
+            return;
+        }
+        group.raft.receive(self.now.mono, from, message);
+        self.dirty.insert(id);
+    }
+
+    /// Sends one message of one group, or lets it travel with others.
+    pub(super) fn send_raft(&mut self, group: GroupId, to: NodeId, message: Message, out: &mut Outputs) {
+        match message {
+            Message::Heartbeat { term, commit, round } => {
+                self.beats.out.entry(to).or_default().groups.push((group, term, commit, round));
+            }
+            Message::HeartbeatReply { term, round } => {
+                self.beats.replies.entry(to).or_default().groups.push((group, term, round));
+            }
+            message => out.now(Action::Send { to, message: PeerMessage::Raft { group, message } }),
+        }
+    }
+
+    /// What gathered over this step goes out.
+    pub(super) fn send_beats(&mut self, out: &mut Outputs) {
+        for (to, beat) in std::mem::take(&mut self.beats.out) {
+            let beat = Beat { sent: self.now.mono, ..beat };
+            out.now(Action::Send { to, message: PeerMessage::Beat(beat) });
+        }
+        for (to, reply) in std::mem::take(&mut self.beats.replies) {
+            let synchronised = self.synchronised.unwrap_or(false);
+            let reply = BeatReply { wall: self.now.wall, synchronised, ..reply };
+            out.now(Action::Send { to, message: PeerMessage::BeatReply(reply) });
+        }
+    }
+
+    /// Whether a peer is linked with.
+    pub fn is_linked(&self, peer: NodeId) -> bool {
+        self.links.contains_key(&peer)
+    }
+
+    /// A group's Raft, for checkers and tools.
+    pub fn raft(&self, group: GroupId) -> Option<&raft::Raft> {
+        self.groups.get(&group).map(|group| &group.raft)
+    }
+}
