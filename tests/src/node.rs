@@ -289,7 +289,7 @@ impl Drop for Node {
 }
 
 /// A port P such that P, P+1000, P+2000 and P+3000 are free, below those that the system hands to clients.
-fn free_base() -> u16 {
+pub fn free_base() -> u16 {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
     let mut random = Random::new(micros_now() as u64 ^ u64::from(std::process::id()) << 32 ^ call << 24);

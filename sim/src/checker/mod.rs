@@ -5,6 +5,7 @@ pub mod clock;
 pub mod dedup;
 pub mod delivery;
 pub mod digest;
+pub mod linear;
 pub mod log;
 pub mod memory;
 pub mod requests;
