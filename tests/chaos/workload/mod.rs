@@ -267,11 +267,14 @@ fn message(error: &Error) -> String {
 
 /// The rows of a simple query's answer: the text of the columns.
 fn rows<const N: usize>(messages: &[SimpleQueryMessage]) -> Vec<[Option<&str>; N]> {
-    let columns = |message| match message {
-        &SimpleQueryMessage::Row(ref row) => Some(std::array::from_fn(|column| row.get(column))),
-        _ => None,
-    };
     messages.iter().filter_map(columns).collect()
+}
+
+fn columns<const N: usize>(message: &SimpleQueryMessage) -> Option<[Option<&str>; N]> {
+    match message {
+        SimpleQueryMessage::Row(row) => Some(std::array::from_fn(|column| row.get(column))),
+        _ => None,
+    }
 }
 
 /// How many rows a simple statement changed.
