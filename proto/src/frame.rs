@@ -40,8 +40,8 @@ pub enum FrameError {
     },
 }
 
-/// Appends a frame around `body`.
-pub fn encode(out: &mut Vec<u8>, kind: u8, body: &[u8]) -> Result<(), FrameError> {
+/// The header of a frame around `body`, for writers that send the body from where it is.
+pub fn header(kind: u8, body: &[u8]) -> Result<[u8; HEADER_BYTES], FrameError> {
     if body.len() > FRAME_MAX_BYTES {
         return Err(FrameError::TooLong(body.len()));
     }
@@ -52,9 +52,55 @@ pub fn encode(out: &mut Vec<u8>, kind: u8, body: &[u8]) -> Result<(), FrameError
     header[8..12].copy_from_slice(&(body.len() as u32).to_le_bytes());
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..12]), body);
     header[12..].copy_from_slice(&checksum.to_le_bytes());
-    out.extend_from_slice(&header);
+    Ok(header)
+}
+
+/// Appends a frame around `body`.
+pub fn encode(out: &mut Vec<u8>, kind: u8, body: &[u8]) -> Result<(), FrameError> {
+    out.extend_from_slice(&header(kind, body)?);
     out.extend_from_slice(body);
     Ok(())
+}
+
+/// A header that was read, for readers that await the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the body is.
+    pub kind: u8,
+    /// Bytes of the body, within the limit.
+    pub length: usize,
+    over_header: u32,
+    expected: u32,
+}
+
+impl Header {
+    /// Reads a header; what it announces is within the limits.
+    pub fn read(header: &[u8; HEADER_BYTES]) -> Result<Header, FrameError> {
+        if header[..3] != *MAGIC {
+            return Err(FrameError::Magic([header[0], header[1], header[2]]));
+        }
+        if header[3] != VERSION {
+            return Err(FrameError::Version(header[3]));
+        }
+        if header[5..8] != [0; 3] {
+            return Err(FrameError::Reserved);
+        }
+        let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
+        if length > FRAME_MAX_BYTES {
+            return Err(FrameError::TooLong(length));
+        }
+        let expected = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+        Ok(Header { kind: header[4], length, over_header: crc32c::crc32c(&header[..12]), expected })
+    }
+
+    /// Is this the body that was sent?
+    pub fn check(&self, body: &[u8]) -> Result<(), FrameError> {
+        let found = crc32c::crc32c_append(self.over_header, body);
+        match found == self.expected {
+            true => Ok(()),
+            false => Err(FrameError::Checksum { expected: self.expected, found }),
+        }
+    }
 }
 
 /// A decoded frame: its kind, its body, and how many bytes it took.
@@ -77,21 +123,8 @@ pub fn decode(input: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
         return Err(FrameError::Magic(magic));
     }
     let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-    if header[3] != VERSION {
-        return Err(FrameError::Version(header[3]));
-    }
-    if header[5..8] != [0; 3] {
-        return Err(FrameError::Reserved);
-    }
-    let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-    if length > FRAME_MAX_BYTES {
-        return Err(FrameError::TooLong(length));
-    }
-    let Some(body) = rest.get(..length) else { return Ok(None) };
-    let expected = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
-    let found = crc32c::crc32c_append(crc32c::crc32c(&header[..12]), body);
-    if found != expected {
-        return Err(FrameError::Checksum { expected, found });
-    }
-    Ok(Some(Frame { kind: header[4], body, length: HEADER_BYTES + length }))
+    let header = Header::read(header)?;
+    let Some(body) = rest.get(..header.length) else { return Ok(None) };
+    header.check(body)?;
+    Ok(Some(Frame { kind: header.kind, body, length: HEADER_BYTES + header.length }))
 }

@@ -17,6 +17,7 @@
 //! membership who is in a group
 //! raft    what the members of a group say to each other
 //! peer    what nodes say to each other
+//! hello   the first words on a link between two nodes
 //! frame   length, version and checksum around whatever is sent
 //! limits  every bound that a user can meet, in one place
 //! ```
@@ -24,6 +25,7 @@
 pub mod codec;
 pub mod command;
 pub mod frame;
+pub mod hello;
 pub mod id;
 pub mod key;
 pub mod limits;

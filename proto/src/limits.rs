@@ -14,6 +14,8 @@ pub const PAYLOAD_MAX_BYTES: usize = 1 << 20;
 pub const MESSAGE_ID_MAX_BYTES: usize = 512;
 /// The longest name of a relation, column or index.
 pub const NAME_MAX_BYTES: usize = 63;
+/// The longest name of a node.
+pub const NODE_NAME_MAX_BYTES: usize = 64;
 /// The most columns of a table.
 pub const COLUMNS_MAX: usize = 1_600;
 /// The largest transaction, as the sum of its writes.

@@ -9,6 +9,8 @@
 
 use bytes::Bytes;
 use chronos_proto::command::{Command, Entry, Event, IndexChange, Op, OpOutcome, TimerRef, Work};
+use chronos_proto::hello::{Hello, HelloError};
+use chronos_proto::id::{ClusterId, Incarnation};
 use chronos_proto::schema::{
     Column, DefaultValue, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic,
 };
@@ -262,6 +264,19 @@ fn table() -> Relation {
     }
 }
 
+fn hello() -> Hello {
+    Hello {
+        oldest: 1,
+        newest: 1,
+        cluster: ClusterId(0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF),
+        from: NodeId::of_name("node1"),
+        name: "node1".into(),
+        to: NodeId::of_name("node2"),
+        incarnation: Incarnation(7),
+        boot: 3,
+    }
+}
+
 fn topic() -> Relation {
     Relation {
         id: TOPIC,
@@ -296,6 +311,8 @@ fn every_format_is_as_it_was() {
     golden.sample("request-id", request());
     golden.sample("stamp", Stamp { time: 0x6758_A580_1F9A_DC50, node: NodeId(7) });
     golden.sample("hlc", Hlc::above(0x6758_A580_1F9A_DC50));
+    golden.sample("hello", hello());
+    golden.sample("node-id", NodeId::of_name("node1"));
 
     row_is_as_it_was(&mut golden);
     key_is_as_it_was(&mut golden);
@@ -334,4 +351,22 @@ fn frame_is_as_it_was(golden: &mut Golden) {
     let stored = golden.bytes("frame", &encoded);
     let decoded = frame::decode(&stored).expect("the frame on file decodes").expect("whole");
     assert_eq!((decoded.kind, decoded.body, decoded.length), (9, &b"a body"[..], stored.len()));
+}
+
+#[test]
+fn a_hello_of_another_version_is_told_from_a_damaged_one() {
+    let bytes = hello().encode();
+    assert_eq!(Hello::decode(&bytes), Ok(hello()));
+    // A later build may say more, and must still say what is known here.
+    let later = [&[1, 9], &bytes[2..], b"more"].concat();
+    let decoded = Hello::decode(&later).expect("a version in common");
+    assert_eq!((decoded.newest, decoded.version(), decoded.from), (9, 1, hello().from));
+    for versions in [[0, 0], [2, 9], [2, 1]] {
+        let [oldest, newest] = versions;
+        let other = [&versions, &bytes[2..]].concat();
+        assert_eq!(Hello::decode(&other), Err(HelloError::Version { oldest, newest }));
+    }
+    for cut in 0..bytes.len() {
+        assert!(matches!(Hello::decode(&bytes[..cut]), Err(HelloError::Damaged(_))), "{cut} bytes");
+    }
 }

@@ -15,10 +15,11 @@
 //!
 //! - [`driver`] is the loop itself, free of threads, files and LMDB; `runner` puts it on threads.
 //! - [`wal_files`] performs the engine's WAL operations; [`store`] writes checkpoints to LMDB and reads them back.
+//! - [`link`] carries messages between nodes.
 //! - [`tls`] makes, reads and replaces certificates, and says whom to trust.
 //! - `open` goes from a directory to a running node; [`verify()`] reads all of one; `scrub` does so in the background.
 //!
-//! Not implemented: links to peers; reads that are asked for ahead; one driver for several engine nodes; recording of
+//! Not implemented: reads that are asked for ahead; one driver for several engine nodes; recording of
 //! inputs. A node that cannot write at its start (a full disk) does not serve reads.
 
 pub mod clock;
@@ -27,6 +28,7 @@ pub mod driver;
 mod error;
 mod handle;
 mod inbox;
+pub mod link;
 mod open;
 mod options;
 mod peers;
