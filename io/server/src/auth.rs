@@ -1,10 +1,14 @@
-//! Who may do what: bearer tokens, kept as digests.
+//! Who may do what: bearer tokens, kept as digests, and client certificates.
 //!
-//! With no token configured the listeners are open to everybody who reaches them, which is this machine alone unless
-//! the operator said otherwise. Not implemented: roles, SCRAM, client certificates.
+//! With neither tokens nor certificates configured the listeners are open to everybody who reaches them, which is this
+//! machine alone unless the operator said otherwise. With certificates a caller shows a token or a certificate; one
+//! that shows neither may do nothing. Not implemented: roles of one's own making.
 
 use crate::config::Config;
+use crate::scram::Passwords;
+use chronos_node::tls::{self, Credentials, Identity};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,38 +23,74 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// None was given.
-    #[error("a token is needed: send it as `Authorization: Bearer TOKEN`, or as the password")]
+    #[error(
+        "a token is needed: send it as `Authorization: Bearer TOKEN`, or as the password; a client certificate \
+         does as well"
+    )]
     Missing,
     /// It is not one of ours.
     #[error("the token is not valid here")]
     Unknown,
+    /// It cannot log in, only take part as something else.
+    #[error("a certificate of this role does not let its owner log in")]
+    Certificate,
 }
 
 type TokenDigest = [u8; 32];
 
-/// The tokens that are let in.
-#[derive(Clone, Default)]
+/// Who sent a request, as found out before it reached its handler.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller(pub Result<Role, Denied>);
+
+/// Who is let in.
+#[derive(Clone)]
 pub struct Auth {
     admin: Option<TokenDigest>,
     read_only: Option<TokenDigest>,
+    /// The tokens as passwords; none if there are no tokens, or no randomness to keep them with.
+    passwords: Option<Passwords>,
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.is_open() { "Auth(open)" } else { "Auth(tokens)" })
+        f.write_str(if self.is_open() { "Auth(open)" } else { "Auth(closed)" })
     }
 }
 
 impl Auth {
-    /// The tokens of a configuration.
-    pub fn new(config: &Config) -> Auth {
-        let digest = |secret: &Option<crate::config::Secret>| secret.as_ref().map(|s| digest(s.expose()));
-        Auth { admin: digest(&config.auth_token_admin), read_only: digest(&config.auth_token_readonly) }
+    /// The tokens of a configuration, and the certificates that the listeners show.
+    pub fn new(config: &Config, credentials: Option<Arc<Credentials>>) -> Auth {
+        let tokens = [(Role::Admin, &config.auth_token_admin), (Role::ReadOnly, &config.auth_token_readonly)];
+        let tokens = tokens.map(|(role, secret)| (role, secret.as_ref().map(|secret| secret.expose())));
+        let [(_, admin), (_, read_only)] = tokens;
+        let known = tokens.into_iter().filter_map(|(role, token)| Some((role, token?)));
+        let passwords = (admin.or(read_only)).and_then(|_| Passwords::new(known).ok());
+        Auth { admin: admin.map(digest), read_only: read_only.map(digest), passwords, credentials }
     }
 
-    /// Whether everybody is let in: no token is configured.
+    /// Whether everybody is let in: neither tokens nor certificates are configured.
     pub fn is_open(&self) -> bool {
-        self.admin.is_none() && self.read_only.is_none()
+        self.admin.is_none() && self.read_only.is_none() && self.credentials.is_none()
+    }
+
+    /// The certificates that the listeners show; none if they are plain.
+    pub fn credentials(&self) -> Option<&Arc<Credentials>> {
+        self.credentials.as_ref()
+    }
+
+    /// The tokens, for those who prove that they know one instead of sending it.
+    pub(crate) fn passwords(&self) -> Option<&Passwords> {
+        self.passwords.as_ref()
+    }
+
+    /// The role of whoever showed a certificate in a handshake.
+    pub fn role_of_certificate(&self, shown: &Identity) -> Result<Role, Denied> {
+        match shown.role {
+            tls::Role::Client => Ok(Role::Admin),
+            tls::Role::Reader => Ok(Role::ReadOnly),
+            tls::Role::Authority | tls::Role::Node | tls::Role::Edge => Err(Denied::Certificate),
+        }
     }
 
     /// The role of whoever shows this token. On an open listener a token is not looked at.
@@ -66,6 +106,15 @@ impl Auth {
             (true, _) => Ok(Role::Admin),
             (false, true) => Ok(Role::ReadOnly),
             (false, false) => Err(Denied::Unknown),
+        }
+    }
+
+    /// The role of a request with this `Authorization` header, over a connection that showed this certificate. A
+    /// token is what counts if both are there.
+    pub fn role_of_request(&self, header: Option<&str>, shown: Option<&Identity>) -> Result<Role, Denied> {
+        match (header, shown) {
+            (None, Some(shown)) if !self.is_open() => self.role_of_certificate(shown),
+            _ => self.role_of_header(header),
         }
     }
 
@@ -100,7 +149,7 @@ mod tests {
             auth_token_readonly: Some(Secret::new("read it")),
             ..Config::default()
         };
-        let auth = Auth::new(&config);
+        let auth = Auth::new(&config, None);
         assert_eq!(auth.role(Some("write it")), Ok(Role::Admin));
         assert_eq!(auth.role_of_header(Some("bearer read it")), Ok(Role::ReadOnly));
         assert_eq!(auth.role(Some("write")), Err(Denied::Unknown));
@@ -110,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_open_listener_ignores_tokens() {
-        let auth = Auth::new(&Config::default());
+        let auth = Auth::new(&Config::default(), None);
         assert_eq!(auth.role(None), Ok(Role::Admin));
         assert_eq!(auth.role(Some("whatever")), Ok(Role::Admin));
     }

@@ -2,12 +2,13 @@
 //!
 //! A flag wins over a `CHRONOS_*` variable, that over the TOML file, that over the default. Every setting has one
 //! key: `data_dir` is the flag `--data-dir`, the variable `CHRONOS_DATA_DIR` and `data_dir = …` in the file.
-//! Not implemented: reloading, and certificates; a listener on anything but loopback needs `insecure`.
+//! Not implemented: reloading, but for what is in certificate files.
 
+use chronos_node::tls::{Credentials, Files, Role, TlsError};
 use chronos_node::{Fsync, Options, Profile};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One setting: its key and what it means.
@@ -44,6 +45,10 @@ pub const SETTINGS: &[Setting] = &[
     setting("http_address", "", "HTTP and gRPC; the address' host and P+1000 unless given"),
     setting("pg_address", "", "PostgreSQL wire; the address' host and P+2000 unless given"),
     switch("insecure", "listen beyond loopback without certificates"),
+    setting("certs_dir", "", "certificates, as `chronos certs` makes them: ca.crt, node.crt, node.key"),
+    setting("tls_ca", "", "the authority's certificate; ca.crt in certs_dir unless given"),
+    setting("tls_cert", "", "the node's certificate; node.crt in certs_dir unless given"),
+    setting("tls_key", "", "its private key; node.key in certs_dir unless given"),
     secret("auth_token_admin", "bearer token, and PostgreSQL password, that may do everything"),
     secret("auth_token_readonly", "bearer token, and PostgreSQL password, that may only read"),
     secret("auth_token", "the same as auth_token_admin"),
@@ -124,7 +129,7 @@ pub enum ConfigError {
     /// Without certificates only loopback is safe.
     #[error(
         "{what} {address} is not a loopback address, and there are no certificates to protect it: \
-         use 127.0.0.1, or say --insecure if the network is trusted"
+         give --certs-dir (`chronos certs` makes them), use 127.0.0.1, or say --insecure if the network is trusted"
     )]
     NotLoopback {
         /// Which listener.
@@ -222,6 +227,14 @@ pub struct Config {
     pub pg_address: Address,
     /// Listening beyond loopback without certificates was asked for.
     pub insecure: bool,
+    /// Where certificates are.
+    pub certs_dir: Option<PathBuf>,
+    /// The authority's certificate, if it is elsewhere.
+    pub tls_ca: Option<PathBuf>,
+    /// The node's certificate, if it is elsewhere.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, if it is elsewhere.
+    pub tls_key: Option<PathBuf>,
     /// The token that may do everything.
     pub auth_token_admin: Option<Secret>,
     /// The token that may only read.
@@ -245,6 +258,28 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether certificates are configured: then every listener wants TLS.
+    pub fn has_certificates(&self) -> bool {
+        self.certs_dir.is_some() || self.tls_cert.is_some()
+    }
+
+    /// Reads the certificates that are configured; none if none are. They must name the node, if a name is given.
+    pub fn credentials(&self, name: Option<&str>) -> Result<Option<Credentials>, TlsError> {
+        if !self.has_certificates() {
+            return Ok(None);
+        }
+        let dir = self.certs_dir.as_deref().unwrap_or(Path::new(""));
+        let edge = Files::in_dir(dir, Role::Edge);
+        let node = Files::in_dir(dir, Role::Node);
+        let files = if edge.certificate.exists() && !node.certificate.exists() { edge } else { node };
+        let files = Files {
+            ca: self.tls_ca.clone().unwrap_or(files.ca),
+            certificate: self.tls_cert.clone().unwrap_or(files.certificate),
+            key: self.tls_key.clone().unwrap_or(files.key),
+        };
+        Credentials::load(files, &[Role::Node, Role::Edge], name).map(Some)
+    }
+
     /// How to open the node that this configuration speaks of.
     pub fn node_options(&self, name: impl Into<String>, data_dir: impl Into<PathBuf>) -> Options {
         Options { name: name.into(), fsync: self.fsync, profile: self.profile, ..Options::new(data_dir) }
@@ -372,6 +407,10 @@ impl Reader<'_> {
             http_address: follow("http_address", 1000)?,
             pg_address: follow("pg_address", 2000)?,
             insecure: self.read("insecure", parse_bool)?,
+            certs_dir: self.path("certs_dir")?,
+            tls_ca: self.path("tls_ca")?,
+            tls_cert: self.path("tls_cert")?,
+            tls_key: self.path("tls_key")?,
             auth_token_admin: match self.token("auth_token_admin")? {
                 None => self.token("auth_token")?,
                 some => some,
@@ -387,9 +426,22 @@ impl Reader<'_> {
             ingest_max_inflight: self.read("ingest_max_inflight", parse_count)?,
             address,
         };
+        let given =
+            [("tls_ca", &config.tls_ca), ("tls_cert", &config.tls_cert), ("tls_key", &config.tls_key)];
+        if config.certs_dir.is_none() && given.iter().any(|(_, path)| path.is_some()) {
+            for (key, _) in given.into_iter().filter(|(_, path)| path.is_none()) {
+                let (_, origin) = &self.0[key];
+                return Err(ConfigError::Value {
+                    key,
+                    value: String::new(),
+                    origin: origin.clone(),
+                    why: "tls_ca, tls_cert and tls_key are given together, or with certs_dir".into(),
+                });
+            }
+        }
         let listeners = [("http_address", &config.http_address), ("pg_address", &config.pg_address)];
         for (what, address) in listeners {
-            if !config.insecure && !address.is_loopback() {
+            if !config.insecure && !config.has_certificates() && !address.is_loopback() {
                 return Err(ConfigError::NotLoopback { what, address: address.to_string() });
             }
         }
@@ -439,6 +491,10 @@ impl Reader<'_> {
             "" => Ok(None),
             token => Ok(Some(Secret::new(token))),
         })
+    }
+
+    fn path(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        self.read(key, |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))))
     }
 
     fn size(&self, key: &'static str) -> Result<usize, ConfigError> {
@@ -559,6 +615,17 @@ mod tests {
         assert!(matches!(open, Err(ConfigError::NotLoopback { .. })));
         assert!(resolve(&[("address", "0.0.0.0:8000"), ("insecure", "true")], &[], "").is_ok());
         assert!(resolve(&[("address", "[::1]:8000")], &[], "").is_ok());
+        assert!(resolve(&[("address", "0.0.0.0:8000"), ("certs_dir", "certs")], &[], "").is_ok());
+    }
+
+    #[test]
+    fn certificates_are_given_as_a_directory_or_as_three_files() {
+        let three = [("tls_ca", "a"), ("tls_cert", "b"), ("tls_key", "c")];
+        assert!(resolve(&three, &[], "").unwrap().config.has_certificates());
+        let wrong = resolve(&three[..2], &[], "").unwrap_err().to_string();
+        assert!(wrong.contains("tls_key") && wrong.contains("together"), "{wrong}");
+        let missing = resolve(&[("certs_dir", "/nowhere")], &[], "").unwrap().config;
+        assert!(missing.credentials(None).unwrap_err().to_string().contains("chronos certs"));
     }
 
     #[test]

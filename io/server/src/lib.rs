@@ -15,7 +15,7 @@
 //! the newest published snapshot, on the thread that serves the connection; writes become one transaction each, whose
 //! answer comes when it is durable. A [`Server`] is one node's listeners on threads of its own.
 //!
-//! Not implemented: TLS, SCRAM and roles; MQTT and line protocol; COPY; Arrow results; the console.
+//! Not implemented: roles of one's own making; MQTT and line protocol; COPY; Arrow results; the console.
 
 pub mod api;
 pub mod auth;
@@ -25,7 +25,9 @@ pub mod grpc;
 pub mod http;
 pub mod metrics;
 pub mod pg;
+mod scram;
 pub mod server;
+mod stream;
 
 pub use config::Config;
 pub use server::Server;

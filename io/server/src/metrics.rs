@@ -1,5 +1,6 @@
 //! What `/metrics` shows. Counters are held by whoever counts; gauges of the node are read when they are scraped.
 
+use chronos_node::tls::Credentials;
 use chronos_node::{Histogram as NodeHistogram, NodeStatus, Role};
 use chronos_sql::Kind;
 use prometheus_client::encoding::text::encode;
@@ -63,6 +64,7 @@ pub struct Metrics {
     redelivered: Counter,
     lateness: Histogram,
     handed_out: Histogram,
+    tls_failures: Family<ByProtocol, Counter>,
 }
 
 const KINDS: [&str; 5] = ["query", "write", "schema", "transaction", "setting"];
@@ -121,6 +123,7 @@ impl Metrics {
             redelivered: Counter::default(),
             lateness: lateness.get_or_create_owned(&ByStage { stage: "released" }),
             handed_out: lateness.get_or_create_owned(&ByStage { stage: "handed_out" }),
+            tls_failures: Family::default(),
             registry: Registry::default(),
             segment_bytes,
         };
@@ -146,6 +149,8 @@ impl Metrics {
         registry.register("chronos_events_delivered", "Events handed to subscribers", m.delivered.clone());
         let help = "Events handed to subscribers that had been handed out before";
         registry.register("chronos_events_redelivered", help, m.redelivered.clone());
+        let help = "TLS handshakes that failed, by protocol";
+        registry.register("chronos_tls_handshakes_failed", help, m.tls_failures.clone());
         Metrics { registry, ..metrics }
     }
 
@@ -176,6 +181,11 @@ impl Metrics {
         ConnectionGuard(self.pg_connections.clone())
     }
 
+    /// Counts a TLS handshake that failed.
+    pub fn tls_failure(&self, protocol: &'static str) {
+        self.tls_failures.get_or_create(&ByProtocol { protocol }).inc();
+    }
+
     /// Counts readings.
     pub fn ingested(&self, inserted: u64, duplicates: u64) {
         self.ingest_inserted.inc_by(inserted);
@@ -200,7 +210,7 @@ impl Metrics {
     }
 
     /// The whole page, in the text format that Prometheus and promtool read.
-    pub fn render(&self, node: Option<&NodeStatus>) -> String {
+    pub fn render(&self, node: Option<&NodeStatus>, credentials: Option<&Credentials>) -> String {
         let mut page = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut page, &self.registry);
@@ -212,8 +222,41 @@ impl Metrics {
             }));
             let _ = encode(&mut page, &gauges);
         }
+        if let Some(credentials) = credentials {
+            let _ = encode(&mut page, &certificates(credentials));
+        }
         plain_text(&page)
     }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByCertificate {
+    certificate: String,
+    fingerprint: String,
+}
+
+/// When certificates expire, and how often they were replaced.
+fn certificates(credentials: &Credentials) -> Registry {
+    let mut registry = Registry::default();
+    let expiry = Family::<ByCertificate, Gauge>::default();
+    for (role, certificate) in credentials.current().certificates() {
+        let fingerprint = certificate.fingerprint_text()[..23].replace(':', "");
+        let labels = ByCertificate { certificate: role.to_string(), fingerprint };
+        expiry.get_or_create(&labels).set(certificate.not_after.0 / 1_000_000);
+    }
+    let help = "When a certificate expires, in seconds since 1970";
+    registry.register("chronos_certificate_expiry_seconds", help, expiry);
+    let (reloads, failures) = credentials.reloads();
+    let counted = |count: u64| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(count);
+        counter
+    };
+    let help = "Certificates replaced by new ones while running";
+    registry.register("chronos_certificate_reloads", help, counted(reloads));
+    let help = "Certificate files that changed and were of no use, so that the ones before stayed";
+    registry.register("chronos_certificate_reload_failures", help, counted(failures));
+    registry
 }
 
 /// Counts one connection while it lives.
@@ -346,7 +389,7 @@ mod tests {
         let metrics = Metrics::new(1);
         metrics.statement(Kind::Query, Duration::from_micros(100));
         metrics.error("42601");
-        let page = metrics.render(None);
+        let page = metrics.render(None, None);
         assert!(page.contains("# TYPE chronos_sql_requests_total counter\n"), "{page}");
         assert!(page.contains("chronos_sql_requests_total{kind=\"query\"} 1\n"), "{page}");
         assert!(page.contains("chronos_sql_errors_total{code=\"42601\"} 1\n"), "{page}");

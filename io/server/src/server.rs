@@ -5,11 +5,13 @@ use crate::config::{Address, Config};
 use crate::gateway::Gateway;
 use crate::{http, pg};
 use chronos_node::NodeHandle;
+use chronos_node::tls::{Credentials, Reload, TlsError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -17,6 +19,8 @@ use tokio::task::JoinSet;
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// And how long blocking work gets after that.
 const BLOCKING_WAIT: Duration = Duration::from_secs(1);
+/// Between looks whether certificate files changed.
+const CERTIFICATES_CHECK: Duration = Duration::from_secs(2);
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,9 @@ pub enum StartError {
         /// The operating system's words.
         error: std::io::Error,
     },
+    /// The certificates do not serve.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A name leads elsewhere than to this machine.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
@@ -56,19 +63,32 @@ pub struct Server {
 impl Server {
     /// Starts the listeners of a node and returns once they are bound. The node serves as soon as it has a leader;
     /// until then PostgreSQL connections are refused with 57P03 and `/readyz` says 503.
+    ///
+    /// Certificates that are configured are read, and read again when their files change or SIGHUP comes.
     pub fn start(config: Config, node: NodeHandle) -> Result<Server, StartError> {
+        let credentials = config.credentials(None)?.map(Arc::new);
+        Server::start_with(config, node, credentials)
+    }
+
+    /// The same, with certificates that were read before; without any, the listeners are plain.
+    pub fn start_with(
+        config: Config,
+        node: NodeHandle,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Result<Server, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("chronos-server")
             .build()
             .map_err(StartError::Runtime)?;
         let gateway = Arc::new(Gateway::new(node, &config));
-        let auth = Arc::new(Auth::new(&config));
+        let auth = Arc::new(Auth::new(&config, credentials.clone()));
         let stop = watch::Sender::new(false);
         let mut listeners = JoinSet::new();
         let (http, pg) = runtime.block_on(async {
-            let http = bind("HTTP and gRPC", "http_address", &config.http_address, config.insecure).await?;
-            let pg = bind("PostgreSQL", "pg_address", &config.pg_address, config.insecure).await?;
+            let open = config.insecure || credentials.is_some();
+            let http = bind("HTTP and gRPC", "http_address", &config.http_address, open).await?;
+            let pg = bind("PostgreSQL", "pg_address", &config.pg_address, open).await?;
             Ok::<_, StartError>((http, pg))
         })?;
         let local = |what, address: &Address, listener: &TcpListener| {
@@ -80,6 +100,9 @@ impl Server {
         let (g, a, s) = (gateway.clone(), auth.clone(), stop.subscribe());
         listeners.spawn_on(http::serve(http, g, a, config.clone(), s), handle);
         listeners.spawn_on(pg::serve(pg, gateway.clone(), auth, config, stop.subscribe()), handle);
+        if let Some(credentials) = credentials {
+            handle.spawn(keep_fresh(credentials, stop.subscribe()));
+        }
         let waiting = gateway.clone();
         handle.spawn(async move {
             // Without a leader after one wait, keep looking: whoever asks meanwhile is told so.
@@ -118,16 +141,51 @@ async fn bind(
     what: &'static str,
     key: &'static str,
     address: &Address,
-    insecure: bool,
+    may_be_open: bool,
 ) -> Result<TcpListener, StartError> {
     let failed = |error| StartError::Bind { what, address: address.clone(), error };
     let listener = TcpListener::bind((address.host.as_str(), address.port)).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    if !bound.ip().is_loopback() && !insecure {
+    if !bound.ip().is_loopback() && !may_be_open {
         let address = address.to_string();
         return Err(crate::config::ConfigError::NotLoopback { what: key, address }.into());
     }
     Ok(listener)
+}
+
+/// Looks for new certificates every few seconds, and on SIGHUP.
+async fn keep_fresh(credentials: Arc<Credentials>, mut stop: watch::Receiver<bool>) {
+    // Without a handler the regular looks remain.
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    loop {
+        let asked = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            () = tokio::time::sleep(CERTIFICATES_CHECK) => {}
+            _ = asked => {}
+        }
+        let looked_at = credentials.clone();
+        match tokio::task::spawn_blocking(move || looked_at.check()).await {
+            Ok(Reload::Replaced(current)) => {
+                let certificate = &current.certificate;
+                tracing::info!(
+                    "new connections use the certificate {} of {}, valid until {}",
+                    certificate.fingerprint_text(),
+                    certificate.identity,
+                    certificate.not_after
+                );
+            }
+            Ok(Reload::Kept(error)) => {
+                tracing::error!("the new certificates are not used, the ones before stay: {error}");
+            }
+            Ok(Reload::Unchanged) | Err(_) => {}
+        }
+    }
 }
 
 /// Ends when the server is to stop.

@@ -1,11 +1,13 @@
 //! A certificate, read.
 
 use super::error::TlsError;
+use super::files;
 use super::name::Identity;
 use chronos_engine::proto::time::Timestamp;
 use ring::digest;
 use rustls::pki_types::CertificateDer;
 use std::net::IpAddr;
+use std::path::Path;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -75,6 +77,13 @@ impl Certificate {
             fingerprint,
             der: der.into_owned(),
         })
+    }
+
+    /// Reads all certificates in a PEM file; there is at least one.
+    pub fn read_file(file: &Path) -> Result<Vec<Certificate>, TlsError> {
+        let what = file.display().to_string();
+        let all = files::certificates(&files::read(file)?, &what)?;
+        all.into_iter().map(|der| Certificate::read(der, &what)).collect()
     }
 
     /// Whether it is valid at a time.

@@ -126,6 +126,29 @@ impl TlsError {
     }
 }
 
+/// An error of a handshake in words for whoever has to put it right.
+pub fn explain(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, Error};
+    match error {
+        Error::AlertReceived(alert) => {
+            explain_alert(u8::from(*alert)).map_or_else(|| error.to_string(), str::to_owned)
+        }
+        Error::InvalidCertificate(CertificateError::Other(name)) => name.0.to_string(),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the other side's certificate is not signed by the authority that is trusted here: is it of another \
+             cluster?"
+                .to_owned()
+        }
+        Error::InvalidMessage(_) => "the other side does not speak TLS".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The same for an error of a stream; none if TLS has no part in it.
+pub fn explain_io(error: &io::Error) -> Option<String> {
+    error.get_ref()?.downcast_ref::<rustls::Error>().map(explain)
+}
+
 /// What an alert from the other side of a handshake says about our certificate, if it is one about certificates. QUIC
 /// carries an alert as the transport error 0x100 + alert.
 pub fn explain_alert(alert: u8) -> Option<&'static str> {

@@ -32,7 +32,7 @@ pub use authority::{Authority, Leaf, Pair, Validity};
 pub use certificate::Certificate;
 pub use credentials::{Credentials, Current, Reload, SERVER_NAME, client_config, peer_of};
 pub use development::Development;
-pub use error::{TlsError, explain_alert};
+pub use error::{TlsError, explain, explain_alert, explain_io};
 pub use files::{Files, exposed, write};
 pub use name::{Identity, Role, is_name};
 

@@ -1,9 +1,13 @@
-//! Where clients find a node.
+//! Where clients find a node, and whom they trust to be one.
 
 use super::failure::{Failure, Outcome};
 use super::pg::{Pg, PgError, Target};
+use chronos_node::tls::{self, Files, Role};
+use rustls::ClientConfig;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long to wait for a node that is starting up.
@@ -32,7 +36,8 @@ impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<HostPort, String> {
-        let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let bare = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).unwrap_or(text);
+        let bare = bare.trim_end_matches('/');
         let (host, port) = bare.rsplit_once(':').ok_or("expected HOST:PORT, for example 127.0.0.1:8000")?;
         let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(address) => address,
@@ -81,6 +86,51 @@ pub struct Connect {
     /// The user name over the PostgreSQL wire
     #[arg(long, short = 'U', value_name = "NAME", default_value = "chronos")]
     pub user: String,
+    /// Encryption, if the node has certificates.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+/// What a client needs for TLS: whom to trust, and maybe a certificate of its own.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TlsArgs {
+    /// Speak TLS, with the files that `chronos certs client` made: ca.crt, and client.crt with client.key if they are there
+    #[arg(long, value_name = "DIR", env = "CHRONOS_CERTS_DIR", hide_env_values = true)]
+    pub certs_dir: Option<PathBuf>,
+    /// Speak TLS, and trust the nodes of this authority's cluster
+    #[arg(long, value_name = "FILE", env = "CHRONOS_TLS_CA", hide_env_values = true)]
+    pub tls_ca: Option<PathBuf>,
+    /// Log in with this certificate
+    #[arg(long, value_name = "FILE", env = "CHRONOS_TLS_CERT", hide_env_values = true)]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", env = "CHRONOS_TLS_KEY", hide_env_values = true)]
+    pub tls_key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// The configuration for a protocol; none if TLS is not asked for.
+    pub fn config(&self, protocols: &[&[u8]]) -> Outcome<Option<Arc<ClientConfig>>> {
+        let in_dir = self.certs_dir.as_deref().map(|dir| Files::in_dir(dir, Role::Client));
+        let given = self.tls_ca.clone().or_else(|| Some(in_dir.as_ref()?.ca.clone()));
+        let Some(ca) = given else {
+            return match (&self.tls_cert, &self.tls_key) {
+                (None, None) => Ok(None),
+                _ => Err(Failure::usage("a certificate is of use with TLS alone: give --tls-ca as well")),
+            };
+        };
+        let pair = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            (None, None) => {
+                // A directory of a node has an authority to trust, and no certificate for a client.
+                in_dir.filter(|files| files.certificate.exists()).map(|files| (files.certificate, files.key))
+            }
+            _ => return Err(Failure::usage("--tls-cert and --tls-key are given together")),
+        };
+        let pair = pair.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+        let config = tls::client_config(&ca, pair, protocols);
+        config.map(Some).map_err(|error| Failure::new(error.to_string()))
+    }
 }
 
 impl Connect {
@@ -90,7 +140,12 @@ impl Connect {
             Some(address) => address.clone(),
             None => self.leader.above(2000)?,
         };
-        Ok(Target { address: address.to_string(), user: self.user.clone(), password: self.token.clone() })
+        Ok(Target {
+            address: address.to_string(),
+            user: self.user.clone(),
+            password: self.token.clone(),
+            tls: self.tls.config(&[b"postgresql"])?,
+        })
     }
 
     /// Where gRPC goes.
@@ -129,6 +184,7 @@ mod tests {
             ("gateway.local:1", "gateway.local:1"),
             ("[::1]:8000", "[::1]:8000"),
             ("http://10.0.0.10:8000/", "10.0.0.10:8000"),
+            ("https://10.0.0.10:8000", "10.0.0.10:8000"),
         ] {
             assert_eq!(text.parse::<HostPort>().unwrap().to_string(), shown);
         }

@@ -5,9 +5,9 @@
 //! - Rows and answers go to standard output, everything else to standard error, so pipes see what was asked for.
 //! - Exit codes: 0 done, 1 failed, 2 the command line makes no sense.
 //!
-//! Not implemented: TLS to the node, rotated log files, and the commands for more
-//! than one node.
+//! Not implemented: rotated log files, and the commands for more than one node.
 
+mod certs;
 mod complete;
 mod connect;
 mod demo;
@@ -60,6 +60,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     Demo(demo::DemoArgs),
     #[command(subcommand)]
+    Certs(certs::CertsCommand),
+    #[command(subcommand)]
     Config(serve::ConfigCommand),
     /// Prints a completion script for a shell
     Completions {
@@ -96,6 +98,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Schedule(command) => topics::schedule(command, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Certs(command) => certs::run(command, quiet),
         Command::Config(serve::ConfigCommand::Show(settings)) => serve::show(&settings),
         Command::Completions { shell } => {
             let mut script = Vec::new();

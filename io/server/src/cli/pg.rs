@@ -1,13 +1,17 @@
 //! A small, blocking client of the PostgreSQL wire: what a shell needs, with command tags, types and SQLSTATEs.
 
 use bytes::BytesMut;
+use chronos_node::tls::{SERVER_NAME, explain_io};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::backend::{ErrorFields, Message};
 use postgres_protocol::message::frontend;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long one attempt to connect may take.
@@ -17,11 +21,16 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// A connection.
 pub struct Pg {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     input: BytesMut,
     output: BytesMut,
     transaction: Transaction,
 }
+
+/// Bytes in both directions, plain or encrypted.
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
 
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
@@ -32,6 +41,8 @@ pub struct Target {
     pub user: String,
     /// The password or bearer token.
     pub password: Option<String>,
+    /// How to encrypt; in the clear if none.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// Whether a transaction is open.
@@ -85,6 +96,10 @@ pub enum PgError {
     },
     /// The server asks for a password, and there is none.
     NoPassword,
+    /// The server has no TLS.
+    NoTls,
+    /// One side does not trust the other.
+    Handshake(io::Error),
     /// The connection broke, or what came over it makes no sense.
     Lost(io::Error),
     /// The taker of the rows failed.
@@ -133,6 +148,10 @@ impl Pg {
         }
         let stream = stream.ok_or(last).map_err(unreachable)?;
         stream.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match &target.tls {
+            Some(config) => Box::new(encrypt(stream, config.clone())?),
+            None => Box::new(stream),
+        };
         let mut pg = Pg {
             stream,
             input: BytesMut::with_capacity(64 * 1024),
@@ -253,6 +272,7 @@ impl Pg {
 
     fn send(&mut self) -> Result<(), PgError> {
         self.stream.write_all(&self.output)?;
+        self.stream.flush()?;
         self.output.clear();
         Ok(())
     }
@@ -277,6 +297,28 @@ impl Drop for Pg {
         frontend::terminate(&mut self.output);
         let _ = self.send();
     }
+}
+
+/// Asks for TLS and does the handshake.
+fn encrypt(
+    mut stream: TcpStream,
+    config: Arc<ClientConfig>,
+) -> Result<StreamOwned<ClientConnection, TcpStream>, PgError> {
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    stream.write_all(&request)?;
+    let mut answer = [0];
+    stream.read_exact(&mut answer)?;
+    if &answer != b"S" {
+        return Err(PgError::NoTls);
+    }
+    // Who the server is says its certificate, not this name, which is not sent either.
+    let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
+    let mut session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    while session.is_handshaking() {
+        session.complete_io(&mut stream).map_err(PgError::Handshake)?;
+    }
+    Ok(StreamOwned::new(session, stream))
 }
 
 fn unexpected() -> io::Error {
@@ -428,7 +470,16 @@ impl fmt::Display for PgError {
             PgError::NoPassword => {
                 f.write_str("the server asks for a password: give --token or set CHRONOS_AUTH_TOKEN")
             }
-            PgError::Lost(error) => write!(f, "the connection is lost: {error}"),
+            PgError::NoTls => f.write_str(
+                "the node has no certificates: leave --certs-dir and --tls-ca out, or give it some",
+            ),
+            PgError::Handshake(error) => {
+                write!(f, "no secure connection: {}", explain_io(error).unwrap_or_else(|| error.to_string()))
+            }
+            PgError::Lost(error) => match explain_io(error) {
+                Some(why) => write!(f, "no secure connection: {why}"),
+                None => write!(f, "the connection is lost: {error}"),
+            },
             PgError::Output(error) => write!(f, "cannot write the output: {error}"),
         }
     }

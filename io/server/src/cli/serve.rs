@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, FromArgMatches};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -138,6 +139,7 @@ fn value_name(key: &str) -> &'static str {
     match key.rsplit('_').next() {
         Some("address") => "HOST:PORT",
         Some("dir") => "DIR",
+        Some("ca" | "cert" | "key") => "FILE",
         Some("bytes") => "BYTES",
         Some("fsync") => "WHEN",
         Some("interval") => "LENGTH",
@@ -167,7 +169,7 @@ fn node_name(text: &str) -> Result<String, String> {
 /// Runs `chronos dev`.
 pub fn dev(args: DevArgs, quiet: bool) -> Outcome {
     let resolved = args.settings.resolve()?;
-    serve(resolved.config, "dev", &args.run, quiet)
+    serve(resolved.config, "dev", None, &args.run, quiet)
 }
 
 /// Runs `chronos node`.
@@ -182,7 +184,7 @@ pub fn node(args: NodeArgs, quiet: bool) -> Outcome {
     if !args.settings.flags.contains_key("data_dir") {
         resolved.config.data_dir.push(&args.id);
     }
-    serve(resolved.config, &args.id, &args.run, quiet)
+    serve(resolved.config, &args.id, Some(&args.id), &args.run, quiet)
 }
 
 /// Runs `chronos config show`.
@@ -207,9 +209,12 @@ enum End {
     Node,
 }
 
-/// Opens the node, serves until something ends it, and stops it.
-fn serve(config: Config, name: &str, run: &RunArgs, quiet: bool) -> Outcome {
+/// Opens the node, serves until something ends it, and stops it. Its certificate must be made out to `certified`, if
+/// that is given.
+fn serve(config: Config, name: &str, certified: Option<&str>, run: &RunArgs, quiet: bool) -> Outcome {
     logging::init(quiet)?;
+    let credentials = config.credentials(certified).map_err(|error| Failure::new(error.to_string()))?;
+    let credentials = credentials.map(Arc::new);
     let (ends, ended) = mpsc::channel();
     let stopped = || {
         let _ = super::block_on(async {
@@ -232,8 +237,12 @@ fn serve(config: Config, name: &str, run: &RunArgs, quiet: bool) -> Outcome {
         let _ = ends.send(End::Node);
     }));
     warn_of_risks(&config);
+    if let Some(credentials) = &credentials {
+        let now = chronos_proto::time::Timestamp(super::when::now());
+        credentials.current().warnings_at(now).iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
     let place = config.data_dir.display().to_string();
-    let server = match Server::start(config, node.clone()) {
+    let server = match Server::start_with(config, node.clone(), credentials) {
         Ok(server) => server,
         Err(error) => {
             node.stop();
@@ -276,7 +285,7 @@ fn warn_of_risks(config: &Config) {
             tracing::warn!("--fsync never: a power cut loses acknowledged writes without a bound")
         }
     }
-    if config.insecure {
+    if config.insecure && !config.has_certificates() {
         tracing::warn!("--insecure: whoever reaches the listeners can read what passes over them");
     }
 }

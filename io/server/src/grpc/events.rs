@@ -26,7 +26,7 @@ impl api::events_server::Events for Services {
         &self,
         request: Request<api::PublishRequest>,
     ) -> Result<Response<api::PublishResponse>, Status> {
-        self.admin(request.metadata())?;
+        self.admin(&request)?;
         let api::PublishRequest { topic, event, deliver_at_micros } = request.into_inner();
         let item = api::publish_batch_request::Item { event, deliver_at_micros };
         let mut results = self.publish_all(&topic, vec![item]).await.map_err(status)?;
@@ -41,7 +41,7 @@ impl api::events_server::Events for Services {
         &self,
         request: Request<api::PublishBatchRequest>,
     ) -> Result<Response<api::PublishBatchResponse>, Status> {
-        self.admin(request.metadata())?;
+        self.admin(&request)?;
         let api::PublishBatchRequest { topic, items } = request.into_inner();
         if items.len() > BATCH_MAX {
             let message = format!("{} items are more than {BATCH_MAX}: send them in parts", items.len());
@@ -62,7 +62,7 @@ impl api::events_server::Events for Services {
         &self,
         request: Request<Streaming<api::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let role = self.role(request.metadata())?;
+        let role = self.role(&request)?;
         subscribe::open(self, role, request.into_inner()).await.map(Response::new)
     }
 
@@ -70,7 +70,7 @@ impl api::events_server::Events for Services {
         &self,
         request: Request<api::ScheduleRequest>,
     ) -> Result<Response<api::ScheduleResponse>, Status> {
-        self.admin(request.metadata())?;
+        self.admin(&request)?;
         let api::ScheduleRequest { topic, timer_id, event, deliver_at_micros } = request.into_inner();
         let ask = Ask { event: event.unwrap_or_default(), deliver_at: Some(deliver_at_micros), timer_id };
         let mut results = self.submit(&topic, vec![ask]).await.map_err(status)?;
@@ -90,7 +90,7 @@ impl api::events_server::Events for Services {
         &self,
         request: Request<api::CancelRequest>,
     ) -> Result<Response<api::CancelResponse>, Status> {
-        self.admin(request.metadata())?;
+        self.admin(&request)?;
         let api::CancelRequest { topic, timer_id, if_version } = request.into_inner();
         let done = self.cancel_timer(&topic, timer_id, if_version).await.map_err(status)?;
         use api::cancel_response::Outcome;
@@ -102,7 +102,7 @@ impl api::events_server::Events for Services {
         &self,
         request: Request<api::ListSchedulesRequest>,
     ) -> Result<Response<api::ListSchedulesResponse>, Status> {
-        self.role(request.metadata())?;
+        self.role(&request)?;
         let api::ListSchedulesRequest { topic, limit } = request.into_inner();
         let limit = if limit == 0 { LIST_LIMIT } else { limit } as usize;
         let (snapshot, _) = self.gateway.read();

@@ -13,7 +13,7 @@ use crate::api::admin_server::AdminServer;
 use crate::api::events_server::EventsServer;
 use crate::api::sql_server::SqlServer;
 use crate::api::{self, DESCRIPTORS};
-use crate::auth::{Auth, Role};
+use crate::auth::{Auth, Caller, Denied, Role};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use chronos_sql::{SqlError, SqlState};
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_health::ServingStatus;
 
 /// Between looks whether the node still serves, for those who watch its health.
@@ -40,18 +40,18 @@ struct Services {
 }
 
 impl Services {
-    fn role(&self, metadata: &MetadataMap) -> Result<Role, Status> {
-        let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
-        self.auth
-            .role_of_header(header)
-            .map_err(|denied| status(SqlError::new(SqlState(*b"28000"), denied.to_string())))
+    /// The role of whoever sent this.
+    fn role<T>(&self, request: &Request<T>) -> Result<Role, Status> {
+        let caller = request.extensions().get::<Caller>().map_or(Err(Denied::Missing), |caller| caller.0);
+        caller.map_err(|denied| status(SqlError::new(SqlState(*b"28000"), denied.to_string())))
     }
 
-    fn admin(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        match self.role(metadata)? {
+    /// Lets only administrators pass.
+    fn admin<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        match self.role(request)? {
             Role::Admin => Ok(()),
             Role::ReadOnly => {
-                Err(status(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, "this token may only read")))
+                Err(status(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, "you may only read here")))
             }
         }
     }

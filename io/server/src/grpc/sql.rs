@@ -22,7 +22,7 @@ impl api::sql_server::Sql for Services {
         &self,
         request: Request<api::ExecuteRequest>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
-        let role = self.role(request.metadata())?;
+        let role = self.role(&request)?;
         let answer = self.answer(role, request.into_inner()).await.map_err(status)?;
         let (send, receive) = mpsc::channel(2);
         tokio::spawn(async move {

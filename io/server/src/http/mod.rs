@@ -7,7 +7,7 @@
 //! GET  /metrics  the same for Prometheus           /chronos.v1…  gRPC (see `grpc`)
 //! ```
 //!
-//! Errors are problem JSON (RFC 9457) with a stable `code`. Not implemented: TLS, Arrow and CSV results, the console.
+//! Errors are problem JSON (RFC 9457) with a stable `code`. Not implemented: Arrow and CSV results, the console.
 
 mod ingest;
 mod json;
@@ -16,16 +16,18 @@ mod problem;
 mod sql;
 mod status;
 
-use crate::auth::{Auth, Denied, Role};
+use crate::auth::{Auth, Caller, Denied, Role};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::grpc;
 use crate::server::stopped;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use problem::Problem;
@@ -43,22 +45,43 @@ pub(crate) struct App {
     ingest: Semaphore,
 }
 
-impl App {
-    /// The role of whoever sent this.
-    fn role(&self, headers: &HeaderMap) -> Result<Role, Problem> {
-        let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        self.auth
-            .role_of_header(header)
-            .map_err(|denied: Denied| Problem::new(StatusCode::UNAUTHORIZED, "28000", denied.to_string()))
-    }
+/// Finds out who sends a request, for the handlers of HTTP and gRPC alike.
+async fn identify(
+    State(auth): State<Arc<Auth>>,
+    ConnectInfo(peer): ConnectInfo<limit::Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let header = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+    let caller = Caller(auth.role_of_request(header, peer.identity()));
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
 
-    /// Lets only administrators pass.
-    fn admin(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        match self.role(headers)? {
-            Role::Admin => Ok(()),
-            Role::ReadOnly => {
-                let message = "this token may only read";
-                Err(Problem::new(StatusCode::FORBIDDEN, "42501", message))
+/// As an extractor: lets nobody pass whose role is not known.
+struct Known(Role);
+
+impl<S: Send + Sync> FromRequestParts<S> for Known {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Known, Problem> {
+        let caller = parts.extensions.get::<Caller>().map_or(Err(Denied::Missing), |caller| caller.0);
+        let denied = |denied: Denied| Problem::new(StatusCode::UNAUTHORIZED, "28000", denied.to_string());
+        caller.map(Known).map_err(denied)
+    }
+}
+
+/// As an extractor: lets only administrators pass.
+struct Admin;
+
+impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Admin, Problem> {
+        match Known::from_request_parts(parts, state).await? {
+            Known(Role::Admin) => Ok(Admin),
+            Known(Role::ReadOnly) => {
+                Err(Problem::new(StatusCode::FORBIDDEN, "42501", "you may only read here"))
             }
         }
     }
@@ -73,9 +96,9 @@ pub(crate) async fn serve(
     stop: watch::Receiver<bool>,
 ) {
     let grpc = grpc::routes(gateway.clone(), auth.clone(), &config, stop.clone()).await;
+    let socket = limit::Limited::new(socket, config.http_max_connections, auth.clone(), gateway.clone());
     let ingest = Semaphore::new(config.ingest_max_inflight);
-    let max_connections = config.http_max_connections;
-    let app = Arc::new(App { gateway, auth, config, ingest });
+    let app = Arc::new(App { gateway, auth: auth.clone(), config, ingest });
     let http: Router = Router::new()
         .route("/sql", post(sql::handle))
         .route("/ingest", post(ingest::handle))
@@ -86,7 +109,8 @@ pub(crate) async fn serve(
         .route("/metrics", get(status::metrics))
         .with_state(app);
     let router = grpc.merge(http).fallback(nothing_here).method_not_allowed_fallback(wrong_method);
-    let socket = limit::Limited::new(socket, max_connections);
+    let router = router.layer(from_fn_with_state(auth, identify));
+    let router = router.into_make_service_with_connect_info::<limit::Peer>();
     let mut ending = stop;
     let shutdown = async move { stopped(&mut ending).await };
     if let Err(error) = axum::serve(socket, router).with_graceful_shutdown(shutdown).await {

@@ -1,6 +1,6 @@
 //! `POST /sql`: one statement in a transaction of its own.
 
-use super::{App, Problem, body, json};
+use super::{App, Known, Problem, body, json};
 use crate::auth::Role;
 use crate::gateway::Answer;
 use axum::body::Body;
@@ -23,10 +23,10 @@ struct Query {
 
 pub(super) async fn handle(
     State(app): State<Arc<App>>,
+    Known(role): Known,
     headers: HeaderMap,
     request: Body,
 ) -> Result<Response, Problem> {
-    let role = app.role(&headers)?;
     let bytes = body(&headers, request, app.config.max_message_bytes).await?;
     let query = query(&headers, &bytes)?;
     let answer = run(&app, role, &query).await?;

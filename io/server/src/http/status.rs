@@ -1,10 +1,11 @@
 //! What the node says of itself: for load balancers, people and Prometheus.
 
-use super::{App, Problem};
+use super::{App, Known, Problem};
+use crate::auth::Auth;
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chronos_node::{Fsync, NodeStatus, Role, VerifyState};
 use serde_json::json;
@@ -38,24 +39,22 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, P
 }
 
 /// `GET /metrics`.
-pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    app.role(&headers)?;
+pub(super) async fn metrics(State(app): State<Arc<App>>, _: Known) -> Result<Response, Problem> {
     let status = app.gateway.status().await;
-    let page = app.gateway.metrics().render(status.as_ref());
+    let page = app.gateway.metrics().render(status.as_ref(), app.auth.credentials().map(Arc::as_ref));
     Ok(([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response())
 }
 
 /// `GET /status`.
-pub(super) async fn status(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
-    app.role(&headers)?;
+pub(super) async fn status(State(app): State<Arc<App>>, _: Known) -> Result<Response, Problem> {
     let status = app.gateway.status().await;
     let status = status
         .ok_or_else(|| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "57P03", "the node has stopped"))?;
-    Ok(Json(describe(&status, app.gateway.is_ready())).into_response())
+    Ok(Json(describe(&status, app.gateway.is_ready(), &app.auth)).into_response())
 }
 
 /// All that is known of a node, as JSON.
-pub(crate) fn describe(status: &NodeStatus, ready: bool) -> serde_json::Value {
+pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_json::Value {
     let groups: Vec<_> = status
         .engine
         .groups
@@ -82,7 +81,8 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool) -> serde_json::Value {
         "uptime_seconds": status.uptime.as_secs(),
         "data_dir": status.data_dir.display().to_string(),
         "fsync": status.fsync.to_string(),
-        "warnings": warnings(status),
+        "warnings": warnings(status, auth),
+        "certificates": certificates(auth),
         "fatal": status.fatal,
         "groups": groups,
         "timers": {"pending": status.engine.timers_pending, "near": status.engine.timers_near},
@@ -119,8 +119,24 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool) -> serde_json::Value {
     })
 }
 
+/// The certificates that the listeners show and trust.
+fn certificates(auth: &Auth) -> Vec<serde_json::Value> {
+    let Some(credentials) = auth.credentials() else { return Vec::new() };
+    let current = credentials.current();
+    let all = current.certificates().map(|(role, certificate)| {
+        json!({
+            "role": role.to_string(),
+            "name": certificate.identity.name,
+            "not_before": certificate.not_before.to_string(),
+            "not_after": certificate.not_after.to_string(),
+            "fingerprint": certificate.fingerprint_text(),
+        })
+    });
+    all.collect()
+}
+
 /// What an operator should know about and maybe change.
-pub(crate) fn warnings(status: &NodeStatus) -> Vec<String> {
+pub(crate) fn warnings(status: &NodeStatus, auth: &Auth) -> Vec<String> {
     let mut out = Vec::new();
     match status.fsync {
         Fsync::Always => {}
@@ -133,6 +149,11 @@ pub(crate) fn warnings(status: &NodeStatus) -> Vec<String> {
     }
     if let VerifyState::Damaged(what) = &status.store.verify {
         out.push(format!("the store is damaged: {what}; run `chronos verify`"));
+    }
+    if let Some(credentials) = auth.credentials() {
+        out.extend(credentials.current().warnings_at(status.clock.wall));
+        let problem = credentials.problem();
+        out.extend(problem.map(|why| format!("the new certificate files are not used: {why}")));
     }
     if status.wal.full + status.store.checkpoints_full > 0 {
         out.push("the disk was full at some time since the start".to_owned());

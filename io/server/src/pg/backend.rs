@@ -26,9 +26,29 @@ impl Output {
         self.message(b'R', |b| b.extend_from_slice(&0i32.to_be_bytes()));
     }
 
-    /// AuthenticationCleartextPassword.
-    pub fn ask_password(&mut self) {
-        self.message(b'R', |b| b.extend_from_slice(&3i32.to_be_bytes()));
+    /// AuthenticationSASL: one mechanism is offered.
+    pub fn ask_sasl(&mut self, mechanism: &str) {
+        self.message(b'R', |b| {
+            b.extend_from_slice(&10i32.to_be_bytes());
+            text(b, mechanism);
+            b.push(0);
+        });
+    }
+
+    /// AuthenticationSASLContinue.
+    pub fn sasl_continue(&mut self, data: &str) {
+        self.message(b'R', |b| {
+            b.extend_from_slice(&11i32.to_be_bytes());
+            b.extend_from_slice(data.as_bytes());
+        });
+    }
+
+    /// AuthenticationSASLFinal.
+    pub fn sasl_final(&mut self, data: &str) {
+        self.message(b'R', |b| {
+            b.extend_from_slice(&12i32.to_be_bytes());
+            b.extend_from_slice(data.as_bytes());
+        });
     }
 
     /// NegotiateProtocolVersion: minor 0, and the options that are not known.

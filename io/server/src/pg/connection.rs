@@ -9,6 +9,7 @@ use super::frontend::{self, Bind, Formats, Malformed, Message, Target};
 use super::startup::Started;
 use super::{Listener, Registered, types};
 use crate::gateway::{Answer, Gateway};
+use crate::stream::Stream;
 use bytes::{Buf, BytesMut};
 use chronos_proto::{Type, Value};
 use chronos_sql::{Deallocated, Prepared, RowSet, Session, SqlError, SqlState, TransactionStatus, oid};
@@ -17,7 +18,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Output is sent once it is this long, even within a pipeline.
@@ -31,7 +31,7 @@ const UNKNOWN_OID: u32 = 705;
 pub(super) struct Connection<'a> {
     gateway: &'a Gateway,
     max_message: usize,
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     out: Output,
     session: Session,
@@ -240,6 +240,7 @@ impl<'a> Connection<'a> {
 
     async fn send(&mut self) -> io::Result<()> {
         self.stream.write_all(&self.out.bytes).await?;
+        self.stream.flush().await?;
         self.out.bytes.clear();
         if self.out.bytes.capacity() > BUFFER_KEEP_BYTES {
             self.out.bytes = Vec::new();
@@ -522,6 +523,7 @@ impl<'a> Connection<'a> {
                 sent += 1;
                 if self.out.bytes.len() > SEND_AT_BYTES {
                     self.stream.write_all(&self.out.bytes).await?;
+                    self.stream.flush().await?;
                     self.out.bytes.clear();
                 }
             }

@@ -83,8 +83,8 @@ pub enum Message<'a> {
     Sync,
     /// Says goodbye.
     Terminate,
-    /// A password.
-    Password(&'a str),
+    /// A password, or a message of an exchange that proves it.
+    Password(&'a [u8]),
     /// COPY data or its end, which nobody asked for.
     Copy,
 }
@@ -221,11 +221,21 @@ pub fn message(input: &[u8], max_bytes: usize) -> Result<Option<(Message<'_>, us
         b'H' => Message::Flush,
         b'S' => Message::Sync,
         b'X' => Message::Terminate,
-        b'p' => Message::Password(body.text()?),
+        b'p' => Message::Password(std::mem::take(&mut body.rest)),
         _ => return Ok(Some((Message::Copy, total))),
     };
     body.end()?;
     Ok(Some((message, total)))
+}
+
+/// Reads the first message of a SASL exchange: the mechanism, and what it is told.
+pub fn sasl_initial(body: &[u8]) -> Result<(&str, &[u8]), Malformed> {
+    let mut body = Body { what: "SASLInitialResponse", rest: body };
+    let mechanism = body.text()?;
+    let length = usize::try_from(body.i32()?).map_err(|_| body.wrong("there is no response in it"))?;
+    let data = body.take(length)?;
+    body.end()?;
+    Ok((mechanism, data))
 }
 
 fn what(kind: u8) -> Option<&'static str> {
@@ -384,6 +394,21 @@ mod tests {
         assert_eq!(message(b"Q\xff\0\0\x03", 10), Err(Malformed::Length(-16_777_213)));
         assert_eq!(message(b"Q\0\0\0\x20", 10), Err(Malformed::TooLong(33, 10)));
         assert!(message(&framed(b'Q', b"\xff\0"), 100).is_err());
+    }
+
+    #[test]
+    fn the_first_sasl_message() {
+        assert_eq!(sasl_initial(b"SCRAM\0\0\0\0\x02hi"), Ok(("SCRAM", &b"hi"[..])));
+        for wrong in [
+            &b""[..],
+            b"SCRAM",
+            b"SCRAM\0",
+            b"SCRAM\0\xff\xff\xff\xff",
+            b"S\0\0\0\0\x02h",
+            b"S\0\0\0\0\x01hi",
+        ] {
+            assert!(sasl_initial(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

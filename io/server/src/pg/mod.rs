@@ -6,7 +6,7 @@
 //! connection  the session: statements, portals, pipelines
 //! ```
 //!
-//! Not implemented: TLS (a request for it is answered "no"), SCRAM, COPY, LISTEN/NOTIFY, function calls.
+//! Not implemented: COPY, LISTEN/NOTIFY, function calls.
 
 pub mod backend;
 mod connection;

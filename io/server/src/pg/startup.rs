@@ -1,9 +1,14 @@
 //! From a fresh connection to a session that is let in.
+//!
+//! With certificates configured a session is had through TLS alone; only a request to cancel may come in the clear,
+//! as libpq sends it. A certificate lets its owner in; whoever shows none proves a token by SCRAM.
 
 use super::backend::Output;
 use super::frontend::{self, Malformed, Message, Startup};
 use super::{Listener, Registered};
-use crate::auth::Role;
+use crate::auth::{Denied, Role};
+use crate::scram::{self, ScramError};
+use crate::stream::Stream;
 use bytes::{Buf, BytesMut};
 use chronos_sql::{Session, SessionOptions, SqlError, SqlState, TransactionStatus};
 use std::io;
@@ -14,14 +19,14 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// How long a client may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest password message.
+/// The longest message of a login.
 const PASSWORD_MAX_BYTES: usize = 4096;
 /// The name of the one database.
 const DATABASE: &str = "chronos";
 
 /// A session that is let in.
 pub(super) struct Started<'a> {
-    pub stream: TcpStream,
+    pub stream: Stream,
     pub input: BytesMut,
     pub session: Session,
     pub registered: Registered<'a>,
@@ -29,10 +34,17 @@ pub(super) struct Started<'a> {
 }
 
 /// Does the handshake. None if the connection is over: it was a cancel request, or was refused.
-pub(super) async fn start(listener: &Listener, mut stream: TcpStream) -> io::Result<Option<Started<'_>>> {
+pub(super) async fn start(listener: &Listener, stream: TcpStream) -> io::Result<Option<Started<'_>>> {
+    tokio::time::timeout(LOGIN_TIMEOUT, start_untimed(listener, stream)).await?
+}
+
+async fn start_untimed(listener: &Listener, stream: TcpStream) -> io::Result<Option<Started<'_>>> {
     let mut input = BytesMut::with_capacity(8192);
-    let login = login(listener, &mut stream, &mut input);
-    let outcome = tokio::time::timeout(LOGIN_TIMEOUT, login).await?;
+    let (mut stream, negotiated) = negotiate(listener, stream, &mut input).await?;
+    let outcome = match negotiated {
+        Ok(()) => login(listener, &mut stream, &mut input).await,
+        Err(ended) => Err(ended),
+    };
     match outcome {
         Ok((session, registered, permit)) => Ok(Some(Started { stream, input, session, registered, permit })),
         Err(Ended::Io(error)) => Err(error),
@@ -43,6 +55,60 @@ pub(super) async fn start(listener: &Listener, mut stream: TcpStream) -> io::Res
             stream.write_all(&out.bytes).await?;
             stream.shutdown().await?;
             Ok(None)
+        }
+    }
+}
+
+/// Answers requests for encryption until a session is asked for, which is left in `input`.
+async fn negotiate(
+    listener: &Listener,
+    stream: TcpStream,
+    input: &mut BytesMut,
+) -> io::Result<(Stream, Result<(), Ended>)> {
+    let mut stream = Stream::Plain(stream);
+    loop {
+        let (startup, length) = match frontend::startup(input) {
+            Ok(Some(read)) => read,
+            Ok(None) => match read(&mut stream, input).await {
+                Ok(()) => continue,
+                Err(ended) => return Ok((stream, Err(ended))),
+            },
+            Err(malformed) => return Ok((stream, Err(malformed.into()))),
+        };
+        match startup {
+            Startup::Cancel { pid, secret } => {
+                listener.sessions.cancel(pid, secret);
+                return Ok((stream, Err(Ended::Done)));
+            }
+            Startup::Session { .. } => return Ok((stream, Ok(()))),
+            Startup::Ssl | Startup::Gss => {
+                let is_tls = startup == Startup::Ssl;
+                input.advance(length);
+                match (listener.auth.credentials().filter(|_| is_tls), stream) {
+                    (Some(_), encrypted @ Stream::Tls(_)) => {
+                        let error = refused(*b"08P01", "TLS is asked for within TLS");
+                        return Ok((encrypted, Err(error)));
+                    }
+                    // What came along unencrypted would else pass for what came encrypted.
+                    (Some(_), plain) if !input.is_empty() => {
+                        let error = refused(*b"08P01", "unencrypted bytes after the request for TLS");
+                        return Ok((plain, Err(error)));
+                    }
+                    (Some(credentials), Stream::Plain(mut plain)) => {
+                        plain.write_all(b"S").await?;
+                        let config = credentials.current().postgres();
+                        stream = Stream::encrypt(plain, config).await.inspect_err(|error| {
+                            listener.gateway.metrics().tls_failure("postgresql");
+                            tracing::debug!("TLS handshake on the PostgreSQL port: {error}");
+                        })?;
+                    }
+                    (None, mut plain) => {
+                        plain.write_all(b"N").await?;
+                        plain.flush().await?;
+                        stream = plain;
+                    }
+                }
+            }
         }
     }
 }
@@ -74,40 +140,27 @@ type LoggedIn<'a> = (Session, Registered<'a>, OwnedSemaphorePermit);
 
 async fn login<'a>(
     listener: &'a Listener,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     input: &mut BytesMut,
 ) -> Result<LoggedIn<'a>, Ended> {
     let mut out = Output::default();
-    let asked = loop {
-        let Some((startup, length)) = frontend::startup(input)? else {
-            read(stream, input).await?;
-            continue;
-        };
-        match startup {
-            Startup::Ssl | Startup::Gss => {
-                input.advance(length);
-                stream.write_all(b"N").await?;
-            }
-            Startup::Cancel { pid, secret } => {
-                listener.sessions.cancel(pid, secret);
-                return Err(Ended::Done);
-            }
-            Startup::Session { minor, parameters } => {
-                let unknown: Vec<&str> = parameters
-                    .iter()
-                    .map(|(name, _)| *name)
-                    .filter(|name| name.starts_with("_pq_."))
-                    .collect();
-                if minor > 0 || !unknown.is_empty() {
-                    out.negotiate_version(&unknown);
-                }
-                let owned = parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
-                let owned: Vec<(String, String)> = owned.collect();
-                input.advance(length);
-                break owned;
-            }
-        }
+    let Some((Startup::Session { minor, parameters }, length)) = frontend::startup(input)? else {
+        return Err(refused(*b"08P01", "a session was to be asked for"));
     };
+    let unknown: Vec<&str> =
+        parameters.iter().map(|(name, _)| *name).filter(|name| name.starts_with("_pq_.")).collect();
+    if minor > 0 || !unknown.is_empty() {
+        out.negotiate_version(&unknown);
+    }
+    let asked: Vec<(String, String)> =
+        parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    input.advance(length);
+    if listener.auth.credentials().is_some() && matches!(stream, Stream::Plain(_)) {
+        return Err(refused(
+            *b"28000",
+            "this node is spoken to through TLS: use sslmode=verify-ca or require",
+        ));
+    }
     let parameter = |name: &str| asked.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
     let user = parameter("user").filter(|user| !user.is_empty());
     let user = user.ok_or_else(|| refused(*b"28000", "no user name was given"))?;
@@ -122,7 +175,7 @@ async fn login<'a>(
     if parameter("replication").is_some_and(|value| !matches!(value, "false" | "off" | "no" | "0")) {
         return Err(refused(*b"0A000", "replication connections are not supported"));
     }
-    let role = password(listener, stream, input, &mut out).await?;
+    let role = authenticate(listener, stream, input, &mut out).await?;
     if !listener.gateway.is_ready() {
         return Err(refused(*b"57P03", "the node is starting up: try again"));
     }
@@ -152,7 +205,7 @@ async fn login<'a>(
     }
     out.key_data(registered.pid, registered.secret);
     out.ready(TransactionStatus::Idle);
-    stream.write_all(&out.bytes).await?;
+    send(stream, &mut out).await?;
     Ok((session, registered, permit))
 }
 
@@ -162,35 +215,67 @@ fn options(text: &str) -> Vec<(&str, &str)> {
     words.filter_map(|word| word.strip_prefix("-c").or(Some(word))?.split_once('=')).collect()
 }
 
-async fn password(
+/// What the client may do: by its certificate, else by a token that it proves to know.
+async fn authenticate(
     listener: &Listener,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     input: &mut BytesMut,
     out: &mut Output,
 ) -> Result<Role, Ended> {
     if listener.auth.is_open() {
         return Ok(Role::Admin);
     }
-    out.ask_password();
-    stream.write_all(&out.bytes).await?;
-    out.bytes.clear();
+    if let Some(identity) = stream.identity() {
+        let role = listener.auth.role_of_certificate(&identity);
+        return role.map_err(|denied| refused(*b"28000", denied.to_string()));
+    }
+    let passwords = listener.auth.passwords();
+    let passwords = passwords.ok_or_else(|| refused(*b"28000", Denied::Missing.to_string()))?;
+    let failed = |error: ScramError| match error {
+        ScramError::Malformed(_) => refused(*b"08P01", error.to_string()),
+        _ => refused(*b"28P01", format!("password authentication failed: {error}")),
+    };
+    out.ask_sasl(scram::MECHANISM);
+    send(stream, out).await?;
+    let first = password_message(stream, input).await?;
+    let (mechanism, first) = frontend::sasl_initial(&first)?;
+    if mechanism != scram::MECHANISM {
+        let message = format!("{mechanism:?} was not offered: {} was", scram::MECHANISM);
+        return Err(refused(*b"08P01", message));
+    }
+    let (exchange, answer) = passwords.begin(first).map_err(failed)?;
+    out.sasl_continue(&answer);
+    send(stream, out).await?;
+    let last = password_message(stream, input).await?;
+    let (role, answer) = exchange.finish(&last).map_err(failed)?;
+    out.sasl_final(&answer);
+    Ok(role)
+}
+
+/// The next message of a login.
+async fn password_message(stream: &mut Stream, input: &mut BytesMut) -> Result<Vec<u8>, Ended> {
     loop {
         let Some((message, length)) = frontend::message(input, PASSWORD_MAX_BYTES)? else {
             read(stream, input).await?;
             continue;
         };
-        let Message::Password(token) = message else {
+        let Message::Password(data) = message else {
             return Err(refused(*b"08P01", "expected a password"));
         };
-        let role = listener.auth.role(Some(token));
+        let data = data.to_vec();
         input.advance(length);
-        return role
-            .map_err(|denied| refused(*b"28P01", format!("password authentication failed: {denied}")));
+        return Ok(data);
     }
 }
 
+async fn send(stream: &mut Stream, out: &mut Output) -> io::Result<()> {
+    stream.write_all(&out.bytes).await?;
+    out.bytes.clear();
+    stream.flush().await
+}
+
 /// Reads more; a client that went away ends the login.
-async fn read(stream: &mut TcpStream, input: &mut BytesMut) -> Result<(), Ended> {
+async fn read(stream: &mut Stream, input: &mut BytesMut) -> Result<(), Ended> {
     match stream.read_buf(input).await? {
         0 => Err(Ended::Done),
         _ => Ok(()),

@@ -56,6 +56,7 @@ impl Place {
     /// How clients reach it.
     pub fn connect(&self) -> Connect {
         Connect {
+            tls: Default::default(),
             leader: self.address.clone(),
             pg_address: None,
             http_address: None,

@@ -6,7 +6,7 @@
 mod read;
 mod write;
 
-use super::{App, Problem, body};
+use super::{Admin, App, Problem, body};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 pub(super) async fn handle(
     State(app): State<Arc<App>>,
+    _: Admin,
     headers: HeaderMap,
     request: Body,
 ) -> Result<Response, Problem> {
-    app.admin(&headers)?;
     let Ok(_permit) = app.ingest.try_acquire() else {
         app.gateway.metrics().ingest_rejected.inc();
         let message = format!("{} requests are in work already: retry later", app.config.ingest_max_inflight);
