@@ -1,128 +1,28 @@
 //! One node on a disk that does at once what it is told: what a client sees of a write, a timer, a request asked
 //! twice, an index that fills, a checkpoint.
 
+#[path = "support/world.rs"]
+mod world;
+
 use bytes::Bytes;
-use chronos_engine::node::{Config, Node};
 use chronos_engine::state::{Sessions, keys};
-use chronos_engine::step::{
-    Action, Delivery, Input, Outputs, Published, Reply, Request, Start, SubscriberId, SubscriberInput,
-    Subscription, Token,
-};
-use chronos_engine::store::{MemoryStore, SharedStore};
+use chronos_engine::step::{Input, Start, SubscriberId, SubscriberInput, Subscription};
 use chronos_engine::txn::{Committed, Refused, Transaction};
-use chronos_engine::wal::{Recovered, WalOp, WriteId};
 use chronos_proto::command::{Event, IndexChange, Op, OpOutcome};
-use chronos_proto::id::{
-    ClusterId, ColumnId, GroupId, Incarnation, Index, IndexId, NodeId, RelationId, RequestId,
-};
+use chronos_proto::id::{ColumnId, GroupId, Index, IndexId, RelationId, RequestId};
 use chronos_proto::schema::{Column, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic};
-use chronos_proto::time::{Instant, Now, Timestamp};
+use chronos_proto::time::{Instant, Timestamp};
 use chronos_proto::value::{Type, Value};
 use chronos_proto::{codec, key, row};
-use std::sync::Arc;
+use world::{START, World};
 
 const GROUP: GroupId = GroupId(0);
-const START: Timestamp = Timestamp(1_700_000_000_000_000);
 const TABLE: RelationId = RelationId(16);
 const TOPIC: RelationId = RelationId(17);
 
-struct World {
-    node: Node,
-    store: MemoryStore,
-    shared: SharedStore,
-    mono: u64,
-    published: Option<Published>,
-    replies: Vec<(Token, Result<Committed, Refused>)>,
-    deliveries: Vec<Delivery>,
-    token: u64,
-}
-
 impl World {
-    fn new() -> World {
-        let config = Config::new(ClusterId(7), NodeId(1), Incarnation(1), 1, 42);
-        let shared: SharedStore = Arc::new(MemoryStore::default());
-        let mut out = Outputs::default();
-        let now = Now { mono: Instant(0), wall: START };
-        let node =
-            Node::new(config, now, Recovered::default(), &shared, &mut out).expect("an empty node starts");
-        let mut world = World {
-            node,
-            store: MemoryStore::default(),
-            shared,
-            mono: 0,
-            published: None,
-            replies: Vec::new(),
-            deliveries: Vec::new(),
-            token: 0,
-        };
-        world.perform(out);
-        world
-    }
-
-    fn now(&self) -> Now {
-        Now { mono: Instant(self.mono), wall: START + std::time::Duration::from_micros(self.mono) }
-    }
-
-    fn input(&mut self, input: Input) {
-        let mut out = Outputs::default();
-        self.node.step(self.now(), input, &self.shared, &mut out);
-        self.perform(out);
-    }
-
-    fn perform(&mut self, out: Outputs) {
-        let mut durable: Option<WriteId> = None;
-        for effect in out.effects {
-            match effect.action {
-                Action::Wal(WalOp::Sync { write, .. } | WalOp::Done { write }) => durable = Some(write),
-                Action::Wal(_) | Action::Trace(_) => {}
-                Action::Reply(token, Reply::Commit(result)) => self.replies.push((token, result)),
-                Action::Reply(_, reply) => panic!("nothing else was asked: {reply:?}"),
-                Action::Send { to, message } => panic!("{message:?} to {to}, and nobody is there"),
-                Action::Members(members) => panic!("{members:?}, and there are none"),
-                Action::Publish(published) => self.published = Some(published),
-                Action::Deliver(delivery) => self.deliveries.push(delivery),
-                Action::CloseSubscriber(id, why) => panic!("{id:?} was closed: {why}"),
-                Action::Fatal(fatal) => panic!("{fatal}"),
-                Action::Checkpoint(checkpoint) => {
-                    for group in &checkpoint.groups {
-                        for (key, value) in group.entries() {
-                            match value {
-                                Some(value) => self.store.0.insert(key, value),
-                                None => self.store.0.remove(&key),
-                            };
-                        }
-                    }
-                    self.shared = Arc::new(self.store.clone());
-                    self.input(Input::CheckpointDurable(checkpoint.id));
-                }
-            }
-        }
-        if let Some(write) = durable {
-            self.input(Input::WriteDurable(write));
-        }
-    }
-
-    /// Lets time pass, ticking at each deadline on the way.
-    fn pass(&mut self, micros: u64) {
-        let until = self.mono + micros;
-        while let Some((at, _)) = self.node.next_deadline().filter(|(at, _)| at.0 <= until) {
-            self.mono = self.mono.max(at.0) + 1;
-            self.input(Input::Tick);
-        }
-        self.mono = self.mono.max(until);
-    }
-
-    fn published(&self) -> &Published {
-        self.published.as_ref().expect("a node publishes at once")
-    }
-
     fn submit(&mut self, transaction: Transaction) -> Result<Committed, Refused> {
-        self.token += 1;
-        let token = Token(self.token);
-        self.input(Input::Request { token, request: Request::Commit(GROUP, transaction) });
-        self.input(Input::QueueDrained);
-        let at = self.replies.iter().position(|(t, _)| *t == token).expect("an answer");
-        self.replies.swap_remove(at).1
+        self.commit(GROUP, transaction)
     }
 
     fn write(&mut self, ops: Vec<Op>) -> Committed {
