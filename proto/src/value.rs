@@ -30,6 +30,22 @@ pub enum Type {
     Uuid,
 }
 
+impl Type {
+    /// Every type, in the order of their numbers.
+    pub const ALL: [Type; 10] = [
+        Type::Bool,
+        Type::Int,
+        Type::Float,
+        Type::Text,
+        Type::Bytes,
+        Type::Timestamp,
+        Type::Date,
+        Type::Interval,
+        Type::Json,
+        Type::Uuid,
+    ];
+}
+
 /// One SQL value by reference.
 #[derive(Clone, Copy, Debug)]
 pub enum ValueRef<'a> {

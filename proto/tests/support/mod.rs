@@ -4,20 +4,6 @@ use bytes::Bytes;
 use chronos_proto::value::{Interval, Type, Value};
 use proptest::prelude::*;
 
-/// Every type.
-pub const TYPES: [Type; 10] = [
-    Type::Bool,
-    Type::Int,
-    Type::Float,
-    Type::Text,
-    Type::Bytes,
-    Type::Timestamp,
-    Type::Date,
-    Type::Interval,
-    Type::Json,
-    Type::Uuid,
-];
-
 fn integer() -> impl Strategy<Value = i64> {
     prop_oneof![
         any::<i64>(),
@@ -71,5 +57,5 @@ pub fn value(ty: Type) -> BoxedStrategy<Value> {
 
 /// Any type.
 pub fn ty() -> impl Strategy<Value = Type> {
-    prop::sample::select(TYPES.to_vec())
+    prop::sample::select(Type::ALL.to_vec())
 }
