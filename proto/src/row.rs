@@ -16,13 +16,18 @@ const VERSION: u8 = 1;
 /// Encodes the columns given; NULLs are left out.
 pub fn encode<'a>(columns: impl Iterator<Item = (ColumnId, &'a Value)> + Clone) -> Bytes {
     let mut out = Vec::with_capacity(64);
-    out.push(VERSION);
-    write_varint(&mut out, columns.clone().filter(|(_, v)| !v.is_null()).count() as u64);
-    for (column, value) in columns.filter(|(_, v)| !v.is_null()) {
-        write_varint(&mut out, u64::from(column.0));
-        encode_value(&mut out, value);
-    }
+    encode_into(&mut out, columns);
     Bytes::from(out)
+}
+
+/// Appends the encoding of the columns given; NULLs are left out.
+pub fn encode_into<'a>(out: &mut Vec<u8>, columns: impl Iterator<Item = (ColumnId, &'a Value)> + Clone) {
+    out.push(VERSION);
+    write_varint(out, columns.clone().filter(|(_, v)| !v.is_null()).count() as u64);
+    for (column, value) in columns.filter(|(_, v)| !v.is_null()) {
+        write_varint(out, u64::from(column.0));
+        encode_value(out, value);
+    }
 }
 
 fn encode_value(out: &mut Vec<u8>, value: &Value) {

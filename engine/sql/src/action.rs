@@ -60,6 +60,16 @@ pub(crate) enum Rows {
     Query(Box<Plan>),
 }
 
+impl Rows {
+    /// How many they are, where that is known; else many.
+    pub fn len_hint(&self) -> usize {
+        match self {
+            Rows::Values(rows) => rows.len(),
+            Rows::Query(_) => usize::MAX,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Update {
     pub target: Target,

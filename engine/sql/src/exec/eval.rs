@@ -37,7 +37,7 @@ pub(crate) fn eval<'b>(expr: &Expr, batch: &'b Batch, cx: &EvalCx<'_>) -> Result
     let n = batch.len;
     Ok(Cow::Owned(match &expr.kind {
         ExprKind::Const(value) => Vector::constant(expr.ty, value.clone()),
-        ExprKind::Param(i) => Vector::constant(expr.ty, param(cx, *i)?),
+        ExprKind::Param(i) => Vector::constant(expr.ty, param(cx, *i)?.clone()),
         ExprKind::Slot(slot) => return Ok(Cow::Borrowed(&batch.columns[*slot])),
         ExprKind::Aggregate(_) => {
             return Err(SqlError::new(crate::SqlState::INTERNAL, "an aggregate was left unbound"));
@@ -93,11 +93,16 @@ pub(crate) fn eval<'b>(expr: &Expr, batch: &'b Batch, cx: &EvalCx<'_>) -> Result
 
 /// The value of an expression that needs no row.
 pub(crate) fn eval_value(expr: &Expr, cx: &EvalCx<'_>) -> Result<Value, SqlError> {
-    match &expr.kind {
-        ExprKind::Const(value) => Ok(value.clone()),
-        ExprKind::Param(i) => param(cx, *i),
-        _ => Ok(eval(expr, &Batch::unit(), cx)?.get(0).to_value()),
-    }
+    eval_borrowed(expr, cx).map(Cow::into_owned)
+}
+
+/// The same, borrowed where it is there already.
+pub(crate) fn eval_borrowed<'e>(expr: &'e Expr, cx: &'e EvalCx<'_>) -> Result<Cow<'e, Value>, SqlError> {
+    Ok(match &expr.kind {
+        ExprKind::Const(value) => Cow::Borrowed(value),
+        ExprKind::Param(i) => Cow::Borrowed(param(cx, *i)?),
+        _ => Cow::Owned(eval(expr, &Batch::unit(), cx)?.get(0).to_value()),
+    })
 }
 
 /// The rows for which a condition is true.
@@ -122,10 +127,10 @@ fn selection(n: usize, holds: impl Fn(usize) -> bool) -> Selection {
     if rows.len() == n { Selection::All } else { Selection::Some(rows) }
 }
 
-fn param(cx: &EvalCx<'_>, i: usize) -> Result<Value, SqlError> {
+fn param<'e>(cx: &'e EvalCx<'_>, i: usize) -> Result<&'e Value, SqlError> {
     let missing =
         || SqlError::new(crate::SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${}", i + 1));
-    cx.params.get(i).cloned().ok_or_else(missing)
+    cx.params.get(i).ok_or_else(missing)
 }
 
 pub(crate) fn eval_all<'b>(

@@ -3,6 +3,7 @@
 mod aggregate;
 pub(crate) mod eval;
 mod hash;
+mod insert;
 mod join;
 pub(crate) mod reads;
 pub(crate) mod run;

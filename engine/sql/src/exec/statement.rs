@@ -1,13 +1,13 @@
 //! One execution of one statement: its rows are found in the state before it, then written.
 
-use super::eval::{EvalCx, eval, eval_value};
+use super::eval::{EvalCx, eval, eval_borrowed};
 use super::reads::Reads;
 use super::run::{ExecCx, Memory, collect};
 use super::vector::{BATCH_ROWS, Batch, ValueRef, Vector};
 use super::write::Writes;
-use super::{Completion, Context, RowSet, schema};
+use super::{Completion, Context, RowSet, insert, schema};
 use crate::action::{Action, Delete, Insert, Rows, Target, Update};
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
 use crate::expr::Expr;
 use crate::plan;
 use crate::prepared::{ColumnDesc, Prepared};
@@ -16,6 +16,7 @@ use crate::settings;
 use chronos_proto::schema::Relation;
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Type, Value};
+use std::borrow::{Borrow, Cow};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
@@ -114,10 +115,10 @@ impl<'p> Returning<'p> {
         Returning { exprs: exprs.as_deref(), columns: columns.clone(), rows: Vec::new() }
     }
 
-    fn add(&mut self, row: &[Value], relation: &Relation) {
+    fn add<V: Borrow<Value>>(&mut self, row: &[V], relation: &Relation) {
         if self.exprs.is_some() {
             let width = relation.table().map_or(row.len(), |t| t.columns.len());
-            self.rows.push(row[..width.min(row.len())].to_vec());
+            self.rows.push(row.iter().take(width).map(|value| value.borrow().clone()).collect());
         }
     }
 
@@ -156,54 +157,75 @@ fn run_insert(
         }
         Target::Timers => None,
     };
-    let mut one = |row: &[Value], writes: &mut Writes| -> Result<(), SqlError> {
-        match (&insert.target, &relation) {
-            (Target::Table(relation), _) => {
-                let Some(table) = relation.table() else { return Ok(()) };
-                if writes.insert(relation, table, row, insert.skip_conflicts)? {
-                    count += 1;
-                    returning.add(row, relation);
+    match &insert.target {
+        Target::Table(relation) => {
+            let table = relation.table().ok_or_else(|| SqlError::new(SqlState::INTERNAL, "not a table"))?;
+            let mut rows = insert::Rows::new(relation, table, insert.skip_conflicts, insert.rows.len_hint());
+            let fed = each_row(&insert.rows, exec, |row| {
+                rows.push(row, writes)?;
+                if returning.exprs.is_some() {
+                    // One by one, to know which are to be returned.
+                    let before = rows.inserted;
+                    rows.flush(writes)?;
+                    if rows.inserted > before {
+                        returning.add(row, relation);
+                    }
                 }
-            }
-            (Target::Topic(relation), _) => {
-                writes.publish(relation, row, &exec.eval)?;
-                count += 1;
-            }
-            (Target::Timers, _) => {
-                writes.insert_timer(row, &exec.eval)?;
-                count += 1;
-            }
+                Ok(())
+            });
+            // What came before an error comes before it here too.
+            rows.flush(writes)?;
+            fed?;
+            count = rows.inserted;
         }
-        Ok(())
-    };
-    match &insert.rows {
-        Rows::Values(rows) => {
-            let mut values = Vec::new();
-            for (i, row) in rows.iter().enumerate() {
-                if i % BATCH_ROWS == 0 {
-                    exec.check_cancel()?;
-                }
-                values.clear();
-                for e in row {
-                    values.push(eval_value(e, &exec.eval)?);
-                }
-                one(&values, writes)?;
-            }
-        }
-        Rows::Query(plan) => {
-            for batch in collect(plan, exec)? {
-                exec.check_cancel()?;
-                for i in 0..batch.len() {
-                    one(&row_values(&batch, i), writes)?;
-                }
-            }
-        }
+        Target::Topic(relation) => each_row(&insert.rows, exec, |row| {
+            count += 1;
+            writes.publish(relation, row, &exec.eval)
+        })?,
+        Target::Timers => each_row(&insert.rows, exec, |row| {
+            count += 1;
+            writes.insert_timer(row, &exec.eval)
+        })?,
     }
     let rows = match &relation {
         Some(relation) => returning.finish(relation, exec)?,
         None => None,
     };
     Ok(Completion::Count { verb: "INSERT 0", count, rows })
+}
+
+/// Calls `one` with every row to be inserted.
+fn each_row<'a>(
+    rows: &'a Rows,
+    exec: &'a ExecCx<'_>,
+    mut one: impl FnMut(&[Cow<'a, Value>]) -> Result<(), SqlError>,
+) -> Result<(), SqlError> {
+    let mut values = Vec::new();
+    match rows {
+        Rows::Values(rows) => {
+            for (i, row) in rows.iter().enumerate() {
+                if i % BATCH_ROWS == 0 {
+                    exec.check_cancel()?;
+                }
+                values.clear();
+                for e in row {
+                    values.push(eval_borrowed(e, &exec.eval)?);
+                }
+                one(&values)?;
+            }
+        }
+        Rows::Query(plan) => {
+            for batch in collect(plan, exec)? {
+                exec.check_cancel()?;
+                for i in 0..batch.len() {
+                    values.clear();
+                    values.extend(row_values(&batch, i).into_iter().map(Cow::Owned));
+                    one(&values)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn row_values(batch: &Batch, i: usize) -> Vec<Value> {

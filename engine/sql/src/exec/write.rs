@@ -1,6 +1,7 @@
 //! Writes: rows, events and timers become operations, and are seen by the transaction that made them.
 
 use super::eval::EvalCx;
+use super::insert::Known;
 use super::reads::Reads;
 use super::scan::{read_error, store_error};
 use crate::error::{SqlError, SqlState};
@@ -11,10 +12,11 @@ use chronos_engine::Snapshot;
 use chronos_engine::keys;
 use chronos_engine::state::records::TimerRecord;
 use chronos_proto::command::IndexChange;
-use chronos_proto::id::RelationId;
+use chronos_proto::id::{ColumnId, IndexId, RelationId};
 use chronos_proto::schema::{Relation, SecondaryIndex, Table};
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Event, Op, Value, codec, key, limits, row};
+use std::borrow::{Borrow, Cow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -29,8 +31,8 @@ pub(crate) struct Writes {
     limit: usize,
     /// Rows of hidden-rowid tables inserted here, by their provisional rowid: the operation that inserts each.
     appended: BTreeMap<(RelationId, i64), usize>,
-    /// Keys inserted, where the view need not show them.
-    inserted: BTreeSet<Bytes>,
+    /// Of keys inserted, where the view need not show them.
+    known: Known,
     /// Timers scheduled, changed or cancelled here.
     timers: BTreeSet<(RelationId, String)>,
     /// Whether later statements may look at what was written.
@@ -46,7 +48,7 @@ impl Writes {
             bytes: 0,
             limit,
             appended: BTreeMap::new(),
-            inserted: BTreeSet::new(),
+            known: Known::default(),
             timers: BTreeSet::new(),
             seen_later,
         }
@@ -73,56 +75,54 @@ impl Writes {
         Ok(self.ops.len() - 1)
     }
 
-    /// Inserts a row. False if its key is there and conflicts are to be skipped.
-    pub fn insert(
-        &mut self,
-        relation: &Relation,
-        table: &Table,
-        values: &[Value],
-        skip_conflicts: bool,
-    ) -> Result<bool, SqlError> {
-        check_not_null(relation, table, values)?;
-        let row = encode_row(table, values)?;
-        if table.primary_key.is_empty() {
-            self.append(relation, table, values, row)?;
-            return Ok(true);
-        }
-        let primary = primary_key(table, values)?;
-        let state_key = keys::row(relation.id, &primary);
-        self.reads.point(state_key.clone());
-        let there =
-            self.inserted.contains(&state_key) || self.view.get(&state_key).map_err(store_error)?.is_some();
-        if there {
-            return if skip_conflicts { Ok(false) } else { Err(duplicate(relation, table, values)) };
-        }
-        let indexes = entries(table, values, &primary, true);
+    /// Whether the key of a row is there, this transaction's own included.
+    pub fn holds(&mut self, relation: RelationId, state_key: &Bytes) -> Result<bool, SqlError> {
         if self.seen_later {
-            self.show(relation.id, &state_key, Some(row.clone()), &indexes);
-        } else {
-            self.inserted.insert(state_key);
+            return Ok(self.view.get(state_key).map_err(store_error)?.is_some());
         }
-        let bytes = primary.len() + row.len();
-        let op = Op::PutRow { relation: relation.id, key: primary, row, replaces: 0, indexes };
-        self.push(op, bytes)?;
-        Ok(true)
+        self.known.holds(&self.view, relation, state_key)
     }
 
-    fn append(
+    /// Inserts a row under a state key that is not there.
+    pub fn insert(
         &mut self,
-        relation: &Relation,
-        table: &Table,
-        values: &[Value],
+        relation: RelationId,
+        state_key: Bytes,
         row: Bytes,
+        indexes: Vec<IndexChange>,
     ) -> Result<(), SqlError> {
-        let op = self.append_op(relation.id, table, values, row.clone());
-        let at = self.push(op, row.len())?;
+        let primary = state_key.slice_ref(keys::row_primary_key(&state_key));
         if self.seen_later {
+            self.show(relation, &state_key, Some(row.clone()), &indexes);
+        } else {
+            self.known.insert(state_key);
+        }
+        let bytes = primary.len() + row.len();
+        self.push(Op::PutRow { relation, key: primary, row, replaces: 0, indexes }, bytes)?;
+        Ok(())
+    }
+
+    /// Inserts a row under a hidden rowid. `indexes` are its encoded index columns.
+    pub fn append(
+        &mut self,
+        relation: RelationId,
+        row: Bytes,
+        indexes: Vec<(IndexId, Bytes)>,
+    ) -> Result<(), SqlError> {
+        let shown = self.seen_later.then(|| (row.clone(), indexes.clone()));
+        let bytes = row.len();
+        let at = self.push(Op::AppendRow { relation, row, indexes }, bytes)?;
+        if let Some((row, indexes)) = shown {
             // Far above every real rowid, in the order of insertion.
             let provisional = i64::MAX - (1 << 40) + at as i64;
-            self.appended.insert((relation.id, provisional), at);
-            let primary = Bytes::from(keys::rowid_primary_key(provisional));
-            let indexes = entries(table, values, &primary, true);
-            self.show(relation.id, &keys::row(relation.id, &primary), Some(row), &indexes);
+            self.appended.insert((relation, provisional), at);
+            let primary = keys::rowid_primary_key(provisional);
+            let entry = |(index, columns): (IndexId, Bytes)| {
+                let key = Bytes::from([&columns[..], &primary].concat());
+                IndexChange { index, key, present: true }
+            };
+            let indexes: Vec<IndexChange> = indexes.into_iter().map(entry).collect();
+            self.show(relation, &keys::row(relation, &primary), Some(row), &indexes);
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Writes {
             let target = keys::row(relation.id, &after);
             self.reads.point(target.clone());
             if self.view.get(&target).map_err(store_error)?.is_some() {
-                return Err(duplicate(relation, table, new));
+                return Err(duplicate(relation, table, &after));
             }
             let indexes = entries(table, new, &after, true);
             self.show(relation.id, &target, Some(row.clone()), &indexes);
@@ -221,7 +221,7 @@ impl Writes {
     pub fn publish(
         &mut self,
         relation: &Relation,
-        values: &[Value],
+        values: &[Cow<'_, Value>],
         cx: &EvalCx<'_>,
     ) -> Result<(), SqlError> {
         self.reads.relation(relation.id);
@@ -229,7 +229,7 @@ impl Writes {
         let claim = given.is_some();
         let message_id = given.unwrap_or_else(|| format((&Value::Uuid(func::uuid(cx))).into()));
         let event = event(message_id.clone(), &values[3], &values[4], &values[5])?;
-        match &values[7] {
+        match &*values[7] {
             Value::Timestamp(at) => self.schedule(relation, message_id, event, *at, claim, cx),
             _ => {
                 let bytes = event.payload.len() + 128;
@@ -274,7 +274,7 @@ impl Writes {
     }
 
     /// INSERT INTO chronos.timers: its columns are those of [`crate::system::TIMER_COLUMNS`].
-    pub fn insert_timer(&mut self, values: &[Value], cx: &EvalCx<'_>) -> Result<(), SqlError> {
+    pub fn insert_timer(&mut self, values: &[Cow<'_, Value>], cx: &EvalCx<'_>) -> Result<(), SqlError> {
         let null = |column: &str| {
             SqlError::new(
                 SqlState::NOT_NULL_VIOLATION,
@@ -283,14 +283,14 @@ impl Writes {
                 ),
             )
         };
-        let Value::Text(topic) = &values[0] else { return Err(null("topic")) };
+        let Value::Text(topic) = &*values[0] else { return Err(null("topic")) };
         let relation = self.topic(topic)?;
         self.reads.relation(relation.id);
         let given = take_text(&values[1]);
         let claim = given.is_some();
         let timer_id = given.unwrap_or_else(|| format((&Value::Uuid(func::uuid(cx))).into()));
         let event = event(timer_id.clone(), &values[2], &values[3], &values[4])?;
-        let Value::Timestamp(at) = &values[5] else { return Err(null("deliver_at")) };
+        let Value::Timestamp(at) = &*values[5] else { return Err(null("deliver_at")) };
         self.schedule(&relation, timer_id, event, *at, claim, cx)
     }
 
@@ -416,31 +416,39 @@ fn event(message_id: String, key: &Value, headers: &Value, payload: &Value) -> R
 }
 
 fn check_not_null(relation: &Relation, table: &Table, values: &[Value]) -> Result<(), SqlError> {
-    for (column, value) in table.columns.iter().zip(values) {
-        if column.not_null && value.is_null() {
-            return Err(SqlError::new(
-                SqlState::NOT_NULL_VIOLATION,
-                format!(
-                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
-                    column.name, relation.name
-                ),
-            )
-            .detail(format!("Failing row contains ({}).", shown(&values[..table.columns.len()]))));
-        }
-    }
-    Ok(())
+    let null =
+        table.columns.iter().zip(values).position(|(column, value)| column.not_null && value.is_null());
+    null.map_or(Ok(()), |place| Err(not_null(relation, table, place, values)))
 }
 
-fn shown(values: &[Value]) -> String {
+/// A NULL in a column that takes none.
+pub(super) fn not_null<V: Borrow<Value>>(
+    relation: &Relation,
+    table: &Table,
+    place: usize,
+    values: &[V],
+) -> SqlError {
+    let column = &table.columns[place].name;
+    let message = format!(
+        "null value in column \"{column}\" of relation \"{}\" violates not-null constraint",
+        relation.name
+    );
+    SqlError::new(SqlState::NOT_NULL_VIOLATION, message)
+        .detail(format!("Failing row contains ({}).", shown(&values[..table.columns.len()])))
+}
+
+fn shown<V: Borrow<Value>>(values: &[V]) -> String {
     let show = |v: &Value| if v.is_null() { "null".to_owned() } else { format(v.into()) };
-    values.iter().map(show).collect::<Vec<_>>().join(", ")
+    values.iter().map(|v| show(v.borrow())).collect::<Vec<_>>().join(", ")
 }
 
-fn duplicate(relation: &Relation, table: &Table, values: &[Value]) -> SqlError {
-    let of = |id| table.columns.iter().position(|c| c.id == id);
-    let places: Vec<usize> = table.primary_key.iter().filter_map(|id| of(*id)).collect();
-    let names = places.iter().map(|p| table.columns[*p].name.as_str()).collect::<Vec<_>>().join(", ");
-    let key: Vec<Value> = places.iter().map(|p| values[*p].clone()).collect();
+/// A primary key that is there already.
+pub(super) fn duplicate(relation: &Relation, table: &Table, primary: &[u8]) -> SqlError {
+    let of = |id: &ColumnId| table.columns.iter().find(|c| c.id == *id);
+    let columns: Vec<_> = table.primary_key.iter().filter_map(of).collect();
+    let names = columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
+    let mut rest = primary;
+    let key: Vec<Value> = columns.iter().map_while(|c| key::decode(&mut rest, c.ty).ok()).collect();
     SqlError::new(
         SqlState::UNIQUE_VIOLATION,
         format!("duplicate key value violates unique constraint \"{}_pkey\"", relation.name),
@@ -453,13 +461,26 @@ fn encode_row(table: &Table, values: &[Value]) -> Result<Bytes, SqlError> {
     let columns = table.columns.iter().zip(values);
     let columns = columns.filter(|(c, _)| !table.primary_key.contains(&c.id)).map(|(c, v)| (c.id, v));
     let row = row::encode(columns);
-    if row.len() > limits::ROW_MAX_BYTES {
-        return Err(SqlError::new(
-            SqlState::LIMIT_EXCEEDED,
-            format!("row is {} bytes, more than the limit of {}", row.len(), limits::ROW_MAX_BYTES),
-        ));
-    }
+    check_row(row.len())?;
     Ok(row)
+}
+
+/// Whether an encoded row is not too long.
+pub(super) fn check_row(bytes: usize) -> Result<(), SqlError> {
+    check_length("row", bytes, limits::ROW_MAX_BYTES)
+}
+
+/// Whether an encoded primary key is not too long.
+pub(super) fn check_key(bytes: usize) -> Result<(), SqlError> {
+    check_length("primary key", bytes, limits::PRIMARY_KEY_MAX_BYTES)
+}
+
+fn check_length(what: &str, bytes: usize, limit: usize) -> Result<(), SqlError> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    let message = format!("{what} is {bytes} bytes, more than the limit of {limit}");
+    Err(SqlError::new(SqlState::LIMIT_EXCEEDED, message))
 }
 
 fn primary_key(table: &Table, values: &[Value]) -> Result<Bytes, SqlError> {
@@ -469,16 +490,7 @@ fn primary_key(table: &Table, values: &[Value]) -> Result<Bytes, SqlError> {
             key::encode(&mut out, &values[place]);
         }
     }
-    if out.len() > limits::PRIMARY_KEY_MAX_BYTES {
-        return Err(SqlError::new(
-            SqlState::LIMIT_EXCEEDED,
-            format!(
-                "primary key is {} bytes, more than the limit of {}",
-                out.len(),
-                limits::PRIMARY_KEY_MAX_BYTES
-            ),
-        ));
-    }
+    check_key(out.len())?;
     Ok(Bytes::from(out))
 }
 

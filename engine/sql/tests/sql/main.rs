@@ -1,5 +1,6 @@
 //! SQL on the engine's own node.
 
+mod bulk;
 mod conflicts;
 mod hostile;
 mod scripts;
