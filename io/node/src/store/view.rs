@@ -36,6 +36,8 @@ struct Pool {
     superseded: Option<Instant>,
     retired: bool,
     pins: usize,
+    /// Readers that wait for one to be returned.
+    waiting: usize,
 }
 
 /// Keeps a view from being retired.
@@ -125,7 +127,9 @@ impl View {
                 return Ok(Reader { view: self, txn: Some(txn) });
             }
             if pool.superseded.is_some() || pool.opened >= READERS_MAX {
+                pool.waiting += 1;
                 pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
+                pool.waiting -= 1;
                 continue;
             }
             // `fill` takes the same lock before a commit begins, so this sees the view's own checkpoint.
@@ -209,8 +213,12 @@ impl Drop for Reader<'_> {
         // A transaction of a retired view ends here.
         if let Some(txn) = self.txn.take_if(|_| !pool.retired) {
             pool.idle.push(txn);
+            // Most reads find nobody waiting, and a wake-up costs a system call.
+            let wanted = pool.waiting > 0;
             drop(pool);
-            self.view.returned.notify_one();
+            if wanted {
+                self.view.returned.notify_one();
+            }
         }
     }
 }
