@@ -82,6 +82,10 @@ async fn answer(mut stream: TcpStream) -> Result<()> {
                 b'B' => put(&mut out, b'2', |_| {}),
                 b'E' => put(&mut out, b'C', |body| body.put_slice(b"INSERT 0 1\0")),
                 b'S' => put(&mut out, b'Z', |body| body.put_u8(b'I')),
+                b'Q' => {
+                    put(&mut out, b'C', |body| body.put_slice(b"INSERT 0 1\0"));
+                    put(&mut out, b'Z', |body| body.put_u8(b'I'));
+                }
                 _ => {}
             }
         }

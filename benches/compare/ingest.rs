@@ -1,6 +1,6 @@
 //! Durable readings a second over `POST /ingest`.
 
-use crate::load::Measured;
+use crate::load::{Measured, WARM_UP};
 use crate::process::Cpu;
 use crate::{Options, start_node};
 use chronos_tests::http::Http;
@@ -81,8 +81,9 @@ async fn drive(
             Ok(())
         }));
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(WARM_UP).await;
     let (start, cpu, before) = (Instant::now(), Cpu::of(pid), done.get());
+    // The measurement's length.
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
     let (count, taken, used) = (done.get() - before, start.elapsed().as_secs_f64(), cpu.seconds_since());
     stop.set(true);

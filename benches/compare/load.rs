@@ -3,7 +3,7 @@
 use crate::process::Cpu;
 use bytes::BytesMut;
 use chronos_tests::random::Random;
-use chronos_tests::wire::{Wire, put_run_with, put_sync};
+use chronos_tests::wire::{Wire, put, put_run_with, put_sync, put_text};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::io::Result;
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Rows of the table of points.
 pub const POINTS: u64 = 100_000;
-const WARM_UP: Duration = Duration::from_millis(300);
+/// How long a load runs before it is measured.
+pub const WARM_UP: Duration = Duration::from_millis(300);
 
 /// One kind of load.
 pub struct Case {
@@ -22,7 +23,7 @@ pub struct Case {
     pub name: &'static str,
     /// Connections.
     pub clients: usize,
-    /// What is prepared.
+    /// What is prepared, or sent.
     pub statement: String,
     /// What is sent with it.
     pub parameters: Parameters,
@@ -39,6 +40,8 @@ pub enum Parameters {
     None,
     /// So many rows, with ids that were never used.
     NextRows(usize),
+    /// The same, written out behind the statement as literals and sent as a simple query.
+    LiteralRows(usize),
     /// A point's id.
     RandomPoint,
 }
@@ -84,14 +87,17 @@ async fn drive_local(
     let mut clients = Vec::new();
     for client in 0..case.clients {
         let mut wire = Wire::connect(address).await?;
-        wire.prepare("s", &case.statement).await?;
-        let (stop, latencies, parameters) = (stop.clone(), latencies.clone(), case.parameters);
+        let (statement, parameters) = (case.statement.clone(), case.parameters);
+        if !matches!(parameters, Parameters::LiteralRows(_)) {
+            wire.prepare("s", &statement).await?;
+        }
+        let (stop, latencies) = (stop.clone(), latencies.clone());
         clients.push(tokio::task::spawn_local(async move {
             let mut random = Random::new(client as u64);
             let mut out = BytesMut::new();
             while !stop.get() {
                 out.clear();
-                fill(&mut out, parameters, &mut random);
+                fill(&mut out, &statement, parameters, &mut random);
                 let start = Instant::now();
                 wire.send(&out).await?;
                 wire.skim().await?;
@@ -103,6 +109,7 @@ async fn drive_local(
     tokio::time::sleep(WARM_UP).await;
     latencies.borrow_mut().clear();
     let (start, cpu) = (Instant::now(), pid.map(Cpu::of));
+    // The measurement's length.
     tokio::time::sleep(length).await;
     let mut latencies = latencies.take();
     let seconds = start.elapsed().as_secs_f64();
@@ -122,15 +129,26 @@ async fn drive_local(
     })
 }
 
-fn fill(out: &mut BytesMut, parameters: Parameters, random: &mut Random) {
+fn fill(out: &mut BytesMut, statement: &str, parameters: Parameters, random: &mut Random) {
     match parameters {
+        Parameters::LiteralRows(rows) => {
+            let first = next_ids(rows);
+            return put(out, b'Q', |out| {
+                out.extend_from_slice(statement.as_bytes());
+                for id in first..first + rows as i64 {
+                    let comma = if id == first { "" } else { ", " };
+                    text(out, format_args!("{comma}({id}, 'device-{}', {}.5)", id % 1000, id % 100));
+                }
+                put_text(out, "");
+            });
+        }
         Parameters::None => put_run_with(out, "s", 0, |_, _| {}),
         Parameters::RandomPoint => {
             let id = random.within(0..POINTS);
             put_run_with(out, "s", 1, |_, out| text(out, format_args!("{id}")));
         }
         Parameters::NextRows(rows) => {
-            let first = NEXT_ID.fetch_add(rows as i64, Ordering::Relaxed);
+            let first = next_ids(rows);
             put_run_with(out, "s", rows * 3, |i, out| {
                 let id = first + (i / 3) as i64;
                 match i % 3 {
@@ -142,6 +160,10 @@ fn fill(out: &mut BytesMut, parameters: Parameters, random: &mut Random) {
         }
     }
     put_sync(out);
+}
+
+fn next_ids(count: usize) -> i64 {
+    NEXT_ID.fetch_add(count as i64, Ordering::Relaxed)
 }
 
 fn text(out: &mut BytesMut, arguments: std::fmt::Arguments<'_>) {

@@ -4,7 +4,8 @@
 //! that the same client reaches against a server that does nothing.
 //!
 //! `cargo build --release -p chronos-server && cargo run --release -p chronos-benches --bin compare -- [--rounds N]
-//! [--seconds N] [--only NAME] [--dir DIR] [--write]`; `--write` puts the tables into `docs/BENCHMARKS.md`.
+//! [--seconds N] [--only NAME] [--dir DIR] [--alone] [--write]`; `--write` puts the tables into `docs/BENCHMARKS.md`,
+//! `--alone` leaves PostgreSQL out, for a profile of the server.
 
 mod echo;
 mod events;
@@ -28,6 +29,7 @@ struct Options {
     seconds: f64,
     only: Option<String>,
     dir: PathBuf,
+    alone: bool,
     write: bool,
 }
 
@@ -35,7 +37,7 @@ impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         // Not /tmp, which may be memory.
         let dir = PathBuf::from("/var/tmp");
-        let mut options = Options { rounds: 3, seconds: 3.0, only: None, dir, write: false };
+        let mut options = Options { rounds: 3, seconds: 3.0, only: None, dir, alone: false, write: false };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} takes a value"));
             let number = |text: String| text.parse::<f64>().map_err(|_| format!("{text}: not a number"));
@@ -44,6 +46,7 @@ impl Options {
                 "--seconds" => options.seconds = number(value()?)?,
                 "--only" => options.only = Some(value()?),
                 "--dir" => options.dir = value()?.into(),
+                "--alone" => options.alone = true,
                 "--write" => options.write = true,
                 _ => return Err(format!("{argument}: not an option")),
             }
@@ -106,10 +109,11 @@ async fn compare(options: &Options) -> Result<(), String> {
 }
 
 fn cases() -> Vec<Case> {
+    let into = "INSERT INTO measurements (id, device, value) VALUES ";
     let insert = |rows: usize| {
         let tuple = |row: usize| format!("(${}, ${}, ${})", row * 3 + 1, row * 3 + 2, row * 3 + 3);
         let tuples: Vec<String> = (0..rows).map(tuple).collect();
-        format!("INSERT INTO measurements (id, device, value) VALUES {}", tuples.join(", "))
+        format!("{into}{}", tuples.join(", "))
     };
     let case = |name, clients, statement, parameters, rows, aim| Case {
         name,
@@ -126,6 +130,7 @@ fn cases() -> Vec<Case> {
         case("insert 1 row, 64 clients", 64, insert(1), Parameters::NextRows(1), 1, Some(3.0)),
         case("insert 1 row, 1 client", 1, insert(1), Parameters::NextRows(1), 1, None),
         case("insert 1000 rows, 1 client", 1, insert(1000), Parameters::NextRows(1000), 1000, Some(8.0)),
+        case("insert 1000 rows as text, 1 client", 1, into.into(), Parameters::LiteralRows(1000), 1000, None),
         case("insert 1000 rows, 4 clients", 4, insert(1000), Parameters::NextRows(1000), 1000, Some(8.0)),
         case("point read, 1 client", 1, point.into(), Parameters::RandomPoint, 1, Some(1.0)),
         case("point read, 16 clients", 16, point.into(), Parameters::RandomPoint, 1, None),
@@ -139,13 +144,16 @@ async fn sides(options: &Options) -> Result<String, String> {
     if cases.is_empty() {
         return Ok(String::new());
     }
-    let postgres = Postgres::start(&options.dir).await?;
+    let postgres = match options.alone {
+        true => None,
+        false => Some(Postgres::start(&options.dir).await?),
+    };
     let (node, _data) = start_node(options).await;
     let pid = node.pid().ok_or("chronos ended")?;
-    let sides: [(&str, SocketAddr, u32); 2] =
-        [("PostgreSQL 15", postgres.address(), postgres.pid()), ("ChronosDB", node.pg(), pid)];
-    for (name, address, _) in sides {
-        sea::fill(address).await.map_err(|e| format!("{name}: {e}"))?;
+    let theirs = postgres.as_ref().map(|postgres| ("PostgreSQL 15", postgres.address(), postgres.pid()));
+    let sides: [Option<(&str, SocketAddr, u32)>; 2] = [theirs, Some(("ChronosDB", node.pg(), pid))];
+    for (name, address, _) in sides.iter().flatten() {
+        sea::fill(*address).await.map_err(|e| format!("{name}: {e}"))?;
     }
     let echo = echo::Echo::start().map_err(|e| e.to_string())?;
     let seconds = Duration::from_secs_f64(options.seconds);
@@ -156,7 +164,9 @@ async fn sides(options: &Options) -> Result<String, String> {
     for case in &cases {
         let mut measured = [Vec::new(), Vec::new()];
         for _ in 0..options.rounds {
-            for (side, (name, address, pid)) in sides.iter().enumerate() {
+            for (side, (name, address, pid)) in
+                sides.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?)))
+            {
                 let run = load::drive(*address, Some(*pid), case, seconds).await;
                 measured[side].push(run.map_err(|e| format!("{}: {name}: {e}", case.name))?);
             }
