@@ -52,6 +52,13 @@ pub enum Change {
 /// Events on their way into partitions, gathered over one entry so that they share blocks.
 type Appends = BTreeMap<(RelationId, u32), Vec<StoredEvent>>;
 
+/// A pending timer, with the key and the bytes it was read from: its digest is theirs.
+struct StoredTimer {
+    key: Bytes,
+    stored: Bytes,
+    record: TimerRecord,
+}
+
 /// One entry being applied.
 struct Apply<'a> {
     state: &'a mut State,
@@ -175,16 +182,16 @@ impl Apply<'_> {
                 let Some(old) = self.timer(*topic, timer_id, *if_version)? else {
                     return Ok(OpOutcome::TooLate);
                 };
-                let mut timer = old.clone();
+                let mut timer = old.record.clone();
                 timer.version += 1;
-                timer.deliver_at = deliver_at.unwrap_or(old.deliver_at);
+                timer.deliver_at = deliver_at.unwrap_or(timer.deliver_at);
                 if let Some(payload) = payload {
                     timer.event.payload = payload.clone();
                 }
                 if headers.is_some() {
                     timer.event.headers.clone_from(headers);
                 }
-                self.remove_timer(*topic, timer_id, &old);
+                self.remove_timer(*topic, timer_id, old);
                 self.put_timer(*topic, timer_id, timer);
                 return Ok(OpOutcome::Changed);
             }
@@ -192,7 +199,7 @@ impl Apply<'_> {
                 let Some(old) = self.timer(*topic, timer_id, *if_version)? else {
                     return Ok(OpOutcome::TooLate);
                 };
-                self.remove_timer(*topic, timer_id, &old);
+                self.remove_timer(*topic, timer_id, old);
                 self.state.timers_pending -= 1;
                 return Ok(OpOutcome::Changed);
             }
@@ -294,10 +301,12 @@ impl Apply<'_> {
         topic: RelationId,
         timer_id: &str,
         if_version: Option<u64>,
-    ) -> Result<Option<TimerRecord>, ReadError> {
-        let timer: Option<TimerRecord> =
-            self.state.record("timer", &keys::timer(topic, timer_id), self.store)?;
-        Ok(timer.filter(|timer| if_version.is_none_or(|version| version == timer.version)))
+    ) -> Result<Option<StoredTimer>, ReadError> {
+        let key = keys::timer(topic, timer_id);
+        let Some(stored) = self.state.get(&key, self.store)? else { return Ok(None) };
+        let record: TimerRecord = codec::decode("timer", &stored)?;
+        let wanted = if_version.is_none_or(|version| version == record.version);
+        Ok(wanted.then_some(StoredTimer { key, stored, record }))
     }
 
     /// Stores a timer under the next sequence, so that an older reference to it no longer matches.
@@ -317,28 +326,33 @@ impl Apply<'_> {
         self.changes.push(Change::TimerSet(reference));
     }
 
-    fn remove_timer(&mut self, topic: RelationId, timer_id: &str, timer: &TimerRecord) {
-        let (key, due) = (keys::timer(topic, timer_id), keys::due(timer.deliver_at, timer.sequence));
-        let digest = codec::digest(&key, &codec::encode(timer));
+    /// Takes a timer out of the state; its record comes back.
+    fn remove_timer(&mut self, topic: RelationId, timer_id: &str, timer: StoredTimer) -> TimerRecord {
+        let StoredTimer { key, stored, record } = timer;
+        let digest = codec::digest(&key, &stored);
         self.state.put_known(key, None, digest);
-        let digest = codec::digest(&due, &codec::encode(&(topic, timer.partition, timer_id)));
+        let due = keys::due(record.deliver_at, record.sequence);
+        let digest = codec::digest(&due, &codec::encode(&(topic, record.partition, timer_id)));
         self.state.put_known(due, None, digest);
+        record
     }
 
     fn fire(&mut self, reference: &TimerRef) -> Result<(), ReadError> {
         let TimerRef { due, sequence, topic, timer_id, .. } = reference;
         let Some(timer) = self.timer(*topic, timer_id, None)? else { return Ok(()) };
-        if (timer.deliver_at, timer.sequence) != (*due, *sequence) || self.state.catalog.get(*topic).is_none()
-        {
+        let reference = (timer.record.deliver_at, timer.record.sequence);
+        if reference != (*due, *sequence) || self.state.catalog.get(*topic).is_none() {
             return Ok(());
         }
-        if !bugs::active(Bug::FireTwiceAfterRestart) {
-            self.remove_timer(*topic, timer_id, &timer);
-        }
+        let timer = match bugs::active(Bug::FireTwiceAfterRestart) {
+            true => timer.record,
+            false => self.remove_timer(*topic, timer_id, timer),
+        };
         self.state.timers_pending -= 1;
         let fired_at = timer.deliver_at.max(self.time);
+        let claimed = timer.claimed.then(|| timer.event.message_id.clone());
         let stored = StoredEvent {
-            event: timer.event.clone(),
+            event: timer.event,
             published_at: timer.scheduled_at,
             deliver_at: Some(timer.deliver_at),
             fired_at: Some(fired_at),
@@ -348,10 +362,9 @@ impl Apply<'_> {
             let partition = self.state.partition_mut(*topic, timer.partition);
             partition.record.armed.push((offset, fired_at, timer_id.clone()));
         }
-        if timer.claimed {
-            let id = &timer.event.message_id;
+        if let Some(id) = claimed {
             let position = Some((timer.partition, offset));
-            self.state.renew_claim(*topic, id, timer.scheduled_at, position, self.time, self.store)?;
+            self.state.renew_claim(*topic, &id, timer.scheduled_at, position, self.time, self.store)?;
         }
         Ok(())
     }
