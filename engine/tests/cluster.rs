@@ -1,0 +1,772 @@
+//! Nodes wired in memory: what one sends reaches the others at once unless a link is cut, disks do at once what they
+//! are told, and a killed node comes back with what its disk holds.
+
+use bytes::Bytes;
+use chronos_engine::node::{Config, Node};
+use chronos_engine::raft::{Change, ChangeError, Role};
+use chronos_engine::state::{Sessions, keys};
+use chronos_engine::step::{
+    Action, Input, OperatorError, Outputs, Published, ReadAt, Reply, Request, Token, Trace,
+};
+use chronos_engine::store::{MemoryStore, SharedStore};
+use chronos_engine::txn::{Committed, Refused, Transaction};
+use chronos_engine::wal::{Identity, SegmentId, WalOp, recover};
+use chronos_proto::command::{Event, Op};
+use chronos_proto::id::{ClusterId, ColumnId, GroupId, Incarnation, Index, NodeId, RelationId, RequestId};
+use chronos_proto::membership::{Configuration, Member};
+use chronos_proto::peer::{PeerHello, PeerMessage};
+use chronos_proto::schema::{Column, Relation, RelationKind, Table, Topic};
+use chronos_proto::time::{Instant, Now, Timestamp};
+use chronos_proto::value::{Type, Value};
+use chronos_proto::{key, row};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+const GROUP: GroupId = GroupId(0);
+const CLUSTER: ClusterId = ClusterId(7);
+const START: Timestamp = Timestamp(1_700_000_000_000_000);
+const TABLE: RelationId = RelationId(16);
+const TOPIC: RelationId = RelationId(17);
+const MS: u64 = 1_000;
+
+struct Host {
+    config: Config,
+    /// None while it is killed.
+    node: Option<Node>,
+    boots: u64,
+    wal: BTreeMap<SegmentId, Vec<u8>>,
+    store: MemoryStore,
+    shared: SharedStore,
+    /// What its disk and store answer next.
+    owed: VecDeque<Input>,
+    published: Option<Published>,
+    replies: BTreeMap<Token, Reply>,
+    /// It is killed when a snapshot has become its state, and nothing of that is in its log.
+    dies_at_flip: bool,
+}
+
+impl Host {
+    fn hello(&self) -> PeerHello {
+        PeerHello { node: self.config.node, incarnation: self.config.incarnation, boot: self.boots }
+    }
+}
+
+struct Cluster {
+    hosts: BTreeMap<NodeId, Host>,
+    mono: u64,
+    net: VecDeque<(NodeId, NodeId, PeerMessage)>,
+    /// Nodes that nobody reaches.
+    isolated: BTreeSet<NodeId>,
+    /// How many messages were sent, by kind.
+    sent: BTreeMap<&'static str, usize>,
+    traces: Vec<(NodeId, Trace)>,
+    tokens: u64,
+}
+
+fn member(number: u64) -> Member {
+    let (name, address) = (format!("n{number}"), format!("10.0.0.{number}:4000"));
+    Member { node: NodeId(number), name, address, incarnation: None }
+}
+
+impl Cluster {
+    /// Three nodes that have just elected a leader, with a table and a topic.
+    fn of_three(adjust: impl Fn(Config) -> Config) -> Cluster {
+        let mut cluster = Cluster {
+            hosts: BTreeMap::new(),
+            mono: 0,
+            net: VecDeque::new(),
+            isolated: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            traces: Vec::new(),
+            tokens: 0,
+        };
+        for number in 1..=3 {
+            let members = (1..=3).map(member).collect();
+            cluster.add(number, adjust(Config { members, ..Cluster::config(number) }));
+        }
+        cluster.pass(3_000 * MS);
+        let leader = cluster.leader();
+        cluster.make_relations(leader);
+        cluster
+    }
+
+    fn config(number: u64) -> Config {
+        let config = Config::new(CLUSTER, NodeId(number), Incarnation(100 + number), 1, 42 + number);
+        Config { segment_bytes: 1 << 20, ..config }
+    }
+
+    fn add(&mut self, number: u64, config: Config) {
+        let host = Host {
+            config,
+            node: None,
+            boots: 0,
+            wal: BTreeMap::new(),
+            store: MemoryStore::default(),
+            shared: Arc::new(MemoryStore::default()),
+            owed: VecDeque::new(),
+            published: None,
+            replies: BTreeMap::new(),
+            dies_at_flip: false,
+        };
+        self.hosts.insert(NodeId(number), host);
+        self.start(NodeId(number));
+    }
+
+    /// Starts a node with what its disk holds, and links it with all that are up.
+    fn start(&mut self, id: NodeId) {
+        let now = self.now();
+        let Some(host) = self.hosts.get_mut(&id) else { panic!("no host {id}") };
+        assert!(host.node.is_none(), "{id} is up");
+        host.boots += 1;
+        let identity = Identity { cluster: CLUSTER, node: id, incarnation: host.config.incarnation };
+        let recovered = recover(identity, &host.wal).expect("a sound WAL");
+        let mut out = Outputs::default();
+        let node =
+            Node::new(host.config.clone(), now, recovered, &host.shared, &mut out).expect("a node starts");
+        host.node = Some(node);
+        self.perform(id, out);
+        self.link(id);
+        self.run();
+    }
+
+    fn kill(&mut self, id: NodeId) {
+        let Some(host) = self.hosts.get_mut(&id) else { panic!("no host {id}") };
+        host.node = None;
+        host.owed.clear();
+        host.replies.clear();
+        self.net.retain(|(from, ..)| *from != id);
+        self.each_other(id, |cluster, other| cluster.input(other, Input::PeerDown(id)));
+    }
+
+    fn isolate(&mut self, id: NodeId) {
+        self.isolated.insert(id);
+        self.each_other(id, |cluster, other| {
+            cluster.input(other, Input::PeerDown(id));
+            cluster.input(id, Input::PeerDown(other));
+        });
+    }
+
+    fn heal(&mut self) {
+        for id in std::mem::take(&mut self.isolated) {
+            self.link(id);
+        }
+        self.run();
+    }
+
+    fn link(&mut self, id: NodeId) {
+        if self.isolated.contains(&id) {
+            return;
+        }
+        let hello = self.hosts[&id].hello();
+        self.each_other(id, |cluster, other| {
+            if cluster.isolated.contains(&other) || cluster.hosts[&other].node.is_none() {
+                return;
+            }
+            let other_hello = cluster.hosts[&other].hello();
+            cluster.input(other, Input::PeerUp(hello.clone()));
+            cluster.input(id, Input::PeerUp(other_hello));
+        });
+    }
+
+    fn each_other(&mut self, id: NodeId, mut act: impl FnMut(&mut Cluster, NodeId)) {
+        let others: Vec<NodeId> = self.hosts.keys().copied().filter(|other| *other != id).collect();
+        others.into_iter().for_each(|other| act(self, other));
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Instant(self.mono), wall: START + Duration::from_micros(self.mono) }
+    }
+
+    /// Gives an input to a node that is up, and what follows from it to its disk and the network.
+    fn input(&mut self, id: NodeId, input: Input) {
+        let now = self.now();
+        for input in [input, Input::QueueDrained] {
+            let Some(host) = self.hosts.get_mut(&id) else { return };
+            let Some(node) = host.node.as_mut() else { return };
+            let mut out = Outputs::default();
+            node.step(now, input, &host.shared, &mut out);
+            self.perform(id, out);
+        }
+    }
+
+    fn perform(&mut self, id: NodeId, out: Outputs) {
+        for effect in out.effects {
+            let Some(host) = self.hosts.get_mut(&id) else { return };
+            match effect.action {
+                Action::Wal(op) => match op {
+                    WalOp::Create { segment, bytes } => {
+                        host.wal.insert(segment, vec![0; bytes as usize]);
+                    }
+                    WalOp::Write { segment, offset, bytes, .. } => {
+                        let file = host.wal.get_mut(&segment).expect("written after it is created");
+                        file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                    }
+                    WalOp::Sync { write, .. } | WalOp::Done { write } => {
+                        host.owed.push_back(Input::WriteDurable(write));
+                    }
+                    WalOp::Remove { segment } => {
+                        host.wal.remove(&segment);
+                    }
+                },
+                Action::Reply(token, reply) => {
+                    assert!(host.replies.insert(token, reply).is_none(), "answered twice");
+                }
+                Action::Send { to, message } => {
+                    *self.sent.entry(message.kind()).or_default() += 1;
+                    self.net.push_back((id, to, message));
+                }
+                Action::Publish(published) => host.published = Some(published),
+                Action::Checkpoint(checkpoint) => {
+                    for (key, value) in checkpoint.groups.iter().flat_map(|group| group.entries()) {
+                        match value {
+                            Some(value) => host.store.0.insert(key, value),
+                            None => host.store.0.remove(&key),
+                        };
+                    }
+                    host.owed.push_back(Input::CheckpointDurable(checkpoint.id));
+                }
+                Action::Trace(trace) => {
+                    let flipped = matches!(trace, Trace::SnapshotInstalled { .. }) && host.dies_at_flip;
+                    self.traces.push((id, trace));
+                    if flipped {
+                        return self.kill(id);
+                    }
+                }
+                Action::Fatal(fatal) => panic!("{id}: {fatal}"),
+                Action::Members(_) | Action::Deliver(_) | Action::CloseSubscriber(..) => {}
+            }
+        }
+    }
+
+    /// Lets disks answer and messages arrive until nothing is under way.
+    fn run(&mut self) {
+        for _ in 0..100_000 {
+            let owing = self.hosts.iter_mut().find_map(|(id, host)| Some((*id, host.owed.pop_front()?)));
+            if let Some((id, input)) = owing {
+                if let (Input::CheckpointDurable(_), Some(host)) = (&input, self.hosts.get_mut(&id)) {
+                    host.shared = Arc::new(host.store.clone());
+                }
+                self.input(id, input);
+            } else if let Some((from, to, message)) = self.net.pop_front() {
+                if !self.isolated.contains(&from) && !self.isolated.contains(&to) {
+                    self.input(to, Input::Peer { from, message });
+                }
+            } else {
+                return;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// Lets time pass; every node ticks at its deadlines.
+    fn pass(&mut self, micros: u64) {
+        let until = self.mono + micros;
+        self.run();
+        loop {
+            let due = |host: &Host| host.node.as_ref()?.next_deadline().map(|(at, _)| at.0);
+            let next = self.hosts.iter().filter_map(|(id, host)| Some((due(host)?, *id))).min();
+            let Some((at, id)) = next.filter(|(at, _)| *at <= until) else { break };
+            // A deadline that is there already is met a moment later, so that time goes on.
+            self.mono = self.mono.max(at) + 1;
+            self.input(id, Input::Tick);
+            self.run();
+        }
+        self.mono = self.mono.max(until);
+    }
+
+    // What is seen from outside
+
+    fn node(&self, id: NodeId) -> &Node {
+        self.hosts[&id].node.as_ref().expect("it is up")
+    }
+
+    fn up(&self) -> impl Iterator<Item = NodeId> {
+        self.hosts.iter().filter(|(_, host)| host.node.is_some()).map(|(id, _)| *id)
+    }
+
+    fn role(&self, id: NodeId) -> Role {
+        self.node(id).raft(GROUP).map(|raft| raft.role()).unwrap_or_default()
+    }
+
+    /// The leader that a majority would agree upon: the one with the greatest term.
+    fn leader(&self) -> NodeId {
+        let leads = self.up().filter(|id| self.role(*id) == Role::Leader);
+        leads.max_by_key(|id| self.node(*id).raft(GROUP).map(|raft| raft.term())).expect("a leader")
+    }
+
+    fn follower(&self) -> NodeId {
+        let leader = self.leader();
+        self.up().find(|id| *id != leader).expect("a follower")
+    }
+
+    fn published(&self, id: NodeId) -> &Published {
+        self.hosts[&id].published.as_ref().expect("something is published")
+    }
+
+    fn applied(&self, id: NodeId) -> Index {
+        self.published(id).snapshot.applied
+    }
+
+    fn has_row(&self, id: NodeId, row: i64) -> bool {
+        let key = keys::row(TABLE, &primary_key(row));
+        self.published(id).snapshot.get(&key).expect("a read").is_some()
+    }
+
+    /// Message ids of the released events of the topic.
+    fn events(&self, id: NodeId) -> Vec<String> {
+        let published = self.published(id);
+        let read_time = published.clock.at(Instant(self.mono));
+        let events = published.snapshot.events(TOPIC, 0, 0, 1_000, read_time).expect("events");
+        events.into_iter().map(|event| event.stored.event.message_id).collect()
+    }
+
+    fn members(&self, id: NodeId) -> Configuration {
+        self.node(id).raft(GROUP).expect("the group").configuration().clone()
+    }
+
+    fn installed(&self, id: NodeId) -> usize {
+        let installs =
+            |(at, trace): &&(NodeId, Trace)| *at == id && matches!(trace, Trace::SnapshotInstalled { .. });
+        self.traces.iter().filter(installs).count()
+    }
+
+    /// Every node that is up is at the same index with the same state, and its sums are those of what is there.
+    fn check_equal(&self) {
+        let leader = self.leader();
+        let state = |id| self.node(id).state(GROUP).expect("the group");
+        for id in self.up() {
+            assert_eq!(self.applied(id), self.applied(leader), "{id} is not where the leader {leader} is");
+            assert_eq!(
+                state(id).digests().differences(state(leader).digests()),
+                [],
+                "states of {id} and {leader} differ at (tag, relation, bucket)"
+            );
+            let recomputed = state(id).recompute_digests(&self.hosts[&id].shared).expect("state");
+            assert_eq!(state(id).digests().differences(&recomputed), [], "digests of {id} are wrong");
+        }
+    }
+
+    // What clients do
+
+    fn ask(&mut self, id: NodeId, request: Request) -> Token {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        self.input(id, Input::Request { token, request });
+        self.run();
+        token
+    }
+
+    fn answer(&mut self, id: NodeId, token: Token) -> Option<Reply> {
+        self.hosts.get_mut(&id)?.replies.remove(&token)
+    }
+
+    /// Asks, and lets time pass until there is an answer.
+    fn call(&mut self, id: NodeId, request: Request) -> Reply {
+        let token = self.ask(id, request);
+        for _ in 0..200 {
+            if let Some(reply) = self.answer(id, token) {
+                return reply;
+            }
+            self.pass(100 * MS);
+        }
+        panic!("no answer came");
+    }
+
+    fn transaction(&self, id: NodeId, ops: Vec<Op>) -> Transaction {
+        let read_index = self.hosts[&id].published.as_ref().map_or(Index(0), |p| p.snapshot.applied);
+        Transaction { read_index, ops, ..Transaction::default() }
+    }
+
+    fn submit(&mut self, id: NodeId, transaction: Transaction) -> Result<Committed, Refused> {
+        match self.call(id, Request::Commit(GROUP, transaction)) {
+            Reply::Commit(result) => result,
+            other => panic!("asked for a commit, got {other:?}"),
+        }
+    }
+
+    fn write(&mut self, id: NodeId, ops: Vec<Op>) -> Committed {
+        let transaction = self.transaction(id, ops);
+        self.submit(id, transaction).expect("a write")
+    }
+
+    fn read(&mut self, id: NodeId) -> Result<ReadAt, Refused> {
+        match self.call(id, Request::Read(GROUP)) {
+            Reply::Read(result) => result,
+            other => panic!("asked for a read, got {other:?}"),
+        }
+    }
+
+    fn operate(&mut self, id: NodeId, request: Request) -> Result<(), OperatorError> {
+        match self.call(id, request) {
+            Reply::Operator(result) => result,
+            other => panic!("asked as an operator, got {other:?}"),
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        let leader = self.leader();
+        self.operate(leader, Request::Change { group: GROUP, changes: vec![change] }).expect("a change");
+        self.pass(500 * MS);
+    }
+
+    fn make_relations(&mut self, at: NodeId) {
+        let column = |id, name: &str, not_null| Column {
+            id: ColumnId(id),
+            name: name.into(),
+            ty: Type::Int,
+            not_null,
+            default: None,
+        };
+        let table = Table {
+            columns: vec![column(1, "id", true), column(2, "x", false)],
+            primary_key: vec![ColumnId(1)],
+            next_column: 3,
+            next_index: 1,
+            ..Table::default()
+        };
+        let topic = Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text };
+        let relation =
+            |id, name: &str, kind| Relation { id, name: name.into(), group: GROUP, version: 1, kind };
+        self.write(
+            at,
+            vec![
+                Op::PutRelation(relation(TABLE, "t", RelationKind::Table(table))),
+                Op::PutRelation(relation(TOPIC, "alerts", RelationKind::Topic(topic))),
+            ],
+        );
+    }
+}
+
+fn primary_key(id: i64) -> Bytes {
+    let mut out = Vec::new();
+    key::encode(&mut out, &Value::Int(id));
+    out.into()
+}
+
+fn put(id: i64) -> Op {
+    let value = Value::Int(id * 10);
+    Op::PutRow {
+        relation: TABLE,
+        key: primary_key(id),
+        row: row::encode([(ColumnId(2), &value)].into_iter()),
+        replaces: 0,
+        indexes: Vec::new(),
+    }
+}
+
+fn publish(id: &str) -> Op {
+    let event = Event { message_id: id.into(), ..Event::default() };
+    Op::Publish { topic: TOPIC, partition: 0, event, claim: false }
+}
+
+fn schedule(id: &str, at: Timestamp) -> Op {
+    let event = Event { message_id: id.into(), ..Event::default() };
+    Op::Schedule { topic: TOPIC, partition: 0, timer_id: id.into(), event, deliver_at: at, claim: false }
+}
+
+/// Followers that miss anything are sent a snapshot.
+fn keeping_nothing(config: Config) -> Config {
+    let raft = chronos_engine::raft::Settings { kept_bytes_max: 0, ..config.raft };
+    Config { raft, ..config }
+}
+
+#[test]
+fn a_write_on_a_follower_is_forwarded_and_a_read_on_another_sees_it() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let third = cluster.up().find(|id| *id != leader && *id != follower).expect("three");
+    let committed = cluster.write(follower, vec![put(1)]);
+    assert!(cluster.sent["Forward"] >= 1);
+    for reader in [third, follower, leader] {
+        let at = cluster.read(reader).expect("a read");
+        assert!(at.index >= committed.index, "{at:?} is older than {committed:?}");
+        assert!(cluster.has_row(reader, 1), "{reader} answers from a state that is older than promised");
+    }
+    cluster.check_equal();
+}
+
+#[test]
+fn a_write_waits_for_a_majority_and_not_for_all() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let leader = cluster.leader();
+    let followers: Vec<NodeId> = cluster.up().filter(|id| *id != leader).collect();
+    cluster.isolate(followers[0]);
+    cluster.write(leader, vec![put(1)]);
+    cluster.isolate(followers[1]);
+    let transaction = cluster.transaction(leader, vec![put(2)]);
+    let token = cluster.ask(leader, Request::Commit(GROUP, transaction));
+    cluster.pass(200 * MS);
+    assert!(cluster.answer(leader, token).is_none(), "acknowledged by a leader alone");
+    let read = cluster.ask(leader, Request::Read(GROUP));
+    cluster.pass(2_000 * MS);
+    assert_ne!(cluster.role(leader), Role::Leader, "a leader without followers steps down");
+    assert!(cluster.answer(leader, read).is_none(), "read from a leader that may have been deposed");
+    cluster.heal();
+    cluster.pass(3_000 * MS);
+    cluster.check_equal();
+}
+
+#[test]
+fn a_leader_is_replaced_and_the_retry_of_a_write_has_one_effect() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let (first, follower) = (cluster.leader(), cluster.follower());
+    let request = RequestId { session: Sessions::id(START, 9), sequence: 1, floor: 1 };
+    let transaction = Transaction { request, ..cluster.transaction(follower, vec![publish("once")]) };
+    let committed = cluster.submit(follower, transaction.clone()).expect("a write");
+    cluster.kill(first);
+    cluster.pass(3_000 * MS);
+    let second = cluster.leader();
+    assert_ne!(second, first);
+    let again = cluster.submit(follower, transaction.clone());
+    assert_eq!(again, Ok(committed.clone()), "the first answer, again");
+    cluster.start(first);
+    cluster.pass(1_000 * MS);
+    assert_eq!(cluster.submit(first, transaction), Ok(committed));
+    for id in [first, second, follower] {
+        assert_eq!(cluster.events(id), ["once"]);
+    }
+    cluster.check_equal();
+}
+
+#[test]
+fn a_write_that_its_leader_takes_along_is_asked_again_and_done_once() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let (first, follower) = (cluster.leader(), cluster.follower());
+    // The leader gets the write, and nobody hears of it any more.
+    let transaction = cluster.transaction(follower, vec![publish("lost"), put(7)]);
+    cluster.tokens += 1;
+    let token = Token(cluster.tokens);
+    cluster.input(follower, Input::Request { token, request: Request::Commit(GROUP, transaction) });
+    cluster.kill(first);
+    let reply = (0..100).find_map(|_| {
+        cluster.pass(100 * MS);
+        cluster.answer(follower, token)
+    });
+    assert!(matches!(reply, Some(Reply::Commit(Ok(_)))), "{reply:?}");
+    assert_eq!(cluster.events(follower), ["lost"]);
+    cluster.start(first);
+    cluster.pass(2_000 * MS);
+    assert_eq!(cluster.events(first), ["lost"]);
+    cluster.check_equal();
+}
+
+#[test]
+fn a_follower_behind_the_log_gets_a_snapshot_and_is_equal_then() {
+    let mut cluster = Cluster::of_three(keeping_nothing);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.isolate(follower);
+    for i in 0..50 {
+        cluster.write(leader, vec![put(i), publish(&format!("m{i}"))]);
+    }
+    cluster.heal();
+    cluster.pass(3_000 * MS);
+    assert_eq!(cluster.installed(follower), 1);
+    cluster.check_equal();
+    // It goes on by the log, and has all that it was sent after a restart.
+    let leader = cluster.leader();
+    cluster.write(leader, vec![put(100)]);
+    cluster.pass(500 * MS);
+    cluster.kill(follower);
+    cluster.write(leader, vec![put(101)]);
+    cluster.start(follower);
+    cluster.pass(3_000 * MS);
+    assert!(cluster.has_row(follower, 0) && cluster.has_row(follower, 101));
+    cluster.check_equal();
+}
+
+#[test]
+fn a_crash_between_the_flip_of_a_snapshot_and_its_log_record_is_recovered_from() {
+    let mut cluster = Cluster::of_three(keeping_nothing);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    // Some of it is in its log, and not applied in its store.
+    cluster.write(leader, vec![put(0)]);
+    cluster.isolate(follower);
+    for i in 1..20 {
+        cluster.write(leader, vec![put(i)]);
+    }
+    cluster.hosts.get_mut(&follower).expect("it").dies_at_flip = true;
+    cluster.heal();
+    cluster.pass(3_000 * MS);
+    let host = cluster.hosts.get_mut(&follower).expect("it");
+    assert!(host.node.is_none(), "it took no snapshot");
+    host.dies_at_flip = false;
+    cluster.start(follower);
+    assert!(cluster.applied(follower) >= Index(20), "the snapshot is its state");
+    cluster.pass(2_000 * MS);
+    let leader = cluster.leader();
+    cluster.write(leader, vec![put(30)]);
+    cluster.pass(1_000 * MS);
+    assert!(cluster.has_row(follower, 30));
+    cluster.check_equal();
+    cluster.kill(follower);
+    cluster.start(follower);
+    cluster.pass(1_000 * MS);
+    cluster.check_equal();
+}
+
+#[test]
+fn a_node_is_taken_in_as_a_learner_becomes_a_voter_and_another_leaves() {
+    let mut cluster = Cluster::of_three(keeping_nothing);
+    let leader = cluster.leader();
+    for i in 0..20 {
+        cluster.write(leader, vec![put(i)]);
+    }
+    let joining = Config { joins: true, members: (1..=4).map(member).collect(), ..Cluster::config(4) };
+    cluster.add(4, keeping_nothing(joining));
+    cluster.operate(leader, Request::PutMember(member(4))).expect("a note");
+    cluster.change(Change::AddLearner(NodeId(4)));
+    cluster.pass(2_000 * MS);
+    cluster.check_equal();
+    assert!(cluster.members(NodeId(4)).learners.contains(&NodeId(4)));
+    cluster.change(Change::AddVoter(NodeId(4)));
+    let leader = cluster.leader();
+    let leaver = cluster.up().find(|id| *id != leader && *id != NodeId(4)).expect("another");
+    cluster.change(Change::Remove(leaver));
+    cluster.kill(leaver);
+    let expected = Configuration::of((1..=4).map(NodeId).filter(|id| *id != leaver));
+    for id in cluster.up().collect::<Vec<_>>() {
+        assert_eq!(cluster.members(id), expected);
+    }
+    // The new one counts: with another gone, two of three go on.
+    let other = cluster.up().find(|id| *id != cluster.leader() && *id != NodeId(4)).expect("a third");
+    cluster.kill(other);
+    cluster.write(NodeId(4), vec![put(99)]);
+    assert!(cluster.has_row(cluster.leader(), 99));
+    cluster.pass(500 * MS);
+    cluster.check_equal();
+}
+
+#[test]
+fn changes_that_make_no_sense_are_refused_and_change_nothing() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let before = cluster.members(leader);
+    let change = |change| Request::Change { group: GROUP, changes: vec![change] };
+    assert_eq!(
+        cluster.operate(follower, change(Change::AddLearner(NodeId(9)))),
+        Err(OperatorError::NotLeader(GROUP))
+    );
+    assert_eq!(
+        cluster.operate(leader, change(Change::Remove(NodeId(9)))),
+        Err(OperatorError::Change(ChangeError::Unknown(NodeId(9))))
+    );
+    let all = (1..=3).map(|id| Change::Remove(NodeId(id))).collect();
+    let refused = cluster.operate(leader, Request::Change { group: GROUP, changes: all });
+    assert!(matches!(refused, Err(OperatorError::Change(ChangeError::LastVoter(_)))), "{refused:?}");
+    assert_eq!(cluster.members(leader), before);
+}
+
+#[test]
+fn leadership_is_handed_over_and_writes_go_on() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.operate(leader, Request::Transfer { group: GROUP, to: follower }).expect("a transfer");
+    cluster.pass(100 * MS);
+    assert_eq!(cluster.leader(), follower);
+    cluster.write(leader, vec![put(1)]);
+    cluster.pass(500 * MS);
+    cluster.check_equal();
+}
+
+#[test]
+fn a_timer_that_outlives_its_leader_fires_once_and_not_before_its_time() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let first = cluster.leader();
+    let due = cluster.now().wall + Duration::from_secs(5);
+    cluster.write(first, vec![schedule("later", due)]);
+    cluster.kill(first);
+    cluster.pass(4_900 * MS);
+    let second = cluster.leader();
+    assert_eq!(cluster.events(second), Vec::<String>::new(), "fired before its time");
+    cluster.pass(2_000 * MS);
+    cluster.start(first);
+    cluster.pass(3_000 * MS);
+    for id in cluster.up().collect::<Vec<_>>() {
+        assert_eq!(cluster.events(id), ["later"]);
+    }
+    cluster.check_equal();
+}
+
+#[test]
+fn all_nodes_killed_at_once_lose_nothing() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let leader = cluster.leader();
+    for i in 0..10 {
+        cluster.write(leader, vec![put(i)]);
+    }
+    let all: Vec<NodeId> = cluster.up().collect();
+    all.iter().for_each(|id| cluster.kill(*id));
+    all.iter().for_each(|id| cluster.start(*id));
+    cluster.pass(3_000 * MS);
+    for id in all {
+        assert!((0..10).all(|row| cluster.has_row(id, row)));
+    }
+    cluster.check_equal();
+}
+
+/// P13: a node that was wiped has forgotten its votes and what it acknowledged.
+#[test]
+fn a_wiped_node_is_refused_by_name_and_heard_by_nobody() {
+    let mut cluster = Cluster::of_three(|config| config);
+    cluster.pass(1_000 * MS);
+    let (leader, wiped) = (cluster.leader(), cluster.follower());
+    cluster.kill(wiped);
+    let config = Config { incarnation: Incarnation(999), ..cluster.hosts[&wiped].config.clone() };
+    cluster.hosts.remove(&wiped);
+    cluster.add(wiped.0, config);
+    cluster.pass(3_000 * MS);
+    let hello = cluster.hosts[&wiped].hello();
+    for id in cluster.up().filter(|id| *id != wiped).collect::<Vec<_>>() {
+        let refused = cluster.node(id).admit_peer(&hello).expect_err("another store under the same name");
+        assert!(refused.contains(&format!("node n{wiped}")) && refused.contains("wiped"), "{refused}");
+        assert!(!cluster.node(id).is_linked(wiped));
+        // What it says all the same does not reach Raft.
+        let term = cluster.node(id).raft(GROUP).expect("the group").term();
+        let vote = chronos_proto::raft::Message::Vote {
+            term: chronos_proto::Term(term.0 + 9),
+            last: chronos_proto::raft::LogId::default(),
+            transfer: true,
+        };
+        cluster.input(
+            id,
+            Input::Peer { from: wiped, message: PeerMessage::Raft { group: GROUP, message: vote } },
+        );
+        assert_eq!(cluster.node(id).raft(GROUP).expect("the group").term(), term);
+    }
+    assert_eq!(cluster.leader(), leader);
+    // Taken out and added anew, as a learner first, it is one of them again.
+    cluster.change(Change::Remove(wiped));
+    cluster.operate(leader, Request::DropMember(wiped)).expect("forgotten");
+    cluster.operate(leader, Request::PutMember(member(wiped.0))).expect("a note");
+    cluster.change(Change::AddLearner(wiped));
+    cluster.link(wiped);
+    cluster.pass(3_000 * MS);
+    cluster.change(Change::AddVoter(wiped));
+    cluster.write(wiped, vec![put(1)]);
+    cluster.pass(1_000 * MS);
+    cluster.check_equal();
+}
+
+/// P14: who is not linked, because its certificate or cluster is another, is heard by nobody.
+#[test]
+fn what_comes_without_a_link_has_no_effect() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let leader = cluster.leader();
+    let before = cluster.node(leader).raft(GROUP).expect("the group").status();
+    let stranger = NodeId(77);
+    let messages = [
+        chronos_proto::raft::Message::Heartbeat {
+            term: chronos_proto::Term(before.term.0 + 5),
+            commit: Index(0),
+            round: 1,
+        },
+        chronos_proto::raft::Message::TimeoutNow { term: chronos_proto::Term(before.term.0 + 5) },
+    ];
+    for message in messages {
+        let message = PeerMessage::Raft { group: GROUP, message };
+        cluster.input(leader, Input::Peer { from: stranger, message });
+    }
+    assert_eq!(cluster.node(leader).raft(GROUP).expect("the group").status(), before);
+    assert!(cluster.net.iter().all(|(_, to, _)| *to != stranger), "a stranger is answered");
+}
