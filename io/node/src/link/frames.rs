@@ -4,6 +4,7 @@ use super::queue::Outgoing;
 use bytes::{Bytes, BytesMut};
 use chronos_proto::frame::{self, FrameError, HEADER_BYTES, Header};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use std::ops::Range;
 
 /// Bodies up to this are copied next to their header: cheaper than a segment of their own.
 const INLINE_BYTES: usize = 512;
@@ -23,14 +24,20 @@ pub(super) enum FrameReadError {
     Stream(#[from] ReadError),
 }
 
+/// Pieces of a stream that are taken at once.
+const PIECES: usize = 32;
+
 pub(super) struct FrameReader {
     stream: RecvStream,
     rest: Bytes,
+    pieces: [Bytes; PIECES],
+    /// Of the pieces, those that are still to be read.
+    left: Range<usize>,
 }
 
 impl FrameReader {
     pub(super) fn new(stream: RecvStream) -> FrameReader {
-        FrameReader { stream, rest: Bytes::new() }
+        FrameReader { stream, rest: Bytes::new(), pieces: Default::default(), left: 0..0 }
     }
 
     /// The next frame, of at most `limit` bytes; none at the stream's end.
@@ -61,8 +68,12 @@ impl FrameReader {
     /// Is there something to read?
     async fn fill(&mut self) -> Result<bool, ReadError> {
         while self.rest.is_empty() {
-            match self.stream.read_chunk(usize::MAX, true).await? {
-                Some(chunk) => self.rest = chunk.bytes,
+            if let Some(next) = self.left.next() {
+                self.rest = std::mem::take(&mut self.pieces[next]);
+                continue;
+            }
+            match self.stream.read_chunks(&mut self.pieces).await? {
+                Some(count) => self.left = 0..count,
                 None => return Ok(false),
             }
         }

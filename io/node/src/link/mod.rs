@@ -57,6 +57,7 @@ use chronos_proto::id::{ClusterId, Incarnation, NodeId};
 use chronos_proto::limits::FRAME_MAX_BYTES;
 use peer::{Peer, Target};
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime};
+use rustix::net::sockopt;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -69,6 +70,8 @@ use tokio::time::Instant;
 
 /// The most peers, those that this node was told of and those that only dial it.
 pub const PEERS_MAX: usize = 256;
+/// Asked of the kernel for the UDP socket, each way.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Refusals are logged no more often than this; all are counted.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -234,6 +237,9 @@ impl Links {
         let socket_error = |error| StartError::Socket { address, error };
         let runtime = Arc::new(quinn::TokioRuntime);
         let socket = UdpSocket::bind(address).map_err(socket_error)?;
+        // What the kernel drops must be sent again. Its own limit holds, and with less the links still work.
+        let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
+        let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES);
         let socket = runtime.wrap_udp_socket(socket).map_err(socket_error)?;
         Links::start(config, socket, runtime, events)
     }

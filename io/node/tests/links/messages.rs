@@ -3,8 +3,11 @@
 use crate::certificates::{Authority, GOOD, LATER};
 use crate::support::*;
 use bytes::Bytes;
-use chronos_node::link::{Lane, SendError};
+use chronos_node::link::{Lane, LinkConfig, Links, PeerAddress, SendError};
+use chronos_node::tls::{Development, Role};
+use chronos_proto::id::Incarnation;
 use chronos_proto::limits::FRAME_MAX_BYTES;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 const LANES: [Lane; 3] = [Lane::Control, Lane::Replication, Lane::Snapshot];
@@ -153,4 +156,22 @@ async fn new_certificates_serve_new_links_and_old_links_last() {
     let log = one.seen.until("the old link", |log| log.numbers(two.id(), Lane::Control) == [2]).await;
     assert!(log.downs.is_empty() && two.seen.log().downs.is_empty());
     assert_eq!(one.status("node2").certificate_expires, Some(before));
+}
+
+/// The certificates that nodes of one data root share, over sockets that the links bind themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_with_development_certificates_are_linked() {
+    let root = tempfile::tempdir().unwrap();
+    let start = |name: &str| {
+        let credentials = Development::open(root.path()).unwrap().credentials(Role::Node, name).unwrap();
+        let seen = Arc::new(Recorder::new(Box::new(|_, _| Ok(()))));
+        let config = LinkConfig::new(credentials.cluster(), name, Incarnation(1), 1, Arc::new(credentials));
+        (Links::bind(config, "127.0.0.1:0".parse().unwrap(), seen.clone()).unwrap(), seen)
+    };
+    let ((one, seen), (two, heard)) = (start("node1"), start("node2"));
+    let address = PeerAddress { name: "node2".into(), address: two.local_addr().unwrap().to_string() };
+    one.set_peers([(two.node(), address)].into());
+    seen.until("a link", |log| log.ups.len() == 1).await;
+    one.send(two.node(), Lane::Control, 7, Bytes::from_static(&[5, 0, 0, 0])).unwrap();
+    heard.until("a message", |log| log.numbers(one.node(), Lane::Control) == [5]).await;
 }

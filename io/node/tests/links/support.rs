@@ -63,6 +63,10 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    pub fn new(admit: Box<Admit>) -> Recorder {
+        Recorder { log: watch::Sender::default(), admit, full: Default::default() }
+    }
+
     /// Waits until what was seen is as it should be.
     pub async fn until(&self, what: &str, seen: impl FnMut(&Log) -> bool) -> Log {
         let mut log = self.log.subscribe();
@@ -176,8 +180,7 @@ impl Setup {
         config.bounds[2].frames = self.snapshot_frames;
         // Under load a handshake takes its time.
         config.handshake_timeout = Duration::from_secs(10);
-        let seen =
-            Arc::new(Recorder { log: watch::Sender::default(), admit: self.admit, full: Default::default() });
+        let seen = Arc::new(Recorder::new(self.admit));
         let socket = Socket::bind(self.port)?;
         let links =
             Links::start(config, socket.clone(), Arc::new(quinn::TokioRuntime), seen.clone()).unwrap();
