@@ -4,7 +4,7 @@
 
 use chronos_tests::eventually;
 use chronos_tests::http::{get, post};
-use chronos_tests::node::{Node, sql_at};
+use chronos_tests::node::{Node, binary, sql_at};
 use chronos_tests::postgres::Postgres;
 use serde_json::json;
 use std::io::Write;
@@ -28,7 +28,10 @@ async fn tool(mut command: Command, input: Vec<u8>) -> Output {
     tokio::task::spawn_blocking(run).await.expect("a tool's thread")
 }
 
-async fn psql(address: SocketAddr) -> String {
+/// Variables for libpq, which psql and psycopg speak by.
+type Libpq<'a> = &'a [(&'a str, &'a str)];
+
+async fn psql(address: SocketAddr, libpq: Libpq<'_>) -> String {
     let version = tool(version_of("psql"), Vec::new()).await;
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
     assert!(version.contains(" 15."), "psql 15 is needed, and this is {version}");
@@ -45,7 +48,11 @@ async fn psql(address: SocketAddr) -> String {
         "chronos",
     ]);
     command.args(["-f", script("session.sql").to_str().expect("a name")]);
-    command.env("PGTZ", "UTC").env("PGCLIENTENCODING", "UTF8").env("LC_ALL", "C.UTF-8");
+    command
+        .envs(libpq.iter().copied())
+        .env("PGTZ", "UTC")
+        .env("PGCLIENTENCODING", "UTF8")
+        .env("LC_ALL", "C.UTF-8");
     // One stream, so that errors stand where they happened.
     let mut shell = Command::new("sh");
     shell.arg("-c").arg("exec \"$@\" 2>&1").arg("sh").arg(command.get_program()).args(command.get_args());
@@ -80,14 +87,14 @@ fn same(what: &str, got: &str, expected: &str) {
 async fn a_psql_session_is_as_on_postgresql() {
     let node = Node::dev().await;
     let expected = std::fs::read_to_string(script("session.out")).expect("the expected session");
-    same("psql on chronos", &psql(node.pg()).await, &expected);
+    same("psql on chronos", &psql(node.pg(), &[]).await, &expected);
 }
 
 /// Keeps `session.out` honest: it is what PostgreSQL 15 says. `UPDATE_EXPECTED=1` writes it.
 #[tokio::test]
 async fn the_expected_psql_session_is_postgresqls() {
     let postgres = Postgres::start(&std::env::temp_dir()).await.expect("PostgreSQL 15");
-    let got = psql(postgres.address()).await;
+    let got = psql(postgres.address(), &[]).await;
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
         std::fs::write(script("session.out"), &got).expect("written");
     }
@@ -95,9 +102,10 @@ async fn the_expected_psql_session_is_postgresqls() {
     same("psql on PostgreSQL", &got, &expected);
 }
 
-async fn psycopg(address: SocketAddr) {
+async fn psycopg(address: SocketAddr, libpq: Libpq<'_>) {
     let python = std::env::var("CHRONOS_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
     let mut command = Command::new(python);
+    command.envs(libpq.iter().copied());
     command.arg(script("session.py")).arg("127.0.0.1").arg(address.port().to_string());
     let output = tool(command, Vec::new()).await;
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -106,13 +114,74 @@ async fn psycopg(address: SocketAddr) {
 
 #[tokio::test]
 async fn a_psycopg_session() {
-    psycopg(Node::dev().await.pg()).await;
+    psycopg(Node::dev().await.pg(), &[]).await;
 }
 
 #[tokio::test]
 async fn the_psycopg_session_holds_on_postgresql() {
     let postgres = Postgres::start(&std::env::temp_dir()).await.expect("PostgreSQL 15");
-    psycopg(postgres.address()).await;
+    psycopg(postgres.address(), &[]).await;
+}
+
+/// By password and by certificate; and what does not get in.
+#[tokio::test]
+async fn sessions_through_tls_are_the_same() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let dir = folder.path().to_str().expect("a name").to_owned();
+    let certs = |arguments: &'static [&'static str]| {
+        let mut command = Command::new(binary());
+        command.arg("certs").args(arguments).args(["--dir", &dir]);
+        tool(command, Vec::new())
+    };
+    for arguments in
+        [&["init"][..], &["node", "--name", "node1", "--host", "127.0.0.1"], &["client", "--name", "alice"]]
+    {
+        let made = certs(arguments).await;
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    let (node_dir, ca) = (format!("{dir}/node1"), format!("{dir}/ca.crt"));
+    let (certificate, key) = (format!("{dir}/alice/client.crt"), format!("{dir}/alice/client.key"));
+    let verify = [("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", ca.as_str())];
+    let by_password = [&verify[..], &[("PGPASSWORD", "a token")]].concat();
+    let by_certificate =
+        [&verify[..], &[("PGSSLCERT", certificate.as_str()), ("PGSSLKEY", key.as_str())]].concat();
+
+    let log_in = async |node: &Node, libpq: Libpq<'_>| {
+        let mut command = Command::new("psql");
+        let port = node.pg().port().to_string();
+        command.args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "me", "-d", "chronos", "-Atc", "SELECT 1"]);
+        command.envs(libpq.iter().copied());
+        let output = tool(command, Vec::new()).await;
+        let said = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&said).trim().to_owned()
+    };
+    let start = async || {
+        let mut node = Node::new().arg("--certs-dir").arg(&node_dir).env("CHRONOS_AUTH_TOKEN", "a token");
+        node.spawn();
+        let ready = async || (log_in(&node, &by_password).await == "1").then_some(());
+        assert!(
+            eventually(Duration::from_secs(30), ready).await.is_some(),
+            "{}",
+            log_in(&node, &by_password).await
+        );
+        node
+    };
+    let expected = std::fs::read_to_string(script("session.out")).expect("the expected session");
+    let node = start().await;
+    same("psql through TLS, by password", &psql(node.pg(), &by_password).await, &expected);
+    for (libpq, says) in [
+        (&[&verify[..], &[("PGPASSWORD", "a guess")]].concat()[..], "password authentication failed"),
+        (&[("PGSSLMODE", "disable"), ("PGPASSWORD", "a token")], "sslmode"),
+        (&[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &certificate)], "certificate verify failed"),
+        (&[&by_password[..], &[("PGCHANNELBINDING", "require")]].concat(), "channel binding is required"),
+    ] {
+        let said = log_in(&node, libpq).await;
+        assert!(said.contains(says), "{libpq:?}: {said}");
+    }
+    psycopg(node.pg(), &by_certificate).await;
+    let node = start().await;
+    same("psql through TLS, by certificate", &psql(node.pg(), &by_certificate).await, &expected);
+    psycopg(node.pg(), &by_password).await;
 }
 
 #[tokio::test]

@@ -293,6 +293,36 @@ fn many_may_make_the_development_authority_at_once() {
     assert_eq!(fs::read_dir(path.join("dev-ca")).unwrap().count(), 2 + 3);
 }
 
+/// The same by processes: this test runs itself, and is told by a variable that it is a child.
+#[test]
+fn so_may_many_processes() {
+    const ROOT: &str = "CHRONOS_TEST_DEVELOPMENT_ROOT";
+    if let Some(root) = std::env::var_os(ROOT) {
+        let node = Development::open(Path::new(&root)).unwrap().credentials(Role::Node, "node1").unwrap();
+        println!("saw {}", node.current().certificate.fingerprint_text());
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let own = std::env::current_exe().unwrap();
+    let arguments = ["--exact", "tls::tests::so_may_many_processes", "--nocapture"];
+    let children: Vec<_> = (0..8)
+        .map(|_| {
+            let mut command = std::process::Command::new(&own);
+            command.args(arguments).env(ROOT, root.path()).stdout(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    let saw: Vec<String> = children
+        .into_iter()
+        .map(|child| {
+            let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+            let line = said.lines().find_map(|line| line.split_once("saw ").map(|(_, seen)| seen.to_owned()));
+            line.unwrap_or_else(|| panic!("{said}"))
+        })
+        .collect();
+    assert!(saw.iter().all(|seen| *seen == saw[0]), "{saw:?}");
+}
+
 /// Both sides of one QUIC connection: whom each saw, or what it said.
 async fn quic(
     server: &Credentials,
