@@ -307,6 +307,21 @@ pub struct Recovered {
     pub last_stamp: u64,
 }
 
+impl Recovered {
+    /// A member whose disk is empty. With an empty configuration it waits to be taken into the group by a leader.
+    pub fn empty(configuration: Configuration) -> Recovered {
+        Recovered {
+            hard: HardState::default(),
+            log: Log::default(),
+            applied: Index(0),
+            persisted: Index(0),
+            configuration,
+            last_time: Timestamp::EPOCH,
+            last_stamp: 0,
+        }
+    }
+}
+
 impl Raft {
     /// A member as its disk left it; of a group of one, [`Raft::campaign`] makes it lead at once.
     pub fn new(
