@@ -7,6 +7,7 @@
 //! A statement that touches a handful of rows runs on the thread that serves its connection; any other beside it, so
 //! that the connections of that thread go on.
 
+use crate::auth::Role as Access;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use chronos_engine::Snapshot;
@@ -15,7 +16,9 @@ use chronos_node::{CommitError, NodeHandle, NodeStatus, Role};
 use chronos_proto::id::{GroupId, Index, RequestId};
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Type, Value};
-use chronos_sql::{Context, Limits, Outcome, Prepared, RowSet, Session, SqlError, SqlState, Statement};
+use chronos_sql::{
+    Context, Kind, Limits, Outcome, Prepared, RowSet, Session, SessionOptions, SqlError, SqlState, Statement,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -159,6 +162,41 @@ impl Gateway {
         let answer = self.run(session, cancel, run).await;
         self.metrics.statement(prepared.kind, began.elapsed());
         answer.inspect_err(|e| self.count(e))
+    }
+
+    /// Runs one statement as a transaction of its own, as the interfaces without sessions do. `read` reads parameter
+    /// number (from 1), as it was given, as the type that the statement wants.
+    pub async fn execute_alone<P>(
+        &self,
+        role: Access,
+        sql: &str,
+        given: Vec<P>,
+        read: impl Fn(usize, P, Type) -> Result<Value, SqlError>,
+    ) -> Result<Answer, SqlError> {
+        self.wait_until_ready().await?;
+        let mut statements = chronos_sql::parse(sql).inspect_err(|e| self.count(e))?;
+        let statement = match (statements.pop(), statements.len()) {
+            (Some(statement), 0) => statement,
+            (None, _) => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "there is no statement")),
+            _ => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "one statement at a time")),
+        };
+        let options = SessionOptions { read_only: role == Access::ReadOnly, ..SessionOptions::default() };
+        let mut session = Session::new(options);
+        let prepared = self.prepare(&mut session, &statement, &[])?;
+        if prepared.kind == Kind::Transaction {
+            return Err(SqlError::unsupported("a transaction over several requests")
+                .hint("use the PostgreSQL port, or put the work into one statement"));
+        }
+        if prepared.params.len() != given.len() {
+            let (wanted, given) = (prepared.params.len(), given.len());
+            let message = format!("the statement has {wanted} parameters, {given} were given");
+            return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message));
+        }
+        let params = given.into_iter().zip(&prepared.params).enumerate();
+        let params = params.map(|(i, (value, ty))| read(i + 1, value, *ty)).collect::<Result<Vec<_>, _>>()?;
+        // Only a PostgreSQL connection has a key to cancel by.
+        let cancel = AtomicBool::new(false);
+        self.execute(&mut session, &prepared, &params, &cancel).await
     }
 
     /// Ends an implicit transaction: its commit included.

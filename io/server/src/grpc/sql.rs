@@ -2,11 +2,8 @@
 
 use super::api::execute_response::{Column, Columns, Part, Row, Rows};
 use super::{Services, api, status, values};
-use crate::auth::Role;
 use crate::gateway::Answer;
-use chronos_sql::{Batch, Kind, RowSet, Session, SessionOptions, SqlError, SqlState};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use chronos_sql::{Batch, RowSet};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -23,51 +20,14 @@ impl api::sql_server::Sql for Services {
         request: Request<api::ExecuteRequest>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
         let role = self.role(&request)?;
-        let answer = self.answer(role, request.into_inner()).await.map_err(status)?;
+        let api::ExecuteRequest { sql, params } = request.into_inner();
+        let answer = self.gateway.execute_alone(role, &sql, params, values::decode).await.map_err(status)?;
         let (send, receive) = mpsc::channel(2);
         tokio::spawn(async move {
             // A client that went away wants no more rows.
             let _ = stream(answer, &send).await;
         });
         Ok(Response::new(ReceiverStream::new(receive)))
-    }
-}
-
-/// A statement whose client went away is cancelled.
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Services {
-    async fn answer(&self, role: Role, request: api::ExecuteRequest) -> Result<Answer, SqlError> {
-        self.gateway.wait_until_ready().await?;
-        let mut statements = chronos_sql::parse(&request.sql).inspect_err(|e| self.gateway.count(e))?;
-        let statement = match (statements.pop(), statements.len()) {
-            (Some(statement), 0) => statement,
-            (None, _) => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "there is no statement")),
-            _ => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "one statement at a time")),
-        };
-        let options = SessionOptions { read_only: role == Role::ReadOnly, ..SessionOptions::default() };
-        let mut session = Session::new(options);
-        let prepared = self.gateway.prepare(&mut session, &statement, &[])?;
-        if prepared.kind == Kind::Transaction {
-            return Err(SqlError::unsupported("a transaction over several calls")
-                .hint("use the PostgreSQL port, or put the work into one statement"));
-        }
-        if prepared.params.len() != request.params.len() {
-            let (wanted, given) = (prepared.params.len(), request.params.len());
-            let message = format!("the statement has {wanted} parameters, {given} were given");
-            return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message));
-        }
-        let params = request.params.into_iter().zip(&prepared.params).enumerate();
-        let params = params.map(|(i, (value, ty))| values::decode(i + 1, value, *ty));
-        let params = params.collect::<Result<Vec<_>, _>>()?;
-        let cancel = CancelOnDrop(Arc::default());
-        self.gateway.execute(&mut session, &prepared, &params, &cancel.0).await
     }
 }
 
