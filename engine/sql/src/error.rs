@@ -63,6 +63,8 @@ states! {
     NO_ACTIVE_TRANSACTION = b"25P01";
     /// A statement after an error in a transaction.
     IN_FAILED_TRANSACTION = b"25P02";
+    /// A transaction was open and idle for too long.
+    IDLE_IN_TRANSACTION = b"25P03";
     /// The transaction conflicts with another: retry it.
     SERIALIZATION_FAILURE = b"40001";
     /// Text that is not SQL.

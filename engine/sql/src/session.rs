@@ -19,6 +19,7 @@ use chronos_proto::id::RequestId;
 use chronos_proto::time::Timestamp;
 use chronos_proto::{OpOutcome, Type, Value};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Plans made anew because the catalogue moved on, kept for statements that clients hold.
 const REPLANNED_MAX: usize = 64;
@@ -240,6 +241,11 @@ impl Session {
     /// The value of a setting.
     pub fn setting(&self, name: &str) -> Option<String> {
         self.info.settings.get(name)
+    }
+
+    /// How long a transaction may be open and idle before its connection is ended; none is for ever.
+    pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        self.info.settings.idle_in_transaction_timeout()
     }
 
     /// Changes a setting, as the startup message does.

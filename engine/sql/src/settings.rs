@@ -2,6 +2,7 @@
 
 use crate::error::{SqlError, SqlState};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Name as PostgreSQL spells it, default, whether a client may change it.
 const KNOWN: &[(&str, &str, bool)] = &[
@@ -14,7 +15,7 @@ const KNOWN: &[(&str, &str, bool)] = &[
     ("default_transaction_read_only", "off", true),
     ("default_transaction_deferrable", "off", true),
     ("extra_float_digits", "1", true),
-    ("idle_in_transaction_session_timeout", "0", true),
+    (IDLE_TIMEOUT, "0", true),
     ("in_hot_standby", "off", false),
     ("integer_datetimes", "on", false),
     ("IntervalStyle", "postgres", true),
@@ -71,9 +72,33 @@ pub(crate) fn unknown(name: &str) -> SqlError {
     SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
 }
 
+/// What the setting of this name is called here too.
+const IDLE_TIMEOUT: &str = "idle_in_transaction_session_timeout";
+const ALIASES: &[(&str, &str)] = &[("idle_in_transaction_timeout", IDLE_TIMEOUT)];
+
 /// The name as PostgreSQL spells it, its default, and whether it may be changed.
 fn find(name: &str) -> Option<&'static (&'static str, &'static str, bool)> {
+    let alias = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(name));
+    let name = alias.map_or(name, |(_, known)| known);
     KNOWN.iter().find(|(known, _, _)| known.eq_ignore_ascii_case(name))
+}
+
+/// A duration as PostgreSQL reads settings of time: a number with a unit, or of milliseconds.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit.trim() {
+        "" | "ms" => 1_000,
+        "us" => 1,
+        "s" => 1_000_000,
+        "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
+        _ => return None,
+    };
+    let micros = number.parse::<u64>().ok()?.checked_mul(factor)?;
+    // PostgreSQL keeps milliseconds in 31 bits.
+    (micros <= i32::MAX as u64 * 1_000).then(|| Duration::from_micros(micros))
 }
 
 impl Settings {
@@ -127,6 +152,12 @@ impl Settings {
             "IntervalStyle" if !value.eq_ignore_ascii_case("postgres") => {
                 return Err(invalid().hint("only postgres is supported"));
             }
+            IDLE_TIMEOUT => {
+                duration(value).ok_or_else(|| {
+                    invalid().hint("a number of milliseconds, or one with ms, s, min, h or d")
+                })?;
+                value.to_owned()
+            }
             "bytea_output" if !value.eq_ignore_ascii_case("hex") => {
                 return Err(invalid().hint("only hex is supported"));
             }
@@ -145,6 +176,11 @@ impl Settings {
             self.changed.insert((*known).to_owned(), value);
         }
         Ok(())
+    }
+
+    /// How long a transaction may be open and idle; none is for ever.
+    pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        self.changed.get(IDLE_TIMEOUT).and_then(|value| duration(value)).filter(|limit| !limit.is_zero())
     }
 
     pub fn reset_all(&mut self) {
@@ -182,5 +218,27 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
         "on" | "true" | "yes" | "1" | "t" => Some(true),
         "off" | "false" | "no" | "0" | "f" => Some(false),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_idle_timeout_has_two_names_and_reads_units() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.idle_in_transaction_timeout(), None);
+        for (value, millis) in [("1500", 1_500), ("1500 ms", 1_500), ("2s", 2_000), ("1min", 60_000)] {
+            settings.set("idle_in_transaction_timeout", Some(value)).unwrap();
+            assert_eq!(settings.idle_in_transaction_timeout(), Some(Duration::from_millis(millis)));
+            assert_eq!(settings.get(IDLE_TIMEOUT).as_deref(), Some(value));
+        }
+        for wrong in ["", "s", "-1", "1.5s", "1 year", "99999999999"] {
+            let refused = settings.set(IDLE_TIMEOUT, Some(wrong)).unwrap_err();
+            assert_eq!(refused.code, SqlState::INVALID_PARAMETER, "{wrong}");
+        }
+        settings.set(IDLE_TIMEOUT, Some("0")).unwrap();
+        assert_eq!(settings.idle_in_transaction_timeout(), None);
     }
 }

@@ -292,6 +292,33 @@ fn a_stopping_server_says_goodbye() {
 }
 
 #[test]
+fn an_idle_transaction_ends_its_connection_if_asked_to() {
+    let world = World::start();
+    world.sql("CREATE TABLE t (id INT PRIMARY KEY)");
+    // A transaction that has failed waits for its ROLLBACK just so.
+    for statement in ["INSERT INTO t VALUES (1)", "SELEC"] {
+        let mut raw = Raw3::session(&world);
+        raw.send(&[(b'Q', b"SET idle_in_transaction_timeout = '50ms'\0")]);
+        assert_eq!(raw.kinds(), "CZI");
+        raw.send(&[(b'Q', b"BEGIN\0"), (b'Q', format!("{statement}\0").as_bytes())]);
+        raw.until_ready();
+        raw.until_ready();
+        assert_eq!(raw.error().0, "25P03");
+        assert_eq!(raw.stream.read(&mut [0; 1]).unwrap(), 0);
+    }
+    assert_eq!(world.sql("SELECT count(*) FROM t")["rows"], serde_json::json!([[0]]));
+    // Outside a transaction nothing is limited: the other's limit passes first, and this one is still there.
+    let (mut quiet, mut open) = (Raw3::session(&world), Raw3::session(&world));
+    quiet.send(&[(b'Q', b"SET idle_in_transaction_session_timeout = 10\0")]);
+    assert_eq!(quiet.kinds(), "CZI");
+    open.send(&[(b'Q', b"SET idle_in_transaction_session_timeout = 100\0"), (b'Q', b"BEGIN\0")]);
+    assert_eq!((open.kinds().as_str(), open.kinds().as_str()), ("CZI", "CZT"));
+    assert_eq!(open.error().0, "25P03");
+    quiet.send(&[(b'Q', b"SELECT 1\0")]);
+    assert_eq!(quiet.kinds(), "TDCZI");
+}
+
+#[test]
 fn before_there_is_a_leader_connections_are_refused() {
     // A node that has stopped has no leader ever.
     let dir = tempfile::tempdir().unwrap();

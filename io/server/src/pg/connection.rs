@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -87,6 +88,8 @@ pub(super) enum End {
     Malformed(Malformed),
     /// The outcome of a commit is unknown: the node is stopping.
     Unknown,
+    /// A transaction was open and idle for longer than the session's settings let it be.
+    Idle,
 }
 
 impl From<io::Error> for End {
@@ -124,6 +127,10 @@ impl<'a> Connection<'a> {
             Err(End::Unknown) => {
                 SqlError::new(SqlState::SHUTDOWN, "terminating connection: the node has stopped")
             }
+            Err(End::Idle) => {
+                let message = "terminating connection due to idle-in-transaction timeout";
+                SqlError::new(SqlState::IDLE_IN_TRANSACTION, message)
+            }
             Err(End::Client | End::Io) => return Ok(()),
         };
         self.out.error(&fatal, true);
@@ -148,12 +155,17 @@ impl<'a> Connection<'a> {
                 self.input = BytesMut::new();
             }
             self.input.reserve(8192);
+            let idle_limit = match self.session.transaction_status() {
+                TransactionStatus::Idle => None,
+                _ => self.session.idle_in_transaction_timeout(),
+            };
             tokio::select! {
                 biased;
                 read = self.stream.read_buf(&mut self.input) => if read? == 0 {
                     return Err(End::Client);
                 },
                 _ = &mut self.registered.closed => return Ok(()),
+                () = passed(idle_limit) => return Err(End::Idle),
             }
         }
     }
@@ -544,6 +556,14 @@ impl Cursor {
         rest.iter()
             .enumerate()
             .all(|(i, batch)| if i == 0 { self.row >= batch.len() } else { batch.is_empty() })
+    }
+}
+
+/// Waits that long; without a limit, for ever.
+async fn passed(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
     }
 }
 
