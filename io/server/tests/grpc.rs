@@ -217,6 +217,7 @@ fn a_batch_has_a_result_for_each_item() {
             item("a", "{}", None),
             item("c", "{}", Some(-1)),
             item("d", "{}", Some(now_micros() + 3_600_000_000)),
+            api::publish_batch_request::Item::default(),
         ];
         let request = api::PublishBatchRequest { topic: "alerts".into(), items };
         let results = events(&world).await.publish_batch(request).await.unwrap().into_inner().results;
@@ -226,7 +227,34 @@ fn a_batch_has_a_result_for_each_item() {
         assert!(matches!(&outcomes[2], Outcome::Duplicate(d) if d.first.is_some()));
         assert!(matches!(&outcomes[3], Outcome::Refused(p) if p.code == "22008"));
         assert!(matches!(&outcomes[4], Outcome::Scheduled(s) if s.timer_id == "d"));
+        assert!(matches!(&outcomes[5], Outcome::Refused(p) if p.code == "08P01"));
     });
+}
+
+#[test]
+fn what_is_too_large_or_not_there_is_an_invalid_argument() {
+    let world = World::with(|config| config.max_message_bytes = 3 << 20);
+    world.sql("CREATE TOPIC alerts");
+    client(async {
+        let mut events = events(&world).await;
+        let mut refused = async |event| {
+            let topic = "alerts".to_owned();
+            let request = api::PublishRequest { topic, event, deliver_at_micros: None };
+            let refused = events.publish(request).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+            (code(&refused).to_owned(), refused.message().to_owned())
+        };
+        let of = |bytes: usize| Some(Event { payload: vec![b'x'; bytes].into(), ..Event::default() });
+        // Above what a payload may be, above what a message may be, and none at all.
+        assert_eq!(refused(of(2 << 20)).await.0, "54000");
+        let (code, message) = refused(of(4 << 20)).await;
+        assert!(code == "54000" && message.contains("limit of 3145728 bytes"), "{code} {message}");
+        let (code, message) = refused(None).await;
+        assert!(code == "08P01" && message.contains("no event"), "{code} {message}");
+        let request = api::ScheduleRequest { topic: "alerts".into(), ..api::ScheduleRequest::default() };
+        assert_eq!(events.schedule(request).await.unwrap_err().code(), Code::InvalidArgument);
+    });
+    assert_eq!(world.sql("SELECT count(*) FROM alerts")["rows"], serde_json::json!([[0]]));
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl api::events_server::Events for Services {
     ) -> Result<Response<api::ScheduleResponse>, Status> {
         self.admin(&request)?;
         let api::ScheduleRequest { topic, timer_id, event, deliver_at_micros } = request.into_inner();
-        let ask = Ask { event: event.unwrap_or_default(), deliver_at: Some(deliver_at_micros), timer_id };
+        let ask = Ask { event, deliver_at: Some(deliver_at_micros), timer_id };
         let mut results = self.submit(&topic, vec![ask]).await.map_err(status)?;
         use api::schedule_response::Outcome as Scheduled;
         let response = results.pop().unwrap_or_else(|| Err(no_result()));
@@ -113,7 +113,7 @@ impl api::events_server::Events for Services {
 
 /// One event to publish or schedule.
 struct Ask {
-    event: api::Event,
+    event: Option<api::Event>,
     deliver_at: Option<i64>,
     /// Empty: the message id.
     timer_id: String,
@@ -136,7 +136,7 @@ impl Services {
         items: Vec<api::publish_batch_request::Item>,
     ) -> Result<Vec<Result<api::PublishResponse, SqlError>>, SqlError> {
         let asks = items.into_iter().map(|item| Ask {
-            event: item.event.unwrap_or_default(),
+            event: item.event,
             deliver_at: item.deliver_at_micros,
             timer_id: String::new(),
         });
@@ -174,13 +174,17 @@ impl Services {
 
     fn op(&self, relation: &Relation, ask: Ask) -> Result<(Op, Names), SqlError> {
         let topic = topic_settings(relation)?;
-        let claim = !ask.event.message_id.is_empty();
+        let asked = ask.event.ok_or_else(|| {
+            let message = "the request has no event: set its field `event`, whose payload may be empty";
+            SqlError::new(SqlState(*b"08P01"), message)
+        })?;
+        let claim = !asked.message_id.is_empty();
         let message_id = match claim {
-            true => ask.event.message_id,
+            true => asked.message_id,
             false => format!("{:016x}{:016x}", self.gateway.random(), self.gateway.random()),
         };
         let timer_id = if ask.timer_id.is_empty() { message_id.clone() } else { ask.timer_id };
-        let key = ask.event.key;
+        let key = asked.key;
         for (what, id) in
             [("message id", Some(&message_id)), ("timer id", Some(&timer_id)), ("key", key.as_ref())]
         {
@@ -200,8 +204,8 @@ impl Services {
         let event = Event {
             message_id: message_id.clone(),
             key,
-            headers: headers(ask.event.headers),
-            payload: payload(ask.event.payload, topic.payload)?,
+            headers: headers(asked.headers),
+            payload: payload(asked.payload, topic.payload)?,
         };
         let op = match ask.deliver_at {
             None => Op::Publish { topic: relation.id, partition: 0, event, claim },

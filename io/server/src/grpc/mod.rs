@@ -16,6 +16,7 @@ use crate::api::{self, DESCRIPTORS};
 use crate::auth::{Auth, Caller, Denied, Role};
 use crate::config::Config;
 use crate::gateway::Gateway;
+use axum::response::Response;
 use chronos_sql::{SqlError, SqlState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +88,19 @@ pub(crate) async fn routes(
     if let Ok(service) = reflection().build_v1alpha() {
         routes = routes.add_service(service);
     }
-    routes.into_axum_router().reset_fallback()
+    let named = axum::middleware::map_response(move |response| too_large(response, max));
+    routes.into_axum_router().reset_fallback().layer(named)
+}
+
+/// A message beyond the limit is refused before it is read, by a layer that says OUT_OF_RANGE of it; nothing else does.
+async fn too_large(response: Response, max: usize) -> Response {
+    match Status::from_header_map(response.headers()) {
+        Some(refused) if refused.code() == Code::OutOfRange => {
+            let message = format!("the message is larger than the limit of {max} bytes: send it in parts");
+            status(SqlError::new(SqlState::LIMIT_EXCEEDED, message)).into_http()
+        }
+        _ => response,
+    }
 }
 
 async fn report_health(
@@ -123,7 +136,7 @@ fn status(error: SqlError) -> Status {
         "0A000" => Code::Unimplemented,
         "08007" => Code::Unknown,
         code if code.starts_with("57P") => Code::Unavailable,
-        code if code.starts_with("53") || code.starts_with("54") => Code::ResourceExhausted,
+        code if code.starts_with("53") => Code::ResourceExhausted,
         code if code.starts_with("23") || code.starts_with("25") => Code::FailedPrecondition,
         code if code.starts_with("XX") || code.starts_with("58") => Code::Internal,
         _ => Code::InvalidArgument,
