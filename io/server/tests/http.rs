@@ -22,6 +22,8 @@ fn probes_and_status_tell_role_and_readiness() {
     assert_eq!(status["ready"], true);
     assert_eq!(status["fsync"], "always");
     assert_eq!(status["warnings"], serde_json::json!([]));
+    assert!(status["notices"].is_array(), "{status}");
+    assert_eq!((&status["clock"]["steps"], &status["clock"]["last_step"]), (&0.into(), &None::<u8>.into()));
 }
 
 #[test]

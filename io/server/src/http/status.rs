@@ -83,6 +83,7 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
         "fsync": status.fsync.to_string(),
         "warnings": warnings(status, auth),
         "certificates": certificates(auth),
+        "notices": status.notices,
         "fatal": status.fatal,
         "groups": groups,
         "timers": {"pending": status.engine.timers_pending, "near": status.engine.timers_near},
@@ -115,6 +116,8 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
             "cluster": status.clock.cluster.to_string(),
             "wall": status.clock.wall.to_string(),
             "synchronised": status.clock.synchronised,
+            "steps": status.clock.steps,
+            "last_step": status.clock.last_step.map(|step| json!({"micros": step.micros, "adopted": step.adopted})),
         },
     })
 }
