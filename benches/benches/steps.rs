@@ -203,7 +203,7 @@ fn wal_cut(c: &mut Criterion) {
                     Op::AppendRow { relation: RelationId(16), row: payload.clone(), indexes: Vec::new() };
                 let command = Arc::new(Command::Batch { request: RequestId::default(), ops: vec![op] });
                 let entry = Entry { term: Term(1), index: Index(index), time: START, stamp: index, command };
-                writer.append(GroupId(0), &Record::Entry(entry)).expect("room");
+                writer.append(GroupId(0), &Record::Entry(entry));
             }
             ops.clear();
             let write = writer.cut(anchor, &mut ops).expect("a write");

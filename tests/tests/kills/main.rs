@@ -45,6 +45,7 @@ async fn survive(kills: u64) {
     let mut pending_at_kills = 0;
     for kill in 1..=kills {
         let tasks = load::start(&world);
+        // Nothing is waited for: the kill comes at a random moment of the load, and of a start below.
         tokio::time::sleep(Duration::from_millis(random.within(30..700))).await;
         node.kill();
         for task in tasks {
