@@ -2,6 +2,7 @@
 
 use chronos_engine::proto::time::{Instant, Now, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where a driver's readings come from.
 pub trait Clock: Send {
@@ -15,14 +16,15 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        let micros = |clock| {
-            let t = clock_gettime(clock);
-            t.tv_sec * 1_000_000 + t.tv_nsec / 1_000
+        let mono = clock_gettime(ClockId::Boottime);
+        let mono = mono.tv_sec * 1_000_000 + mono.tv_nsec / 1_000;
+        // By the C library, unlike the other: a test may preload one whose wall clock is wrong.
+        let wall = SystemTime::now();
+        let wall = match wall.duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+            Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
         };
-        Now {
-            mono: Instant(u64::try_from(micros(ClockId::Boottime)).unwrap_or(0)),
-            wall: Timestamp(micros(ClockId::Realtime)),
-        }
+        Now { mono: Instant(u64::try_from(mono).unwrap_or(0)), wall: Timestamp(wall) }
     }
 }
 
