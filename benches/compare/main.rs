@@ -1,4 +1,4 @@
-//! `chronos` beside PostgreSQL 15: the same client, the same disk, the same run, both with fsync on and otherwise as
+//! `chronos` beside PostgreSQL 15, and three nodes of it beside three of etcd 3.4: the same client, the same disk, the same run, both with fsync on and otherwise as
 //! they come. The rounds alternate between the two, and medians of the rounds are compared. The load generator shares
 //! the machine's cores with the server, so the server's CPU time an operation stands beside each ratio, and the rate
 //! that the same client reaches against a server that does nothing.
@@ -7,6 +7,7 @@
 //! [--seconds N] [--only NAME] [--dir DIR] [--alone] [--write]`; `--write` puts the tables into `docs/BENCHMARKS.md`,
 //! `--alone` leaves PostgreSQL out, for a profile of the server.
 
+mod cluster;
 mod echo;
 mod events;
 mod ingest;
@@ -92,9 +93,13 @@ async fn compare(options: &Options) -> Result<(), String> {
         options.seconds
     );
     print!("{report}");
-    for section in
-        [sides(options).await?, ingest::run(options).await.map_err(text)?, events::run(options).await?]
-    {
+    let sections = [
+        sides(options).await?,
+        ingest::run(options).await.map_err(text)?,
+        events::run(options).await?,
+        cluster::run(options).await?,
+    ];
+    for section in sections {
         println!("{section}");
         report += &section;
         report += "\n";

@@ -31,6 +31,11 @@ impl Cpu {
     }
 }
 
+/// CPU time that this process alone has used, in seconds.
+pub fn own_seconds() -> f64 {
+    used(std::process::id()).unwrap_or(0) as f64 / TICKS_A_SECOND
+}
+
 /// Resident memory of a process and those below it, in bytes; pages that they share are counted once.
 pub fn memory(root: u32) -> u64 {
     let proportional = |pid: u32| {
