@@ -157,9 +157,13 @@ impl Cluster {
         if !member.peers.is_empty() {
             command.arg("--peers").arg(&member.peers);
         }
-        command.arg("--data-dir").arg(self.settings.folder.join(&member.place.name).join("data"));
+        if self.network.is_open() {
+            command.arg("--insecure");
+        }
+        // One root for all, so that they share a development authority.
+        command.env("CHRONOS_DATA_DIR", &self.settings.folder);
         // Small, so that faults meet checkpoints, new segments and snapshots too.
-        command.env("CHRONOS_CHECKPOINT_WAL_BYTES", "1MB").env("CHRONOS_WAL_SEGMENT_BYTES", "1MB");
+        command.env("CHRONOS_CHECKPOINT_WAL_BYTES", "200KB").env("CHRONOS_WAL_SEGMENT_BYTES", "128KB");
         if let Some(library) = &self.settings.faketime {
             command.env("LD_PRELOAD", library);
             command.env("FAKETIME_TIMESTAMP_FILE", self.settings.folder.join(clock_file(&member.place.name)));
@@ -272,11 +276,15 @@ impl Cluster {
 
     /// Removes all that a node, which is down, has stored.
     pub fn wipe(&self, node: usize) -> Result<(), String> {
-        let data = self.settings.folder.join(self.name(node)).join("data");
-        match fs::remove_dir_all(&data) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", data.display())),
-            _ => Ok(()),
+        let data = self.settings.folder.join(self.name(node));
+        let failed = |e: std::io::Error| format!("{}: {e}", data.display());
+        for entry in fs::read_dir(&data).map_err(failed)? {
+            // The folder itself may be where a disk is mounted.
+            let path = entry.map_err(failed)?.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(failed)?;
         }
+        Ok(())
     }
 
     /// Sets a node's wall clock: `+30`, `-3600`, or `+0 x1.5` for one that runs fast.

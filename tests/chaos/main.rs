@@ -12,6 +12,7 @@
 
 mod cluster;
 mod history;
+mod namespaces;
 mod nemesis;
 mod network;
 mod relay;
@@ -63,6 +64,9 @@ struct RunArguments {
     /// Kinds of faults, with commas between; `none` for none
     #[arg(long, default_value = "kill,pause,partition,one-way,net", value_parser = kinds)]
     nemesis: Kinds,
+    /// Where nodes are run
+    #[arg(long, default_value = "loopback")]
+    net: network::Kind,
     /// Where the run keeps its files; a folder for each run in the system's temporary one unless given
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -132,6 +136,13 @@ fn check(file: &Path) -> Result<bool, String> {
 fn run(arguments: &RunArguments) -> Result<bool, String> {
     let seed = arguments.seed.unwrap_or_else(|| Random::seed_from("CHAOS_SEED"));
     let nodes = usize::from(arguments.nodes);
+    for (kind, why) in
+        [(Kind::Clock, "a wrong clock must be outvoted"), (Kind::Wipe, "what a node loses, others must have")]
+    {
+        if nodes < 3 && arguments.nemesis.0.contains(&kind) {
+            return Err(format!("{why}: that takes --nodes 3"));
+        }
+    }
     let binary = binary(arguments.binary.as_deref())?;
     let folder = folder(arguments, seed)?;
     let history = folder.join("history.jsonl");
@@ -153,7 +164,7 @@ fn run(arguments: &RunArguments) -> Result<bool, String> {
     let told = tokio::task::LocalSet::new().block_on(&runtime, async {
         tokio::select! {
             told = work => told,
-            _ = tokio::signal::ctrl_c() => Err("stopped; what was recorded so far can be checked".to_owned()),
+            () = told_to_stop() => Err("stopped; what was recorded so far can be checked".to_owned()),
         }
     });
     recorder.flush().map_err(|e| format!("{}: {e}", history.display()))?;
@@ -163,6 +174,22 @@ fn run(arguments: &RunArguments) -> Result<bool, String> {
         cluster.clean();
     }
     Ok(holds)
+}
+
+/// Waits for SIGINT or SIGTERM, so that nothing is left behind by a run that is stopped.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    match (interrupt, terminate) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        // Without handlers the signals end the process by themselves.
+        _ => std::future::pending().await,
+    }
 }
 
 /// Room for what a run stores, with some to spare.
@@ -177,7 +204,8 @@ async fn perform(
     recorder: Rc<Recorder>,
 ) -> Result<Cluster, String> {
     let plan = Plan::draw(&arguments.nemesis.0, arguments.time, &mut random.split());
-    let network = Network::loopback(usize::from(arguments.nodes), random.split())?;
+    let relay = arguments.nemesis.0.contains(&Kind::Net);
+    let network = Network::create(arguments.net, usize::from(arguments.nodes), relay, random.split())?;
     let cluster = Cluster::new(settings, network)?;
     let world = workload::World::new(recorder.clone(), cluster.places());
     let mut nemesis = Nemesis::new(cluster, recorder.clone(), random.split());
@@ -202,7 +230,9 @@ fn again(arguments: &RunArguments, seed: u64) -> String {
     let kinds: Vec<String> = arguments.nemesis.0.iter().filter_map(name).collect();
     let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds.join(",") };
     let seconds = arguments.time.as_secs();
-    format!("--seed {seed} --time {seconds}s --nodes {} --nemesis {kinds}", arguments.nodes)
+    let net =
+        clap::ValueEnum::to_possible_value(&arguments.net).map_or(String::new(), |v| v.get_name().to_owned());
+    format!("--seed {seed} --time {seconds}s --nodes {} --net {net} --nemesis {kinds}", arguments.nodes)
 }
 
 fn folder(arguments: &RunArguments, seed: u64) -> Result<PathBuf, String> {

@@ -10,7 +10,7 @@
 use chronos_tests::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -61,12 +61,12 @@ struct Rules {
 }
 
 impl Relay {
-    /// One front for each node, in their order.
-    pub fn start(nodes: Vec<SocketAddr>, random: Random) -> io::Result<Relay> {
+    /// One front for each node, in their order, on this address.
+    pub fn start(nodes: Vec<SocketAddr>, host: IpAddr, random: Random) -> io::Result<Relay> {
         let rules = Mutex::new(Rules { cut: BTreeSet::new(), weather: Weather::default(), random });
         let (held_back, strangers) = (AtomicUsize::new(0), AtomicU64::new(0));
         let bind = |_: &SocketAddr| {
-            let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let socket = std::net::UdpSocket::bind((host, 0))?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         };
@@ -164,7 +164,7 @@ async fn serve(shared: Arc<Shared>, node: usize, front: Arc<UdpSocket>) {
             shared.strangers.fetch_add(1, Ordering::Relaxed);
         }
         if !backs.contains_key(&sender) {
-            let Ok(back) = open(shared.nodes[node]).await else { continue };
+            let Ok(back) = open(&front, shared.nodes[node]).await else { continue };
             if backs.len() >= SENDERS {
                 continue;
             }
@@ -196,8 +196,8 @@ async fn answer(
     }
 }
 
-async fn open(node: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+async fn open(front: &UdpSocket, node: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((front.local_addr()?.ip(), 0)).await?;
     socket.connect(node).await?;
     Ok(socket)
 }
@@ -235,6 +235,7 @@ async fn send(by: &UdpSocket, to: Option<SocketAddr>, datagram: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -247,7 +248,7 @@ mod tests {
         let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
         let ends = [bind().await.expect("a socket"), bind().await.expect("a socket")];
         let addresses = ends.iter().map(|end| end.local_addr().expect("an address")).collect();
-        let relay = Relay::start(addresses, Random::new(1)).expect("a relay");
+        let relay = Relay::start(addresses, Ipv4Addr::LOCALHOST.into(), Random::new(1)).expect("a relay");
         Pair { relay, ends }
     }
 

@@ -109,26 +109,22 @@ impl Nemesis {
             Fault::Weather(weather) => (format!("{weather:?}"), false),
             Fault::Rolling => ("restart one after the other".to_owned(), false),
         };
-        let strike = Remark { what: what.clone(), leader_lost };
         eprintln!("chaos: {what}");
+        self.recorder.remark(Act::Fault(Remark { what: what.clone(), leader_lost }));
         let heal = match fault {
             Fault::Kill(_) => {
-                self.recorder.remark(Act::Fault(strike));
                 nodes.iter().for_each(|node| self.cluster.kill(*node));
                 Heal::Start(nodes)
             }
             Fault::Pause(_) => {
-                self.recorder.remark(Act::Fault(strike));
                 nodes.iter().for_each(|node| self.cluster.pause(*node));
                 Heal::Resume(nodes)
             }
             Fault::Disk(_) => {
-                self.recorder.remark(Act::Fault(strike));
                 nodes.iter().try_for_each(|node| self.cluster.fill_disk(*node, true))?;
                 Heal::Empty(nodes)
             }
             Fault::Wipe => {
-                self.recorder.remark(Act::Fault(strike));
                 for node in &nodes {
                     self.cluster.kill(*node);
                     self.cluster.wipe(*node)?;
@@ -136,23 +132,19 @@ impl Nemesis {
                 Heal::Start(nodes)
             }
             Fault::Clock(_, Skew(to)) => {
-                self.recorder.remark(Act::Fault(strike));
                 nodes.iter().try_for_each(|node| self.cluster.set_clock(*node, &to))?;
                 Heal::Clock(nodes)
             }
             Fault::Cut(cut) => {
-                self.recorder.remark(Act::Fault(strike));
                 let ways = cut.ways(&nodes, &all, &mut self.random);
-                ways.iter().for_each(|(from, to)| self.cluster.network().cut(*from, *to, true));
+                ways.iter().try_for_each(|(from, to)| self.cluster.network().cut(*from, *to, true))?;
                 Heal::Mend(ways.into_iter().collect())
             }
             Fault::Weather(weather) => {
-                self.recorder.remark(Act::Fault(strike));
-                self.cluster.network().weather(weather);
+                self.cluster.network().weather(weather)?;
                 Heal::Calm
             }
             Fault::Rolling => {
-                self.recorder.remark(Act::Fault(strike));
                 self.restart_one_after_the_other().await?;
                 Heal::Nothing
             }
@@ -191,13 +183,9 @@ impl Nemesis {
                 Ok(())
             }
             Heal::Mend(ways) => {
-                ways.into_iter().for_each(|(from, to)| self.cluster.network().cut(from, to, false));
-                Ok(())
+                ways.into_iter().try_for_each(|(from, to)| self.cluster.network().cut(from, to, false))
             }
-            Heal::Calm => {
-                self.cluster.network().weather(Weather::default());
-                Ok(())
-            }
+            Heal::Calm => self.cluster.network().weather(Weather::default()),
             Heal::Empty(nodes) => nodes.into_iter().try_for_each(|node| self.cluster.fill_disk(node, false)),
             Heal::Clock(nodes) => nodes.into_iter().try_for_each(|node| self.cluster.set_clock(node, "+0")),
             Heal::Nothing => Ok(()),
@@ -225,7 +213,7 @@ impl Nemesis {
 
     /// Waits until the cluster is whole.
     pub async fn settle(&mut self) -> Result<Settled, String> {
-        self.cluster.network().heal();
+        self.cluster.network().heal()?;
         let begin = Instant::now();
         let mut in_the_way = String::new();
         while begin.elapsed() < SETTLE_LIMIT {
