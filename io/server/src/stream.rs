@@ -1,11 +1,13 @@
 //! A connection, plain or encrypted.
 
-use chronos_node::tls::{Identity, peer_of};
+use chronos_node::tls::{Identity, explain_io, peer_of};
 use rustls::ServerConfig;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -32,6 +34,31 @@ impl Stream {
         let (_, session) = stream.get_ref();
         // The handshake has read it before, and would not have gone well if it could not be read.
         peer_of(session.peer_certificates()?).ok()
+    }
+}
+
+/// Says why handshakes fail, so that an operator sees what a client was turned away for; once a second at the most, so
+/// that a client that tries without end fills no log.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Mutex<Option<Instant>>);
+
+impl Failures {
+    /// A handshake on a port failed.
+    pub fn say(&self, port: &str, from: SocketAddr, error: &io::Error) {
+        let why = explain_io(error).unwrap_or_else(|| error.to_string());
+        // Whoever only looks whether the port is open, as load balancers do, hangs up.
+        let is_news = error.kind() != io::ErrorKind::UnexpectedEof && {
+            let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_due = last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1));
+            if is_due {
+                *last = Some(Instant::now());
+            }
+            is_due
+        };
+        match is_news {
+            true => tracing::warn!("no TLS with {from} on the {port} port: {why}"),
+            false => tracing::debug!("no TLS with {from} on the {port} port: {why}"),
+        }
     }
 }
 

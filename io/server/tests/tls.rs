@@ -71,6 +71,7 @@ impl Certs {
         self.issue(Role::Node, "node1");
         World::with(|config| {
             config.certs_dir = Some(self.path("node1"));
+            config.max_connections = 100;
             if tokens {
                 config.auth_token_admin = Some(Secret::new("admin token"));
                 config.auth_token_readonly = Some(Secret::new("reader token"));
@@ -424,4 +425,39 @@ fn new_certificates_are_taken_under_load_and_broken_ones_are_not() {
         changed.unwrap();
     });
     assert!(requests.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn who_is_slow_to_log_in_holds_up_nobody() {
+    let certs = Certs::new();
+    let world = certs.world(true);
+    let config = certs.client(None);
+    let silent: Vec<TcpStream> = (0..20).map(|_| world.http()).collect();
+    assert!(https(&world, config.clone(), "GET /health", &[], b"").is_ok());
+    drop(silent);
+    let ask = || {
+        let mut stream = world.pg();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).unwrap();
+        let mut answer = [0];
+        stream.read_exact(&mut answer).unwrap();
+        (answer[0], stream)
+    };
+    let most = world.config.max_connections.max(64);
+    let slow: Vec<TcpStream> = (0..most)
+        .map(|_| {
+            let (answer, stream) = ask();
+            assert_eq!(answer, b'S');
+            stream
+        })
+        .collect();
+    let (answer, mut refused) = ask();
+    let mut rest = String::new();
+    refused.read_to_string(&mut rest).unwrap();
+    assert!(answer == b'E' && rest.contains("53300"), "{rest}");
+    drop(slow);
+    let deadline = Instant::now() + SOON;
+    while ask().0 != b'S' {
+        assert!(Instant::now() < deadline, "their places are not given back");
+    }
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const NODE: &[Role] = &[Role::Node];
@@ -213,6 +214,33 @@ fn a_client_is_no_server() {
     }
 }
 
+#[derive(Debug)]
+struct Later;
+
+impl rustls::time_provider::TimeProvider for Later {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        let days = Duration::from_secs(60 * 86_400);
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap() + days,
+        ))
+    }
+}
+
+#[test]
+fn what_expires_while_it_is_in_use_is_not_accepted_any_more() {
+    let world = World::new();
+    let server = world.node("node1").current().http();
+    let client = world.client(Some(&leaf(Role::Client, "alice")));
+    let mut late_client = (*client).clone();
+    late_client.time_provider = Arc::new(Later);
+    let error = handshake(Arc::new(late_client), server.clone()).unwrap_err();
+    assert!(error.starts_with("client") && error.contains("expired"), "{error}");
+    let mut late_server = (*server).clone();
+    late_server.time_provider = Arc::new(Later);
+    let error = handshake(client, Arc::new(late_server)).unwrap_err();
+    assert!(error.starts_with("server") && error.contains("expired"), "{error}");
+}
+
 #[test]
 fn changed_files_are_taken_and_broken_ones_are_not() {
     let world = World::new();
@@ -350,7 +378,7 @@ async fn quic(
         let connection = connection.map_err(|error| error.to_string())?;
         let shown = seen(&connection);
         // A server that does not want us says so after our side of the handshake is done.
-        let refused = tokio::time::timeout(std::time::Duration::from_millis(200), connection.closed()).await;
+        let refused = tokio::time::timeout(Duration::from_millis(200), connection.closed()).await;
         connection.close(0u8.into(), b"");
         refused.map_or(Ok(shown), |error| Err(error.to_string()))
     };

@@ -5,7 +5,7 @@
 
 use crate::auth::Auth;
 use crate::gateway::Gateway;
-use crate::stream::Stream;
+use crate::stream::{Failures, Stream};
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use chronos_node::tls::Identity;
@@ -34,12 +34,14 @@ pub(super) struct Limited {
     permits: Arc<Semaphore>,
     auth: Arc<Auth>,
     gateway: Arc<Gateway>,
+    failures: Arc<Failures>,
 }
 
 impl Limited {
     /// Over a socket.
     pub fn new(inner: TcpListener, max: usize, auth: Arc<Auth>, gateway: Arc<Gateway>) -> Limited {
-        Limited { inner, permits: Arc::new(Semaphore::new(max)), auth, gateway }
+        let permits = Arc::new(Semaphore::new(max));
+        Limited { inner, permits, auth, gateway, failures: Arc::default() }
     }
 }
 
@@ -59,10 +61,16 @@ impl axum::serve::Listener for Limited {
             None => State::Open(Stream::Plain(stream)),
             Some(credentials) => {
                 let encrypted = encrypt(stream, credentials.current().http());
-                State::Shaking(Box::pin(encrypted))
+                let (gateway, failures) = (self.gateway.clone(), self.failures.clone());
+                State::Shaking(Box::pin(async move {
+                    encrypted.await.inspect_err(|error| {
+                        gateway.metrics().tls_failure("http");
+                        failures.say("HTTP", address, error);
+                    })
+                }))
             }
         };
-        (Counted { state, peer, gateway: self.gateway.clone(), _permit: permit }, address)
+        (Counted { state, peer, _permit: permit }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -106,7 +114,6 @@ impl Connected<IncomingStream<'_, Limited>> for Peer {
 pub(super) struct Counted {
     state: State,
     peer: Peer,
-    gateway: Arc<Gateway>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -129,8 +136,6 @@ impl Counted {
                     self.state = State::Open(stream);
                 }
                 Err(error) => {
-                    self.gateway.metrics().tls_failure("http");
-                    tracing::debug!("TLS handshake on the HTTP port: {error}");
                     self.state = State::Failed;
                     return Poll::Ready(Err(error));
                 }

@@ -18,8 +18,10 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::server::stopped;
+use crate::stream::Failures;
 use connection::Connection;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +31,8 @@ use tokio::task::JoinSet;
 
 /// After a failed accept (too many open files, say) the next waits a little.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// At least so many may be logging in at once; if more may be connected, as many as those.
+const LOGINS_MIN: usize = 64;
 
 /// What the connections share.
 struct Listener {
@@ -36,6 +40,9 @@ struct Listener {
     auth: Arc<Auth>,
     config: Config,
     permits: Arc<Semaphore>,
+    /// For those who have not logged in yet.
+    logins: Semaphore,
+    failures: Failures,
     sessions: Sessions,
 }
 
@@ -114,14 +121,16 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let permits = Arc::new(Semaphore::new(config.max_connections));
-    let listener = Arc::new(Listener { gateway, auth, config, permits, sessions: Sessions::new() });
+    let logins = Semaphore::new(config.max_connections.max(LOGINS_MIN));
+    let (sessions, failures) = (Sessions::new(), Failures::default());
+    let listener = Arc::new(Listener { gateway, auth, config, permits, logins, failures, sessions });
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             accepted = socket.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_one(listener.clone(), stream, stop.clone()));
+                Ok((stream, from)) => {
+                    connections.spawn(serve_one(listener.clone(), stream, from, stop.clone()));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
@@ -133,13 +142,21 @@ pub(crate) async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve_one(listener: Arc<Listener>, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+async fn serve_one(
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    from: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) {
     // Replies are written whole; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     // Once it is registered, the end of the server reaches it another way.
-    let started = tokio::select! {
-        started = startup::start(&listener, stream) => started,
-        () = stopped(&mut stop) => return,
+    let started = match listener.logins.try_acquire() {
+        Ok(_login) => tokio::select! {
+            started = startup::start(&listener, stream, from) => started,
+            () = stopped(&mut stop) => return,
+        },
+        Err(_) => startup::turn_away(stream).await,
     };
     // A connection that breaks has nobody to be told.
     if let Ok(Some(start)) = started {

@@ -12,6 +12,7 @@ use crate::stream::Stream;
 use bytes::{Buf, BytesMut};
 use chronos_sql::{Session, SessionOptions, SqlError, SqlState, TransactionStatus};
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -34,13 +35,32 @@ pub(super) struct Started<'a> {
 }
 
 /// Does the handshake. None if the connection is over: it was a cancel request, or was refused.
-pub(super) async fn start(listener: &Listener, stream: TcpStream) -> io::Result<Option<Started<'_>>> {
-    tokio::time::timeout(LOGIN_TIMEOUT, start_untimed(listener, stream)).await?
+pub(super) async fn start(
+    listener: &Listener,
+    stream: TcpStream,
+    from: SocketAddr,
+) -> io::Result<Option<Started<'_>>> {
+    tokio::time::timeout(LOGIN_TIMEOUT, start_untimed(listener, stream, from)).await?
 }
 
-async fn start_untimed(listener: &Listener, stream: TcpStream) -> io::Result<Option<Started<'_>>> {
+/// Tells a client that too many are logging in.
+pub(super) async fn turn_away(mut stream: TcpStream) -> io::Result<Option<Started<'static>>> {
+    let mut out = Output::default();
+    let message = "too many clients are logging in: try again";
+    out.error(&SqlError::new(SqlState(*b"53300"), message), true);
+    // A few bytes on a fresh connection: they fit, or the client is not there.
+    let _ = stream.try_write(&out.bytes);
+    stream.shutdown().await?;
+    Ok(None)
+}
+
+async fn start_untimed(
+    listener: &Listener,
+    stream: TcpStream,
+    from: SocketAddr,
+) -> io::Result<Option<Started<'_>>> {
     let mut input = BytesMut::with_capacity(8192);
-    let (mut stream, negotiated) = negotiate(listener, stream, &mut input).await?;
+    let (mut stream, negotiated) = negotiate(listener, stream, from, &mut input).await?;
     let outcome = match negotiated {
         Ok(()) => login(listener, &mut stream, &mut input).await,
         Err(ended) => Err(ended),
@@ -63,6 +83,7 @@ async fn start_untimed(listener: &Listener, stream: TcpStream) -> io::Result<Opt
 async fn negotiate(
     listener: &Listener,
     stream: TcpStream,
+    from: SocketAddr,
     input: &mut BytesMut,
 ) -> io::Result<(Stream, Result<(), Ended>)> {
     let mut stream = Stream::Plain(stream);
@@ -99,7 +120,7 @@ async fn negotiate(
                         let config = credentials.current().postgres();
                         stream = Stream::encrypt(plain, config).await.inspect_err(|error| {
                             listener.gateway.metrics().tls_failure("postgresql");
-                            tracing::debug!("TLS handshake on the PostgreSQL port: {error}");
+                            listener.failures.say("PostgreSQL", from, error);
                         })?;
                     }
                     (None, mut plain) => {
