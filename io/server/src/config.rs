@@ -428,16 +428,15 @@ impl Reader<'_> {
         };
         let given =
             [("tls_ca", &config.tls_ca), ("tls_cert", &config.tls_cert), ("tls_key", &config.tls_key)];
-        if config.certs_dir.is_none() && given.iter().any(|(_, path)| path.is_some()) {
-            for (key, _) in given.into_iter().filter(|(_, path)| path.is_none()) {
-                let (_, origin) = &self.0[key];
-                return Err(ConfigError::Value {
-                    key,
-                    value: String::new(),
-                    origin: origin.clone(),
-                    why: "tls_ca, tls_cert and tls_key are given together, or with certs_dir".into(),
-                });
-            }
+        let is_alone = config.certs_dir.is_none() && given.iter().any(|(_, path)| path.is_some());
+        if let Some((key, _)) = given.into_iter().find(|(_, path)| is_alone && path.is_none()) {
+            let (_, origin) = &self.0[key];
+            return Err(ConfigError::Value {
+                key,
+                value: String::new(),
+                origin: origin.clone(),
+                why: "tls_ca, tls_cert and tls_key are given together, or with certs_dir".into(),
+            });
         }
         let listeners = [("http_address", &config.http_address), ("pg_address", &config.pg_address)];
         for (what, address) in listeners {

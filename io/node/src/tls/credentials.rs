@@ -212,6 +212,8 @@ impl Credentials {
         match next {
             Ok(next) => {
                 seen.problem = None;
+                // Another look at the same time may have been the first to take them.
+                let before = self.current();
                 let is_same =
                     next.certificate == before.certificate && next.authorities == before.authorities;
                 if is_same {

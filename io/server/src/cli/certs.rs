@@ -136,11 +136,10 @@ fn issue(role: Role, args: &LeafArgs, quiet: bool) -> Outcome {
     let pair = authority.issue(&Leaf { role, name, hosts, validity })?;
     let out = args.out.clone().unwrap_or_else(|| args.dir.join(&args.name));
     let files = Files::in_dir(&out, role);
-    if !args.force {
-        // All or none: half a pair beside half of another is of no use.
-        for file in [&files.certificate, &files.key].into_iter().filter(|file| file.exists()) {
-            return Err(TlsError::Exists { file: file.clone() }.into());
-        }
+    // All or none: half a pair beside half of another is of no use.
+    let there = [&files.certificate, &files.key].into_iter().find(|file| !args.force && file.exists());
+    if let Some(file) = there {
+        return Err(TlsError::Exists { file: file.clone() }.into());
     }
     std::fs::create_dir_all(&out)
         .map_err(|error| Failure::new(format!("cannot make {}: {error}", out.display())))?;
