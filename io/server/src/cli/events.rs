@@ -1,32 +1,23 @@
 //! `chronos publish` and `chronos subscribe`, over gRPC.
 
+use super::channel::{self, refused};
 use super::connect::Connect;
 use super::failure::{Failure, Outcome};
 use super::when;
-use chronos_node::tls::{SERVER_NAME, explain_alert, explain_io};
 use chronos_server::api::events_client::EventsClient;
 use chronos_server::api::{
     Delivered, Event, Position, PublishRequest, PublishResponse, SubscribeRequest, SubscribeResponse,
     publish_response, subscribe_request, subscribe_response,
 };
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use std::io::{Read, Write};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::transport::Channel;
+use tonic::{Request, Streaming};
 
-/// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long leaving a group may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many events may be under way to us.
@@ -144,33 +135,7 @@ pub struct Events {
 impl Events {
     /// Connects.
     pub async fn connect(connect: &Connect) -> Outcome<Events> {
-        let address = connect.http()?;
-        let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{address}: {error}"));
-        let token = match &connect.token {
-            Some(token) => Some(
-                format!("Bearer {token}")
-                    .parse()
-                    .map_err(|_| Failure::usage("the token has characters that a header cannot carry"))?,
-            ),
-            None => None,
-        };
-        let tls = connect.tls.config(&[b"h2"])?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let endpoint =
-            Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|error| wrong(&error))?;
-        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        let channel = match tls {
-            None => endpoint.connect().await,
-            Some(config) => {
-                let (host, port) = (address.host.clone(), address.port);
-                let connector = tower::service_fn(move |_| encrypted(host.clone(), port, config.clone()));
-                endpoint.connect_with_connector(connector).await
-            }
-        };
-        let channel = channel.map_err(|error| {
-            Failure::new(format!("cannot connect to {address}: {}", root(&error)))
-                .hint("is the node running? `chronos dev` starts one; --leader HOST:PORT names another")
-        })?;
+        let (channel, token) = channel::open(connect).await?;
         Ok(Events { client: EventsClient::new(channel), token })
     }
 
@@ -277,60 +242,6 @@ impl Subscription {
         let request = SubscribeRequest { request: Some(request) };
         self.requests.send(request).map_err(|_| Failure::new("the node ended the subscription"))
     }
-}
-
-fn refused(status: Status) -> Failure {
-    let code = status.metadata().get("chronos-code").and_then(|code| code.to_str().ok()).map(str::to_owned);
-    let code = code.unwrap_or_else(|| format!("{:?}", status.code()));
-    let failure = match std::error::Error::source(&status) {
-        // A certificate that is not wanted shows once the connection is in use.
-        Some(source)
-            if status.code() == tonic::Code::Unknown || status.code() == tonic::Code::Unavailable =>
-        {
-            Failure::new(format!("{code}: {}", root(source)))
-        }
-        _ => Failure::new(format!("{code}: {}", status.message())),
-    };
-    match status.code() {
-        tonic::Code::Unauthenticated => failure.hint("give --token or set CHRONOS_AUTH_TOKEN"),
-        _ => failure,
-    }
-}
-
-/// A connection through TLS.
-async fn encrypted(
-    host: String,
-    port: u16,
-    config: Arc<ClientConfig>,
-) -> std::io::Result<TokioIo<TlsStream<TcpStream>>> {
-    let stream = TcpStream::connect((host.as_str(), port)).await?;
-    // Replies are awaited; waiting to fill a packet would only delay them.
-    let _ = stream.set_nodelay(true);
-    // Who the server is says its certificate, not this name, which is not sent either.
-    let name = ServerName::try_from(SERVER_NAME).map_err(std::io::Error::other)?;
-    Ok(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?))
-}
-
-/// What is at the bottom of an error; TLS in its own words.
-fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    loop {
-        if let Some(why) = last.downcast_ref::<std::io::Error>().and_then(explain_io) {
-            return why;
-        }
-        match last.source() {
-            Some(source) => last = source,
-            None => return alert(&last.to_string()),
-        }
-    }
-}
-
-/// An alert that HTTP/2 has made a text of, in words.
-fn alert(text: &str) -> String {
-    let Some(name) = text.strip_prefix("received fatal alert: ") else { return text.to_owned() };
-    let is_it = |code: &u8| format!("{:?}", rustls::AlertDescription::from(*code)) == name;
-    let why = (0..=u8::MAX).find(is_it).and_then(explain_alert);
-    why.map_or_else(|| text.to_owned(), str::to_owned)
 }
 
 /// Runs `chronos publish`.

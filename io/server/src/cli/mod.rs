@@ -8,6 +8,7 @@
 //! Not implemented: rotated log files, and the commands for more than one node.
 
 mod certs;
+mod channel;
 mod complete;
 mod connect;
 mod demo;
