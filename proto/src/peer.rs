@@ -7,6 +7,9 @@ use crate::time::{Instant, Timestamp};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+/// The kind of a frame that holds a [`PeerMessage`].
+pub const KIND_MESSAGE: u8 = 16;
+
 /// Streams between two nodes, so that bulk never delays what is urgent. Messages of one lane arrive in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
@@ -63,8 +66,8 @@ pub enum PeerMessage {
     ReadReply {
         /// The asker's number.
         number: u64,
-        /// The index and the leader's cluster time; none if it does not lead.
-        at: Option<(Index, Timestamp)>,
+        /// The leader's term, the index and its cluster time; none if it does not lead.
+        at: Option<(Term, Index, Timestamp)>,
     },
     /// A part of a snapshot.
     Chunk(Chunk),
@@ -129,6 +132,8 @@ pub struct Forward {
 pub enum ForwardOutcome {
     /// It is durable on a quorum and applied at the leader.
     Committed {
+        /// The leader's term.
+        term: Term,
         /// Its position.
         index: Index,
         /// Its time.

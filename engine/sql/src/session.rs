@@ -157,6 +157,20 @@ impl Session {
         declared: &[Option<Type>],
         snapshot: &Snapshot,
     ) -> Result<Arc<Prepared>, SqlError> {
+        let prepared = self.try_prepare(statement, declared, snapshot);
+        if prepared.is_err() {
+            self.fail();
+        }
+        prepared
+    }
+
+    /// The same, but an error leaves the open transaction as it is: the caller may try a newer snapshot.
+    pub fn try_prepare(
+        &self,
+        statement: &Statement,
+        declared: &[Option<Type>],
+        snapshot: &Snapshot,
+    ) -> Result<Arc<Prepared>, SqlError> {
         if let (Block::Failed { .. }, false) = (&self.block, ends_block(statement)) {
             return Err(aborted());
         }
@@ -166,11 +180,17 @@ impl Session {
             }
             _ => (snapshot.catalog.clone(), false),
         };
-        let prepared = prepare(statement, declared, &catalog, changed, &self.info);
-        if prepared.is_err() {
-            self.fail();
-        }
-        prepared.map(Arc::new)
+        prepare(statement, declared, &catalog, changed, &self.info).map(Arc::new)
+    }
+
+    /// Whether the next statement reads the snapshot that it is given: not in a block that has one already.
+    pub fn reads_anew(&self) -> bool {
+        !matches!(&self.block, Block::Open(Open { begun: Some(_), .. }) | Block::Failed { .. })
+    }
+
+    /// Whether the next statement stands alone, so that the caller may run it again.
+    pub fn stands_alone(&self) -> bool {
+        matches!(self.block, Block::None)
     }
 
     /// Runs a prepared statement. If the catalogue has changed since, it is prepared again inside.

@@ -8,6 +8,7 @@ use std::time::Duration;
 const KNOWN: &[(&str, &str, bool)] = &[
     ("application_name", "", true),
     ("bytea_output", "hex", true),
+    ("chronos.read_mode", "", true),
     ("client_encoding", "UTF8", true),
     ("client_min_messages", "notice", true),
     ("DateStyle", "ISO, MDY", true),
@@ -164,6 +165,10 @@ impl Settings {
             "standard_conforming_strings" => match boolean(value) {
                 Some(true) => "on".to_owned(),
                 _ => return Err(invalid().hint("only on is supported")),
+            },
+            "chronos.read_mode" => match value.to_ascii_lowercase().as_str() {
+                mode @ ("linearizable" | "lease" | "local" | "") => mode.to_owned(),
+                _ => return Err(invalid().hint("linearizable, lease or local")),
             },
             "default_transaction_read_only" => {
                 if boolean(value).ok_or_else(invalid)? { "on" } else { "off" }.to_owned()

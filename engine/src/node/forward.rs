@@ -9,7 +9,7 @@ use super::group::Waiter;
 use crate::state::{SESSION_IDLE_US, Sessions};
 use crate::step::{Action, Outputs, Reply, Token};
 use crate::txn::{Committed, Refused, Transaction};
-use chronos_proto::id::{GroupId, NodeId, RequestId, SessionId, Term};
+use chronos_proto::id::{GroupId, Index, NodeId, RequestId, SessionId, Term};
 use chronos_proto::peer::{Forward, ForwardOutcome, PeerMessage};
 use chronos_proto::time::Instant;
 use std::collections::BTreeMap;
@@ -39,6 +39,8 @@ pub(super) struct Forwards {
     pending: BTreeMap<u64, Pending>,
     session: Option<(SessionId, i64)>,
     next_sequence: u64,
+    /// Committed, and not applied here yet.
+    applying: BTreeMap<GroupId, Vec<(Index, Token, Committed)>>,
     /// Sequences of the session that are not answered, by number of the write.
     open: BTreeMap<u64, u64>,
 }
@@ -131,7 +133,7 @@ impl Node {
         let transaction = Transaction { request, read_index, reads, valid_until, ops };
         let waiter = Waiter::Peer(from, number);
         if let Some(result) = self.commit(group, waiter, transaction) {
-            self.answer(waiter, result);
+            self.answer(group, waiter, result);
         }
     }
 
@@ -140,7 +142,9 @@ impl Node {
         let Some(pending) = self.forwards.pending.get_mut(&number) else { return };
         let request = pending.transaction.request;
         let result = match outcome {
-            ForwardOutcome::Committed { index, time, outcomes } => Ok(Committed { index, time, outcomes }),
+            ForwardOutcome::Committed { term, index, time, outcomes } => {
+                return self.forward_committed(number, term, Committed { index, time, outcomes });
+            }
             ForwardOutcome::NotLeader => {
                 // Whoever leads now takes it when that is known; this leader's refusal ends nothing.
                 pending.sent = pending.sent.map(|(node, _, at)| (node, Term(0), at));
@@ -162,6 +166,29 @@ impl Node {
         self.forwards.open.remove(&number);
         if let Some(pending) = self.forwards.pending.remove(&number) {
             self.replies.push((pending.token, Reply::Commit(result)));
+        }
+    }
+
+    /// The write is committed. Its client is told once this node's own state shows it: it reads what it wrote.
+    fn forward_committed(&mut self, number: u64, term: Term, committed: Committed) {
+        self.forwards.open.remove(&number);
+        let Some(Pending { token, group: id, .. }) = self.forwards.pending.remove(&number) else { return };
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.raft.learn_committed(term, committed.index);
+            self.dirty.insert(id);
+        }
+        self.forwards.applying.entry(id).or_default().push((committed.index, token, committed));
+        self.forwards_applied(id);
+    }
+
+    /// More of a group is applied: clients whose writes are in it are told.
+    pub(super) fn forwards_applied(&mut self, id: GroupId) {
+        let (Some(group), Some(waiting)) = (self.groups.get(&id), self.forwards.applying.get_mut(&id)) else {
+            return;
+        };
+        let applied = group.state.applied;
+        for (_, token, committed) in waiting.extract_if(.., |(index, ..)| *index <= applied) {
+            self.replies.push((token, Reply::Commit(Ok(committed))));
         }
     }
 
@@ -194,7 +221,7 @@ impl Node {
             let Some(pending) = self.forwards.pending.remove(&number) else { continue };
             let waiter = Waiter::Client(pending.token);
             if let Some(result) = self.commit(id, waiter, pending.transaction) {
-                self.answer(waiter, result);
+                self.answer(id, waiter, result);
             }
         }
     }
@@ -225,9 +252,9 @@ impl Node {
 }
 
 /// What a leader tells the node that took a write.
-pub(super) fn outcome(result: Result<Committed, Refused>) -> ForwardOutcome {
+pub(super) fn outcome(term: Term, result: Result<Committed, Refused>) -> ForwardOutcome {
     match result {
-        Ok(Committed { index, time, outcomes }) => ForwardOutcome::Committed { index, time, outcomes },
+        Ok(Committed { index, time, outcomes }) => ForwardOutcome::Committed { term, index, time, outcomes },
         Err(Refused::Conflict) => ForwardOutcome::Conflict,
         Err(Refused::Expired(_)) => ForwardOutcome::Expired,
         Err(Refused::NotLeader) => ForwardOutcome::NotLeader,

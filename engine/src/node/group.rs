@@ -261,17 +261,19 @@ impl Node {
             }
         }
         self.reads_applied(id);
+        self.forwards_applied(id);
         if id == GroupId(0) {
             out.now(Action::Members(self.members()));
         }
     }
 
     /// Tells whoever waits what became of a write.
-    pub(super) fn answer(&mut self, waiter: Waiter, result: Result<Committed, Refused>) {
+    pub(super) fn answer(&mut self, id: GroupId, waiter: Waiter, result: Result<Committed, Refused>) {
         match waiter {
             Waiter::Client(token) => self.replies.push((token, Reply::Commit(result))),
             Waiter::Peer(to, number) => {
-                let outcome = super::forward::outcome(result);
+                let term = self.groups.get(&id).map(|group| group.raft.term()).unwrap_or_default();
+                let outcome = super::forward::outcome(term, result);
                 self.peer_replies.push((to, PeerMessage::ForwardReply { number, outcome }));
             }
         }
@@ -408,7 +410,7 @@ impl Node {
                     match waiter {
                         Waiter::Client(token) => self.replies.push((token, Reply::Commit(result.clone()))),
                         Waiter::Peer(to, number) => {
-                            let outcome = super::forward::outcome(result.clone());
+                            let outcome = super::forward::outcome(group.raft.term(), result.clone());
                             self.peer_replies.push((to, PeerMessage::ForwardReply { number, outcome }));
                         }
                     }
@@ -445,6 +447,7 @@ impl Node {
             self.changed(id, change, serves, now, out);
         }
         self.reads_applied(id);
+        self.forwards_applied(id);
         if serves && !served {
             self.began_to_serve(id, out);
         }

@@ -15,17 +15,20 @@ mod config;
 mod forward;
 mod group;
 mod peers;
+mod placement;
 mod reads;
 mod snapshots;
 mod status;
 mod timers;
 
 pub use config::{Config, Fsync};
+pub use peers::admit;
+pub use placement::{REPLICAS, VOTERS_MAX, wanted};
 pub use status::{GroupStatus, Status};
 
 use crate::clock::ClusterClock;
 use crate::delivery::Tracker;
-use crate::raft::{self, Log, Raft, Role};
+use crate::raft::{self, ChangeError, Log, Raft, Role};
 use crate::rng::Rng;
 use crate::state::State;
 use crate::step::{
@@ -96,6 +99,8 @@ pub struct Node {
     flipping: Option<GroupId>,
     /// Notes about nodes that are logged and not applied.
     noting: BTreeMap<NodeId, Index>,
+    /// When members are looked at next.
+    place_at: Instant,
 }
 
 impl Node {
@@ -184,6 +189,7 @@ impl Node {
             snapshots: snapshots::Snapshots::default(),
             flipping: None,
             noting: BTreeMap::new(),
+            place_at: now.mono + placement::PLACE_EVERY,
         };
         for (id, last) in discarded {
             // The snapshot was put in place, and the process ended before its log was told.
@@ -321,7 +327,15 @@ impl Node {
     }
 
     fn note(&mut self, command: Command) -> Result<(), OperatorError> {
-        self.leading(GroupId(0))?;
+        let state = &self.leading(GroupId(0))?.state;
+        if let Command::DropMember(node) = &command {
+            if !state.members().any(|member| member.node == *node) {
+                return Err(ChangeError::Unknown(*node).into());
+            }
+            if state.members().count() == 1 {
+                return Err(ChangeError::LastVoter(*node).into());
+            }
+        }
         self.propose(GroupId(0), command).map_err(OperatorError::Refused)?;
         Ok(())
     }
@@ -343,7 +357,7 @@ impl Node {
         }
         let waiter = Waiter::Client(token);
         if let Some(result) = self.commit(id, waiter, transaction) {
-            self.answer(waiter, result);
+            self.answer(id, waiter, result);
         }
     }
 
@@ -366,6 +380,9 @@ impl Node {
         self.tick_forwards(out);
         self.tick_reads(out);
         self.tick_snapshots(out);
+        if self.placement_deadline().is_some_and(|at| mono >= at) {
+            self.place();
+        }
         self.tick_groups(store, out)?;
         self.delivery.tick(mono);
         if self.sync_at.is_some_and(|at| mono >= at) {
@@ -556,6 +573,7 @@ impl Node {
         consider(self.forwards.next_deadline(), Reason::Peers);
         consider(self.reads.next_deadline(), Reason::Peers);
         consider(self.snapshots.next_deadline(), Reason::Peers);
+        consider(self.placement_deadline(), Reason::Work);
         consider(self.checkpoints.deadline(&self.config), Reason::Checkpoint);
         consider(self.full_retry_at, Reason::Wal);
         consider(self.sync_at, Reason::Wal);

@@ -19,6 +19,25 @@ pub(super) struct Beats {
     replies: BTreeMap<NodeId, BeatReply>,
 }
 
+/// Whether a node that calls itself `name` is one of these, and the one it was: its directory was not wiped or replaced
+/// meanwhile (P13). Without members there is nobody to take it for.
+pub fn admit(members: &[Member], hello: &PeerHello, name: &str) -> Result<(), String> {
+    let Some(member) = members.iter().find(|member| member.node == hello.node) else {
+        return Err(format!(
+            "node {name} is not a member of the cluster: add it first, with `chronos cluster add`"
+        ));
+    };
+    match member.incarnation {
+        Some(known) if known != hello.incarnation => Err(format!(
+            "node {name} comes with another store than the cluster knows (incarnation {:016x}, known {:016x}): its data \
+             directory was wiped or replaced. It must not vote again as it is: remove it from the cluster, then add it \
+             anew",
+            hello.incarnation.0, known.0,
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Node {
     /// A link stands.
     pub(super) fn peer_up(&mut self, hello: PeerHello, out: &mut Outputs) {
@@ -46,23 +65,9 @@ impl Node {
         }
     }
 
-    /// Whether this is a node of the cluster, and the one it was: its directory was not wiped or copied meanwhile.
+    /// Whether a peer is taken for the node that it says it is; see [`admit`].
     pub fn admit_peer(&self, hello: &PeerHello) -> Result<(), String> {
-        let peer = hello.node;
-        let Some(member) = self.members().into_iter().find(|member| member.node == peer) else {
-            return Ok(());
-        };
-        match member.incarnation {
-            Some(known) if known != hello.incarnation => Err(format!(
-                "node {} comes with another store than the cluster knows (incarnation {:016x}, known {known:016x}): \
-                 its data directory was wiped or replaced. It must not vote again under this name: remove it from \
-                 the cluster, then add it anew",
-                member.name,
-                hello.incarnation.0,
-                known = known.0,
-            )),
-            _ => Ok(()),
-        }
+        admit(&self.members(), hello, &hello.node.to_string())
     }
 
     /// The cluster's nodes: as logged, and before that as given.
@@ -133,7 +138,7 @@ impl Node {
             PeerMessage::Forward(forward) => self.forwarded(from, forward, out),
             PeerMessage::ForwardReply { number, outcome } => self.forward_answered(number, outcome, out),
             PeerMessage::Read { group, number } => self.read_asked(from, group, number, out),
-            PeerMessage::ReadReply { number, at } => self.read_at(number, at, out),
+            PeerMessage::ReadReply { number, at } => self.read_answered(number, at, out),
             PeerMessage::Chunk(chunk) => self.chunk(from, chunk, store, out)?,
             PeerMessage::ChunkReply { group, last, next, done } => {
                 self.chunk_answered(from, group, last, next, done, out)?;

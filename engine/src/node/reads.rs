@@ -4,7 +4,7 @@
 use super::Node;
 use crate::step::{Action, Outputs, ReadAt, Reply, Token};
 use crate::txn::Refused;
-use chronos_proto::id::{GroupId, Index, NodeId};
+use chronos_proto::id::{GroupId, Index, NodeId, Term};
 use chronos_proto::peer::PeerMessage;
 use chronos_proto::time::{Instant, Timestamp};
 use std::collections::BTreeMap;
@@ -104,6 +104,22 @@ impl Node {
         }
     }
 
+    /// Another node's answer.
+    pub(super) fn read_answered(
+        &mut self,
+        number: u64,
+        at: Option<(Term, Index, Timestamp)>,
+        out: &mut Outputs,
+    ) {
+        if let (Some(read), Some((term, index, _))) = (self.reads.reads.get(&number), at)
+            && let Some(group) = self.groups.get_mut(&read.group)
+        {
+            group.raft.learn_committed(term, index);
+            self.dirty.insert(read.group);
+        }
+        self.read_at(number, at.map(|(_, index, time)| (index, time)), out);
+    }
+
     /// The leader's answer, be it this node or another.
     pub(super) fn read_at(&mut self, number: u64, at: Option<(Index, Timestamp)>, out: &mut Outputs) {
         let Some(read) = self.reads.reads.get_mut(&number) else { return };
@@ -111,8 +127,11 @@ impl Node {
             Some((index, time)) => {
                 if let Reader::Peer(to, number_there) = read.reader {
                     // The other waits for its own state.
+                    let term =
+                        self.groups.get(&read.group).map(|group| group.raft.term()).unwrap_or_default();
                     self.reads.reads.remove(&number);
-                    let message = PeerMessage::ReadReply { number: number_there, at };
+                    let message =
+                        PeerMessage::ReadReply { number: number_there, at: Some((term, index, time)) };
                     return out.now(Action::Send { to, message });
                 }
                 read.stage = Stage::Applying(index, time);

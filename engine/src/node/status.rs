@@ -28,7 +28,7 @@ pub struct Status {
 }
 
 /// One group's part of the status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupStatus {
     /// The group.
     pub group: GroupId,
@@ -38,6 +38,10 @@ pub struct GroupStatus {
     pub leader: bool,
     /// Its role.
     pub role: Role,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Whether it has no vote.
+    pub learns: bool,
     /// Who leads, as far as it knows.
     pub leads: Option<NodeId>,
     /// The end of its log.
@@ -63,6 +67,8 @@ impl Node {
                     term: group.raft.term().0,
                     leader: group.serves(),
                     role: group.raft.role(),
+                    voters: group.raft.configuration().voters.iter().copied().collect(),
+                    learns: !group.raft.configuration().is_voter(self.config.node),
                     leads: group.raft.leader(),
                     last: group.raft.log().last().index.0,
                     committed: group.raft.committed().0,

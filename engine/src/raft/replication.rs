@@ -209,6 +209,13 @@ impl Raft {
         }
     }
 
+    /// The leader of `term` has said elsewhere that everything up to `index` is committed.
+    pub fn learn_committed(&mut self, term: super::Term, index: Index) {
+        if term == self.hard.term && self.role == Role::Follower && self.leader.is_some() {
+            self.commit_to(index.min(self.verified));
+        }
+    }
+
     /// Tells the leader how much of what it sent is durable, if it waits for that.
     pub(super) fn tell_appended(&mut self) {
         let (Some(leader), true) = (self.leader, self.owes_appended) else { return };

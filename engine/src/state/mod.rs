@@ -186,6 +186,11 @@ impl State {
         self.record("installed", &keys::installed(), store)
     }
 
+    /// Every entry up to here is in it.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
     /// The generation that the state's keys are under in the store.
     pub fn generation(&self) -> u32 {
         self.generation

@@ -41,6 +41,15 @@ pub(crate) struct Directory {
 impl Directory {
     /// Locks a directory, making it if it is absent and may be.
     pub(crate) fn open(root: &Path, create: bool) -> Result<Directory, OpenError> {
+        Directory::open_as(root, create, None)
+    }
+
+    /// The same for a node of a cluster: a new directory becomes its, and another one's is refused.
+    pub(crate) fn open_as(
+        root: &Path,
+        create: bool,
+        wanted: Option<(ClusterId, NodeId)>,
+    ) -> Result<Directory, OpenError> {
         if create {
             make_dir(root)?;
         }
@@ -61,15 +70,23 @@ impl Directory {
                         });
                     }
                 }
-                let identity = Identity {
-                    cluster: ClusterId(draw_u128()),
-                    node: NodeId(draw_u64()),
-                    incarnation: Incarnation(draw_u64()),
-                };
+                let (cluster, node) = wanted.unwrap_or_else(|| (ClusterId(draw_u128()), NodeId(draw_u64())));
+                let identity = Identity { cluster, node, incarnation: Incarnation(draw_u64()) };
                 (identity, true)
             }
             Err(error) => return Err(OpenError::io("cannot read", identity_path)(error)),
         };
+        if let Some((cluster, node)) = wanted
+            && (cluster, node) != (identity.cluster, identity.node)
+        {
+            return Err(OpenError::Damaged {
+                file: identity_path,
+                problem: format!(
+                    "this directory belongs to node {:016x} of cluster {:032x}, not to node {:016x} of cluster {:032x}: give the node its own directory, name and certificates",
+                    identity.node.0, identity.cluster.0, node.0, cluster.0
+                ),
+            });
+        }
         let mut directory = Directory {
             root: root.to_owned(),
             identity,
@@ -120,6 +137,18 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Counts this start, durably.
+    pub(crate) fn count_boot(&self) -> Result<u64, OpenError> {
+        let path = self.root.join("boots");
+        let before = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().unwrap_or(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0u64,
+            Err(error) => return Err(OpenError::io("cannot read", path)(error)),
+        };
+        write_durably(&path, format!("{}\n", before + 1).as_bytes())?;
+        Ok(before + 1)
     }
 
     /// From now on a WAL without segments is a lost one.

@@ -3,12 +3,15 @@
 use crate::clock::{Clock, SystemClock};
 use crate::error::{CommitError, Exit};
 use crate::inbox::{Inbox, Rejected};
+use crate::link::{StartError, TlsConfigs};
+use crate::peers::{LinkIdentity, PEER_BYTES_MAX, PeerLinks};
 use crate::requests::Requests;
 use crate::runner::Message;
 use crate::status::NodeStatus;
 use bytes::Bytes;
 use chronos_engine::Snapshot;
 use chronos_engine::proto::id::{GroupId, RequestId};
+use chronos_engine::proto::membership::Member;
 use chronos_engine::proto::time::{Instant, Timestamp};
 use chronos_engine::step::{
     Delivery, Fresh, OperatorError, Published, ReadAt, Request, SubscriberId, SubscriberInput, Subscription,
@@ -16,9 +19,10 @@ use chronos_engine::step::{
 use chronos_engine::store::{Store, StoreError};
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -48,10 +52,18 @@ pub struct NodeHandle {
 
 pub(crate) struct Shared {
     pub(crate) inbox: Inbox<Message>,
+    /// Who this node is to others.
+    pub(crate) identity: LinkIdentity,
     pub(crate) published: RwLock<BTreeMap<GroupId, Published>>,
     pub(crate) clock: SystemClock,
     pub(crate) requests: Mutex<Requests>,
     pub(crate) subscribers: AtomicU64,
+    /// Links to other nodes; none for a node that is alone.
+    pub(crate) peers: OnceLock<Arc<PeerLinks>>,
+    /// The nodes of the cluster, as the engine knows them.
+    pub(crate) members: RwLock<Vec<Member>>,
+    /// Bytes of peers' messages that wait for the driver.
+    pub(crate) peer_bytes: AtomicUsize,
     pub(crate) exit: ExitCell,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -164,6 +176,16 @@ impl NodeHandle {
         let _ = self.shared.inbox.report(Message::Subscriber { id, input });
     }
 
+    /// Links with the other nodes of the cluster, from a UDP socket at `address`. Must be called in a tokio runtime, once.
+    pub fn link(&self, tls: Arc<dyn TlsConfigs>, address: SocketAddr) -> Result<SocketAddr, StartError> {
+        PeerLinks::start(&self.shared, tls, address)
+    }
+
+    /// The nodes of the cluster, as this one knows them; empty for a node alone.
+    pub fn members(&self) -> Vec<Member> {
+        self.shared.members()
+    }
+
     /// Asks for a checkpoint now. It is done when [`NodeStatus::store`] counts one more.
     pub fn checkpoint(&self) {
         let _ = self.shared.inbox.report(Message::Checkpoint);
@@ -213,15 +235,42 @@ impl NodeHandle {
 }
 
 impl Shared {
-    pub(crate) fn new(requests_max: usize) -> Shared {
+    pub(crate) fn new(requests_max: usize, identity: LinkIdentity) -> Shared {
         Shared {
             inbox: Inbox::new(requests_max),
+            identity,
             published: RwLock::default(),
             clock: SystemClock,
             requests: Mutex::default(),
             subscribers: AtomicU64::new(1),
+            peers: OnceLock::new(),
+            members: RwLock::default(),
+            peer_bytes: AtomicUsize::new(0),
             exit: ExitCell::default(),
             threads: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn members(&self) -> Vec<Member> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_members(&self, members: Vec<Member>) {
+        if let Some(peers) = self.peers.get() {
+            peers.members(&members);
+        }
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
+    }
+
+    /// The driver has taken a message of a peer.
+    pub(crate) fn peer_taken(&self, bytes: usize) {
+        let before = self.peer_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let full = |bytes| bytes >= PEER_BYTES_MAX;
+        if full(before)
+            && !full(before - bytes)
+            && let Some(peers) = self.peers.get()
+        {
+            peers.room();
         }
     }
 

@@ -46,7 +46,6 @@ pub use chronos_engine as engine;
 pub use error::{CommitError, Exit, OpenError};
 pub use handle::{CommitReply, NodeHandle, OperatorReply, ReadReply, Sink, SubscriberEvent};
 pub use open::open;
-pub use options::{Fsync, Options, Profile};
-pub use peers::Peers;
+pub use options::{Cluster, Fsync, Options, Profile};
 pub use status::{ClockStatus, ClockStep, Histogram, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
 pub use verify::{Report, verify};

@@ -11,7 +11,8 @@ use crate::store::check::{self, DATA_FILE, Depth, Found, Sound};
 use crate::store::mark::Mark;
 use crate::verify::{digest_difference, gap, is_whole};
 use crate::wal_files::{FileDisk, FileSegments};
-use chronos_engine::proto::id::Index;
+use chronos_engine::proto::id::{GroupId, Index, NodeId};
+use chronos_engine::state::State;
 use chronos_engine::wal::{self, Recovered};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,8 @@ use std::sync::{Arc, Mutex};
 /// Opens a data directory, recovers what is in it, and runs the node until [`NodeHandle::stop`]. Returns once the
 /// node takes reads and writes.
 pub fn open(options: Options) -> Result<NodeHandle, OpenError> {
-    let mut directory = Directory::open(&options.data_dir, true)?;
+    let wanted = options.cluster.as_ref().map(|cluster| (cluster.id, NodeId::of_name(&options.name)));
+    let mut directory = Directory::open_as(&options.data_dir, true, wanted)?;
     let wal_dir = directory.wal();
     let segments = FileSegments::open(&wal_dir).map_err(OpenError::io("cannot read", &wal_dir))?;
     directory.check_segments(&segments)?;
@@ -62,27 +64,32 @@ fn open_store(
     let dir = directory.store();
     let path = dir.join(DATA_FILE);
     let mark = Mark::read(&dir)?;
-    let reach = |mark: &Mark| -> Result<(), OpenError> {
-        for (group, applied) in &mark.applied {
-            let last = recovered.groups.get(group).map_or(Index(0), |log| log.last());
-            if last < *applied {
-                return Err(OpenError::Damaged {
-                    file: directory.wal(),
-                    problem: format!(
-                        "the log of group {group} ends at entry {last}, but the last checkpoint held entry {applied}: WAL files are missing. Put them back"
-                    ),
-                });
-            }
+    // A state that came as a snapshot may be ahead of its log, if the process ended in between.
+    let mut ahead: Vec<(GroupId, Index, Index)> = Vec::new();
+    for (group, applied) in mark.iter().flat_map(|mark| &mark.applied) {
+        let last = recovered.groups.get(group).map_or(Index(0), |log| log.last());
+        if last < *applied {
+            ahead.push((*group, last, *applied));
         }
-        Ok(())
+    }
+    let wal_dir = directory.wal();
+    let missing = |(group, last, applied): &(GroupId, Index, Index)| OpenError::Damaged {
+        file: wal_dir.clone(),
+        problem: format!(
+            "the log of group {group} ends at entry {last}, but the last checkpoint held entry {applied}: WAL files are missing. Put them back"
+        ),
     };
-    mark.as_ref().map_or(Ok(()), reach)?;
     let length = std::fs::metadata(&path).map_or(0, |meta| meta.len());
     let small = length <= options.profile.verify_at_open_bytes;
     let reason = directory.verify_reason.clone();
     let depth = if small || reason.is_some() { Depth::Full } else { Depth::Quick };
     let found = check::check(&dir, mark.as_ref(), depth, &mut |_, _| true);
     let found = found.map_err(OpenError::io("cannot read", &path))?;
+    if !matches!(&found, Found::Sound(sound) if sound.damaged.count == 0)
+        && let Some(first) = ahead.first()
+    {
+        return Err(missing(first));
+    }
     let begin_anew = |why: &str, notices: &mut Vec<String>| -> Result<(), OpenError> {
         if !is_whole(recovered) {
             return Err(OpenError::Damaged { file: path.clone(), problem: refusal(why) });
@@ -125,6 +132,17 @@ fn open_store(
         }
     };
     let mut store = map(&dir, options, &path)?;
+    for gone in &ahead {
+        let view: chronos_engine::SharedStore = store.current().clone();
+        let state = State::open(gone.0, 0, &view).ok();
+        let whole = state.filter(|state| {
+            let installed = state.installed(&view).ok().flatten();
+            installed.is_some_and(|installed| installed.index == state.applied())
+        });
+        if whole.is_none() {
+            return Err(missing(gone));
+        }
+    }
     if verify == VerifyState::Verified {
         let groups: Vec<_> = mark.iter().flat_map(|mark| &mark.applied).map(|(group, _)| *group).collect();
         if store.current().id() > 0

@@ -1,5 +1,7 @@
 //! What a caller may choose when it opens a node.
 
+use chronos_engine::proto::id::ClusterId;
+use chronos_engine::proto::membership::Member;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,6 +83,21 @@ impl Profile {
     };
 }
 
+/// The cluster that a node belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its id, as in its certificates.
+    pub id: ClusterId,
+    /// The nodes that it began with, or those that a node which joins is to turn to; this one among them.
+    pub members: Vec<Member>,
+    /// It is there already: this node waits to be taken in.
+    pub joins: bool,
+    /// Groups beside group 0, for the partitions of topics.
+    pub partitions: u32,
+    /// Whether leaders answer reads by lease.
+    pub leases: bool,
+}
+
 /// How a node is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -95,6 +112,8 @@ pub struct Options {
     /// Handle SIGSEGV and SIGBUS in this process, so that a death by them explains itself and the next start verifies
     /// the store. For a process that is the node; the first node's directory gets the note.
     pub explain_signals: bool,
+    /// The cluster; none for a node that is and stays alone.
+    pub cluster: Option<Cluster>,
     /// Seeds the node's generator; drawn from the operating system if none.
     pub seed: Option<u64>,
 }
@@ -108,6 +127,7 @@ impl Options {
             fsync: Fsync::Always,
             profile: Profile::STANDARD,
             explain_signals: false,
+            cluster: None,
             seed: None,
         }
     }

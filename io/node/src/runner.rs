@@ -6,7 +6,7 @@ use crate::driver::{Driver, Feed, Outlet, StoreView};
 use crate::error::{CommitError, Exit, OpenError};
 use crate::handle::{CommitReply, NodeHandle, OperatorReply, ReadReply, Shared, Sink, SubscriberEvent};
 use crate::options::{Fsync, Options};
-use crate::peers::Peers;
+use crate::peers::LinkIdentity;
 use crate::scrub::{Ended, Scrub};
 use crate::status::{ClockStatus, ClockStep, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
 use crate::store::pages::WalkError;
@@ -42,8 +42,11 @@ pub(crate) enum Message {
         request: Request,
         reply: OperatorReply,
     },
-    /// Something about another node.
-    Peer(Input),
+    /// Something about another node, of a message of so many bytes.
+    Peer {
+        input: Input,
+        bytes: usize,
+    },
     Subscribe {
         id: SubscriberId,
         subscription: Subscription,
@@ -112,7 +115,13 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
     let dir = options.data_dir.clone();
     let seed = options.seed.unwrap_or_else(crate::directory::draw_u64);
     let config = config(&options, &directory, seed);
-    let shared = Arc::new(Shared::new(options.profile.inflight_max));
+    let link_identity = LinkIdentity {
+        cluster: directory.identity.cluster,
+        name: options.name.clone(),
+        incarnation: directory.identity.incarnation,
+        boot: if options.cluster.is_some() { directory.count_boot()? } else { 0 },
+    };
+    let shared = Arc::new(Shared::new(options.profile.inflight_max, link_identity));
     let directory = Arc::new(directory);
     let view = store.current().clone();
 
@@ -146,8 +155,6 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         notices,
         clock_steps: 0,
         last_clock_step: None,
-        peers: None,
-        members: Vec::new(),
     };
     let mut spawned = vec![
         spawn("chronos-wal", &shared, move || wal_thread.run(&wal_ops))?,
@@ -234,7 +241,15 @@ fn config(options: &Options, directory: &Directory, seed: u64) -> chronos_engine
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let signed = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     let (profile, identity) = (&options.profile, directory.identity);
+    let (members, joins, partitions, leases) = match &options.cluster {
+        Some(cluster) => (cluster.members.clone(), cluster.joins, cluster.partitions, cluster.leases),
+        None => (Vec::new(), false, 0, false),
+    };
     chronos_engine::Config {
+        groups: (0..=partitions).map(GroupId).collect(),
+        members,
+        joins,
+        raft: chronos_engine::raft::Settings { leases, ..Default::default() },
         fsync: match options.fsync {
             Fsync::Always => chronos_engine::node::Fsync::Always,
             Fsync::Interval(period) => chronos_engine::node::Fsync::Interval(micros(period)),
@@ -309,10 +324,6 @@ struct Threads {
     notices: Vec<String>,
     clock_steps: u64,
     last_clock_step: Option<ClockStep>,
-    /// Links to other nodes; none for a node that is alone.
-    peers: Option<Arc<dyn Peers>>,
-    /// The nodes of the cluster, as the engine knows them.
-    members: Vec<Member>,
 }
 
 /// Whom to answer.
@@ -347,7 +358,10 @@ impl Threads {
                 let token = self.token(Waiting::Operator(reply));
                 Input::Request { token, request }
             }
-            Message::Peer(input) => input,
+            Message::Peer { input, bytes } => {
+                self.shared.peer_taken(bytes);
+                input
+            }
             Message::Subscribe { id, subscription, sink } => {
                 self.sinks.insert(id, sink);
                 Input::Subscriber { id, event: SubscriberInput::Open(subscription) }
@@ -460,16 +474,13 @@ impl Outlet for Threads {
     }
 
     fn send(&mut self, to: NodeId, message: PeerMessage) {
-        if let Some(peers) = &self.peers {
+        if let Some(peers) = self.shared.peers.get() {
             peers.send(to, message);
         }
     }
 
     fn members(&mut self, members: Vec<Member>) {
-        if let Some(peers) = &self.peers {
-            peers.members(&members);
-        }
-        self.members = members;
+        self.shared.set_members(members);
     }
 
     fn deliver(&mut self, delivery: Delivery) {
@@ -587,7 +598,7 @@ impl DriverThread {
     fn tell_ready(&mut self, driver: &NodeDriver) {
         let status = driver.node().status();
         // A node alone leads in a moment; one among others serves as soon as it can say who does.
-        let alone = self.outlet.peers.is_none();
+        let alone = self.options.cluster.is_none();
         if status.groups.is_empty() || alone && !status.groups.iter().all(|group| group.leader) {
             return;
         }
@@ -625,6 +636,9 @@ impl DriverThread {
             }
         }
         self.outlet.abandon(&why);
+        if let Some(peers) = self.shared.peers.get() {
+            peers.close();
+        }
         if let Some(what) = &self.outlet.damaged {
             // If the mark cannot be written, the error that led here comes again at the next start.
             let _ = self.directory.mark_verify(what);
@@ -667,7 +681,7 @@ impl DriverThread {
 
     fn status(&self, driver: &NodeDriver) -> NodeStatus {
         let engine = driver.node().status();
-        let group0 = engine.groups.iter().find(|g| g.group == GroupId(0)).copied().unwrap_or_default();
+        let group0 = engine.groups.iter().find(|g| g.group == GroupId(0)).cloned().unwrap_or_default();
         let now = crate::clock::Clock::now(&self.shared.clock);
         NodeStatus {
             name: self.options.name.clone(),
@@ -678,7 +692,9 @@ impl DriverThread {
             fsync: self.options.fsync,
             uptime: self.opened.elapsed(),
             term: group0.term,
-            role: if group0.leader { Role::Leader } else { Role::Follower },
+            role: Role::of(&group0, self.directory.identity.node),
+            members: self.shared.members(),
+            links: self.shared.peers.get().map(|peers| peers.status()).unwrap_or_default(),
             engine,
             wal: self.wal_status.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             store: self.store_status.show(&self.verify),

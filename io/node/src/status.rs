@@ -1,9 +1,11 @@
 //! What an operator may want to know of a node.
 
+use crate::link::LinkStatus;
 use crate::options::Fsync;
-use chronos_engine::node;
 use chronos_engine::proto::id::{ClusterId, Incarnation, NodeId};
+use chronos_engine::proto::membership::Member;
 use chronos_engine::proto::time::Timestamp;
+use chronos_engine::{node, raft};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +32,10 @@ pub struct NodeStatus {
     pub term: u64,
     /// Group 0's role.
     pub role: Role,
+    /// The nodes of the cluster, as this one knows them; empty for a node alone.
+    pub members: Vec<Member>,
+    /// Links to them.
+    pub links: Vec<LinkStatus>,
     /// The WAL's files.
     pub wal: WalStatus,
     /// The store's file.
@@ -53,6 +59,33 @@ pub enum Role {
     Candidate,
     /// Follows without a vote.
     Learner,
+}
+
+impl NodeStatus {
+    /// Whether somebody leads group 0, as far as this node knows.
+    pub fn has_leader(&self) -> bool {
+        self.engine
+            .groups
+            .first()
+            .is_some_and(|group| group.leader || self.leader().is_some_and(|l| l != self.node))
+    }
+
+    /// Who leads group 0, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.engine.groups.first().and_then(|group| group.leads)
+    }
+}
+
+impl Role {
+    /// The role in a group that `status` tells of.
+    pub(crate) fn of(status: &node::GroupStatus, this: NodeId) -> Role {
+        match status.role {
+            raft::Role::Leader => Role::Leader,
+            raft::Role::PreCandidate | raft::Role::Candidate => Role::Candidate,
+            raft::Role::Follower if status.learns && status.leads != Some(this) => Role::Learner,
+            raft::Role::Follower => Role::Follower,
+        }
+    }
 }
 
 impl std::fmt::Display for Role {

@@ -4,6 +4,7 @@
 //! key: `data_dir` is the flag `--data-dir`, the variable `CHRONOS_DATA_DIR` and `data_dir = …` in the file.
 //! Not implemented: reloading, but for what is in certificate files.
 
+use crate::gateway::ReadMode;
 use chronos_node::tls::{Credentials, Files, Role, TlsError};
 use chronos_node::{Fsync, Options, Profile};
 use std::collections::BTreeMap;
@@ -38,6 +39,9 @@ const fn switch(key: &'static str, help: &'static str) -> Setting {
     Setting { key, default: "false", help, secret: false, switch: true }
 }
 
+/// The most groups beside group 0.
+pub const PARTITIONS_MAX: u32 = 1_024;
+
 /// Every setting, in the order `config show` prints them.
 pub const SETTINGS: &[Setting] = &[
     setting("data_dir", "data", "the data root"),
@@ -52,6 +56,16 @@ pub const SETTINGS: &[Setting] = &[
     secret("auth_token_admin", "bearer token, and PostgreSQL password, that may do everything"),
     secret("auth_token_readonly", "bearer token, and PostgreSQL password, that may only read"),
     secret("auth_token", "the same as auth_token_admin"),
+    setting(
+        "partitions",
+        "0",
+        "groups beside group 0, for the partitions of topics; fixed at the first start",
+    ),
+    setting(
+        "read_mode",
+        "linearizable",
+        "how reads are answered: linearizable, lease (trusts clocks' rates) or local (may be old)",
+    ),
     setting("fsync", "always", "when a write counts as durable: always, interval=5ms or never"),
     setting("profile", "standard", "standard, or small for a machine with little memory and an SD card"),
     setting("checkpoint_wal_bytes", "", "checkpoint after so much WAL; the profile's unless given"),
@@ -239,6 +253,10 @@ pub struct Config {
     pub auth_token_admin: Option<Secret>,
     /// The token that may only read.
     pub auth_token_readonly: Option<Secret>,
+    /// Groups beside group 0.
+    pub partitions: u32,
+    /// How reads are answered, unless a session says otherwise.
+    pub read_mode: ReadMode,
     /// When a write counts as durable.
     pub fsync: Fsync,
     /// The node's budgets.
@@ -416,6 +434,13 @@ impl Reader<'_> {
                 some => some,
             },
             auth_token_readonly: self.token("auth_token_readonly")?,
+            partitions: self.read("partitions", |text| match text.parse() {
+                Ok(count) if count <= PARTITIONS_MAX => Ok(count),
+                _ => Err(format!("expected a number up to {PARTITIONS_MAX}")),
+            })?,
+            read_mode: self.read("read_mode", |text| {
+                ReadMode::parse(text).ok_or_else(|| "expected linearizable, lease or local".into())
+            })?,
             fsync: self.read("fsync", parse_fsync)?,
             profile: self.profile()?,
             max_connections: self.read("max_connections", parse_count)?,

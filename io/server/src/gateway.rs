@@ -11,8 +11,9 @@ use crate::auth::Role as Access;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use chronos_engine::Snapshot;
+use chronos_engine::step::Fresh;
 use chronos_engine::txn::{Committed, Refused, Transaction};
-use chronos_node::{CommitError, NodeHandle, NodeStatus, Role};
+use chronos_node::{CommitError, NodeHandle, NodeStatus};
 use chronos_proto::id::{GroupId, Index, RequestId};
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Type, Value};
@@ -58,7 +59,32 @@ pub struct Gateway {
     metrics: Metrics,
     limits: Limits,
     random: AtomicU64,
+    read_mode: ReadMode,
     ready: watch::Sender<bool>,
+}
+
+/// How reads are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// A quorum confirms the leader first: nothing acknowledged before is missed, whatever clocks do.
+    #[default]
+    Linearizable,
+    /// The leader answers by its lease, if it holds one: as good, if clocks run at about the same rate.
+    Lease,
+    /// From what this node has, which may be old.
+    Local,
+}
+
+impl ReadMode {
+    /// From its name.
+    pub fn parse(text: &str) -> Option<ReadMode> {
+        match text {
+            "linearizable" => Some(ReadMode::Linearizable),
+            "lease" => Some(ReadMode::Lease),
+            "local" => Some(ReadMode::Local),
+            _ => None,
+        }
+    }
 }
 
 impl Gateway {
@@ -69,6 +95,7 @@ impl Gateway {
             metrics: Metrics::new(config.profile.segment_bytes),
             limits: Limits { memory_bytes: config.result_max_bytes, ..Limits::default() },
             random: AtomicU64::new(seed()),
+            read_mode: config.read_mode,
             ready: watch::Sender::new(false),
         }
     }
@@ -92,7 +119,7 @@ impl Gateway {
     pub async fn wait_for_leader(&self) -> Result<(), SqlError> {
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
-            if self.status().await.is_some_and(|status| status.role == Role::Leader) {
+            if self.status().await.is_some_and(|status| status.has_leader()) {
                 self.ready.send_replace(true);
                 return Ok(());
             }
@@ -135,15 +162,59 @@ impl Gateway {
         z ^ (z >> 31)
     }
 
+    /// A snapshot that holds everything which was acknowledged anywhere before this call, and the time to read it at.
+    pub async fn read_newest(&self, mode: ReadMode) -> Result<(Snapshot, Timestamp), SqlError> {
+        let published = self.node.published();
+        let here = match (mode, published.fresh) {
+            (ReadMode::Local, _) | (_, Fresh::Alone) => true,
+            (ReadMode::Lease, Fresh::Until(until)) => self.node.mono() < until,
+            _ => false,
+        };
+        if here {
+            let read_time = published.clock.at(self.node.mono());
+            return Ok((published.snapshot, read_time));
+        }
+        drop(published);
+        let (send, receive) = oneshot::channel();
+        let reply = Box::new(move |at| {
+            // A client that went away wants no answer.
+            let _ = send.send(at);
+        });
+        self.node.read_with(GroupId(0), reply);
+        let at = receive.await.unwrap_or(Err(Refused::Stopping)).map_err(|refused| refusal(&refused))?;
+        let snapshot = self.node.published().snapshot;
+        let read_time = at.time.max(snapshot.applied_time);
+        Ok((snapshot, read_time))
+    }
+
+    /// How a session reads.
+    fn read_mode(&self, session: &Session) -> ReadMode {
+        session.setting("chronos.read_mode").and_then(|mode| ReadMode::parse(&mode)).unwrap_or(self.read_mode)
+    }
+
     /// Binds and plans a statement.
-    pub fn prepare(
+    pub async fn prepare(
         &self,
         session: &mut Session,
         statement: &Statement,
         declared: &[Option<Type>],
     ) -> Result<Arc<Prepared>, SqlError> {
         let published = self.node.published();
-        session.prepare(statement, declared, &published.snapshot).inspect_err(|e| self.count(e))
+        let prepared = session.try_prepare(statement, declared, &published.snapshot);
+        let stale = published.fresh != Fresh::Alone && session.reads_anew();
+        drop(published);
+        let prepared = match prepared {
+            // What it names may have been made on another node a moment ago.
+            Err(error) if stale => match self.read_newest(self.read_mode(session)).await {
+                Ok((snapshot, _)) => session.try_prepare(statement, declared, &snapshot),
+                Err(_) => Err(error),
+            },
+            prepared => prepared,
+        };
+        if prepared.is_err() {
+            session.fail();
+        }
+        prepared.inspect_err(|e| self.count(e))
     }
 
     /// Runs a prepared statement, its commit included.
@@ -159,7 +230,7 @@ impl Gateway {
             let mut work = || session.execute(prepared, params, cx);
             if prepared.is_short() { work() } else { tokio::task::block_in_place(work) }
         };
-        let answer = self.run(session, cancel, run).await;
+        let answer = self.run(session, prepared.kind, cancel, run).await;
         self.metrics.statement(prepared.kind, began.elapsed());
         answer.inspect_err(|e| self.count(e))
     }
@@ -182,7 +253,7 @@ impl Gateway {
         };
         let options = SessionOptions { read_only: role == Access::ReadOnly, ..SessionOptions::default() };
         let mut session = Session::new(options);
-        let prepared = self.prepare(&mut session, &statement, &[])?;
+        let prepared = self.prepare(&mut session, &statement, &[]).await?;
         if prepared.kind == Kind::Transaction {
             return Err(SqlError::unsupported("a transaction over several requests")
                 .hint("use the PostgreSQL port, or put the work into one statement"));
@@ -205,23 +276,38 @@ impl Gateway {
         session: &mut Session,
         cancel: &AtomicBool,
     ) -> Result<Answer, SqlError> {
-        let answer = self.run(session, cancel, |session, cx| session.finish_implicit(cx)).await;
+        let finish = |session: &mut Session, cx: &Context<'_>| session.finish_implicit(cx);
+        let answer = self.run(session, Kind::Transaction, cancel, finish).await;
         answer.inspect_err(|e| self.count(e))
     }
 
     async fn run(
         &self,
         session: &mut Session,
+        kind: Kind,
         cancel: &AtomicBool,
         mut work: impl FnMut(&mut Session, &Context<'_>) -> Result<Outcome, SqlError>,
     ) -> Result<Answer, SqlError> {
         let mut patience = Patience::default();
+        let writes = matches!(kind, Kind::Write | Kind::Schema);
+        // A write is checked when it commits, so it may be worked out on what is here. What comes to nothing, or to an
+        // error, is believed only on a state that is the newest.
+        let mut newest = !(writes && session.stands_alone());
         loop {
-            let (snapshot, read_time) = self.read();
+            let reads = matches!(kind, Kind::Query) || writes;
+            let sure = newest && reads && session.reads_anew();
+            let alone = self.node.published().fresh == Fresh::Alone;
+            let (snapshot, read_time) =
+                if sure { self.read_newest(self.read_mode(session)).await? } else { self.read() };
             let read_index = snapshot.applied;
             let (random, request, limits) = (self.random(), RequestId::default(), self.limits);
             let cx = Context { snapshot: &snapshot, read_time, random, request, cancel, limits };
-            let outcome = work(session, &cx)?;
+            let outcome = work(session, &cx);
+            if !newest && !alone && !matches!(outcome, Ok(Outcome::Commit(_))) {
+                newest = true;
+                continue;
+            }
+            let outcome = outcome?;
             // It pins a view of the store, which nothing needs while the commit is awaited.
             drop(snapshot);
             let mut commit = match outcome {

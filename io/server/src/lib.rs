@@ -30,4 +30,5 @@ pub mod server;
 mod stream;
 
 pub use config::Config;
+pub use gateway::ReadMode;
 pub use server::Server;

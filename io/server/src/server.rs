@@ -9,7 +9,7 @@ use chronos_node::tls::{Credentials, Reload, TlsError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, lookup_host};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -43,6 +43,9 @@ pub enum StartError {
     /// A name leads elsewhere than to this machine.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// The links to other nodes.
+    #[error(transparent)]
+    Links(#[from] chronos_node::link::StartError),
     /// The threads could not be made.
     #[error("cannot start threads: {0}")]
     Runtime(std::io::Error),
@@ -56,6 +59,8 @@ pub struct Server {
     gateway: Arc<Gateway>,
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
+    /// For peers.
+    address: Address,
     http_address: SocketAddr,
     pg_address: SocketAddr,
 }
@@ -96,6 +101,7 @@ impl Server {
         };
         let http_address = local("HTTP and gRPC", &config.http_address, &http)?;
         let pg_address = local("PostgreSQL", &config.pg_address, &pg)?;
+        let address = config.address.clone();
         let handle = runtime.handle();
         let (g, a, s) = (gateway.clone(), auth.clone(), stop.subscribe());
         listeners.spawn_on(http::serve(http, g, a, config.clone(), s), handle);
@@ -108,7 +114,21 @@ impl Server {
             // Without a leader after one wait, keep looking: whoever asks meanwhile is told so.
             while waiting.wait_for_leader().await.is_err() {}
         });
-        Ok(Server { runtime, gateway, stop, listeners, http_address, pg_address })
+        Ok(Server { runtime, gateway, stop, listeners, address, http_address, pg_address })
+    }
+
+    /// Links the node with the others of its cluster, from the UDP socket of its address. The certificate is read again
+    /// when it changes, like the listeners'.
+    pub fn link(&self, node: &NodeHandle, credentials: Arc<Credentials>) -> Result<SocketAddr, StartError> {
+        self.runtime.block_on(async {
+            let address = &self.address;
+            let failed = |error| StartError::Bind { what: "peers", address: address.clone(), error };
+            let mut found = lookup_host((address.host.as_str(), address.port)).await.map_err(failed)?;
+            let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
+            let bound = node.link(credentials.clone(), found.next().ok_or_else(none)?)?;
+            tokio::spawn(keep_fresh(credentials, self.stop.subscribe()));
+            Ok(bound)
+        })
     }
 
     /// Where HTTP and gRPC are served.

@@ -117,7 +117,7 @@ impl Store {
     }
 
     fn write_mark(&mut self, view: &View, checkpoint: &Checkpoint) {
-        for group in &checkpoint.groups {
+        for group in checkpoint.groups.iter().filter(|group| group.root.is_some()) {
             self.applied.insert(group.group, group.applied);
         }
         let applied = self.applied.iter().map(|(group, index)| (*group, *index)).collect();

@@ -2,15 +2,17 @@
 
 use super::failure::{Failure, Outcome};
 use super::{logging, signals};
-use chronos_node::{Exit, Fsync};
-use chronos_server::Server;
-use chronos_server::config::{self, Config, Resolved, SETTINGS};
+use chronos_node::tls::{Credentials, Development, Role};
+use chronos_node::{Cluster, Exit, Fsync};
+use chronos_proto::id::NodeId;
+use chronos_proto::membership::Member;
+use chronos_server::config::{self, Address, Config, Resolved, SETTINGS};
+use chronos_server::{ReadMode, Server};
 use clap::{Arg, ArgAction, ArgMatches, FromArgMatches};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// A stop that takes longer is cut short.
@@ -31,9 +33,12 @@ pub struct NodeArgs {
     /// The node's name; its files are in a folder of that name in the data root, unless --data-dir is given
     #[arg(long, value_name = "NAME", value_parser = node_name)]
     id: String,
-    /// The other members; must be empty: this version runs single nodes
-    #[arg(long, value_name = "NAME=HOST:PORT,…")]
-    peers: Option<String>,
+    /// The other nodes that the cluster begins with, or, to join one, those to turn to
+    #[arg(long, value_name = "NAME=HOST:PORT,…", value_delimiter = ',', value_parser = peer)]
+    peers: Vec<(String, Address)>,
+    /// Join a cluster that is there already: wait until `chronos cluster add` takes this node in
+    #[arg(long, requires = "peers")]
+    join: bool,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
@@ -168,23 +173,79 @@ fn node_name(text: &str) -> Result<String, String> {
 
 /// Runs `chronos dev`.
 pub fn dev(args: DevArgs, quiet: bool) -> Outcome {
-    let resolved = args.settings.resolve()?;
-    serve(resolved.config, "dev", None, &args.run, quiet)
+    let config = args.settings.resolve()?.config;
+    let credentials = credentials(&config, None)?;
+    serve(config, "dev", None, credentials, &args.run, quiet)
 }
 
 /// Runs `chronos node`.
 pub fn node(args: NodeArgs, quiet: bool) -> Outcome {
-    if let Some(peers) = args.peers.filter(|peers| !peers.trim().is_empty()) {
-        return Err(Failure::usage(format!(
-            "--peers {peers}: this version runs single nodes; clusters come later"
-        ))
-        .hint("leave --peers out to run this node by itself"));
-    }
-    let mut resolved = args.settings.resolve()?;
+    let mut config = args.settings.resolve()?.config;
+    // Siblings under one root share the development authority.
+    let root = match args.settings.flags.contains_key("data_dir") {
+        true => config.data_dir.parent().map_or_else(PathBuf::new, Path::to_path_buf),
+        false => config.data_dir.clone(),
+    };
     if !args.settings.flags.contains_key("data_dir") {
-        resolved.config.data_dir.push(&args.id);
+        config.data_dir.push(&args.id);
     }
-    serve(resolved.config, &args.id, Some(&args.id), &args.run, quiet)
+    let certified = credentials(&config, Some(&args.id))?;
+    let peers = match &certified {
+        Some(credentials) => credentials.clone(),
+        None if config.address.is_loopback() || config.insecure => {
+            let failed = |error: chronos_node::tls::TlsError| Failure::new(error.to_string());
+            let root = if root.as_os_str().is_empty() { Path::new(".") } else { &root };
+            let development = Development::open(root).map_err(failed)?;
+            Arc::new(development.credentials(Role::Node, &args.id).map_err(failed)?)
+        }
+        None => {
+            let address = config.address.to_string();
+            let error = config::ConfigError::NotLoopback { what: "address", address };
+            return Err(Failure::usage(error.to_string()));
+        }
+    };
+    let cluster = Cluster {
+        id: peers.cluster(),
+        members: members(&args, &config.address)?,
+        joins: args.join,
+        partitions: config.partitions,
+        leases: config.read_mode == ReadMode::Lease,
+    };
+    serve(config, &args.id, Some((cluster, peers)), certified, &args.run, quiet)
+}
+
+/// `NAME=HOST:PORT`.
+fn peer(text: &str) -> Result<(String, Address), String> {
+    let (name, address) = text.split_once('=').ok_or("expected NAME=HOST:PORT")?;
+    Ok((node_name(name.trim())?, Address::parse(address.trim())?))
+}
+
+/// This node and its peers.
+fn members(args: &NodeArgs, address: &Address) -> Outcome<Vec<Member>> {
+    let member = |name: &str, address: &Address| Member {
+        node: NodeId::of_name(name),
+        name: name.to_owned(),
+        address: address.to_string(),
+        incarnation: None,
+    };
+    let mut members = vec![member(&args.id, address)];
+    for (name, address) in &args.peers {
+        let twice = members.iter().find(|other| other.name == *name || other.address == address.to_string());
+        if let Some(other) = twice {
+            return Err(Failure::usage(format!(
+                "--peers {name}={address}: {} is node {} already, each node has a name and an address of its own",
+                other.address, other.name
+            )));
+        }
+        members.push(member(name, address));
+    }
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(members)
+}
+
+fn credentials(config: &Config, certified: Option<&str>) -> Outcome<Option<Arc<Credentials>>> {
+    let credentials = config.credentials(certified).map_err(|error| Failure::new(error.to_string()))?;
+    Ok(credentials.map(Arc::new))
 }
 
 /// Runs `chronos config show`.
@@ -209,12 +270,17 @@ enum End {
     Node,
 }
 
-/// Opens the node, serves until something ends it, and stops it. Its certificate must be made out to `certified`, if
-/// that is given.
-fn serve(config: Config, name: &str, certified: Option<&str>, run: &RunArgs, quiet: bool) -> Outcome {
+/// Opens the node, serves until something ends it, and stops it. A node of a cluster comes with that and with the
+/// certificate that it shows to its peers.
+fn serve(
+    config: Config,
+    name: &str,
+    cluster: Option<(Cluster, Arc<Credentials>)>,
+    credentials: Option<Arc<Credentials>>,
+    run: &RunArgs,
+    quiet: bool,
+) -> Outcome {
     logging::init(quiet)?;
-    let credentials = config.credentials(certified).map_err(|error| Failure::new(error.to_string()))?;
-    let credentials = credentials.map(Arc::new);
     let (ends, ended) = mpsc::channel();
     let stopped = || {
         let _ = super::block_on(async {
@@ -226,9 +292,19 @@ fn serve(config: Config, name: &str, certified: Option<&str>, run: &RunArgs, qui
     if run.until_stdin_closes {
         end_after(|| drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())), ends.clone());
     }
-    let options =
-        chronos_node::Options { explain_signals: true, ..config.node_options(name, &config.data_dir) };
+    let (cluster, peers) = cluster.unzip();
+    let options = chronos_node::Options {
+        explain_signals: true,
+        cluster: cluster.clone(),
+        ..config.node_options(name, &config.data_dir)
+    };
     let node = chronos_node::open(options).map_err(|error| Failure::new(error.to_string()))?;
+    if let Some(cluster) = &cluster
+        && let Err(why) = agree(&cluster.members, &node.members())
+    {
+        node.stop();
+        return Err(Failure::usage(why));
+    }
     for notice in node.status().map(|status| status.notices).unwrap_or_default() {
         tracing::warn!("{notice}");
     }
@@ -249,6 +325,13 @@ fn serve(config: Config, name: &str, certified: Option<&str>, run: &RunArgs, qui
             return Err(Failure::new(error.to_string()));
         }
     };
+    if let Some(peers) = peers
+        && let Err(error) = server.link(&node, peers)
+    {
+        server.stop();
+        node.stop();
+        return Err(Failure::new(error.to_string()));
+    }
     let (pg, http) = (server.pg_address(), server.http_address());
     tracing::info!("chronos {} serves {place}", env!("CARGO_PKG_VERSION"));
     tracing::info!("PostgreSQL {pg}, HTTP and gRPC {http}; `psql -h {} -p {} chronos`", pg.ip(), pg.port());
@@ -260,6 +343,29 @@ fn serve(config: Config, name: &str, certified: Option<&str>, run: &RunArgs, qui
         Exit::Stopped => Ok(()),
         Exit::Fatal(text) => Err(Failure::new(text)),
     }
+}
+
+/// Whether the peers that were given are what the cluster knows. It may have grown since, and a node may give fewer.
+fn agree(given: &[Member], known: &[Member]) -> Result<(), String> {
+    for peer in given {
+        match known.iter().find(|member| member.node == peer.node) {
+            None => {
+                return Err(format!(
+                    "node {} is not a member of this cluster: it was removed, or never was. Leave it out of --peers, or \
+                     add it with `chronos cluster add`",
+                    peer.name
+                ));
+            }
+            Some(member) if member.address != peer.address => {
+                return Err(format!(
+                    "node {} is given with the address {}, but the cluster knows it at {}: correct --address or --peers",
+                    peer.name, peer.address, member.address
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Asks the process to end once `waiting` is over, and sees to it that it does.

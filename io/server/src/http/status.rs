@@ -7,7 +7,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use chronos_node::{Fsync, NodeStatus, Role, VerifyState};
+use chronos_node::{Fsync, NodeStatus, VerifyState};
+use chronos_proto::id::NodeId;
+use chronos_proto::membership::Member;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -33,7 +35,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, P
     let status = app.gateway.status().await.ok_or_else(|| not("the node has stopped"))?;
     match status.fatal {
         Some(why) => Err(not(&why)),
-        None if status.role != Role::Leader || !app.gateway.is_ready() => Err(not("there is no leader")),
+        None if !status.has_leader() || !app.gateway.is_ready() => Err(not("there is no leader")),
         None => Ok("ok\n"),
     }
 }
@@ -64,6 +66,10 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
                 "group": group.group.0,
                 "term": group.term,
                 "leader": group.leader,
+                "role": format!("{:?}", group.role),
+                "leader_node": group.leads.map(|node| name_of(status, node)),
+                "last_index": group.last,
+                "committed_index": group.committed,
                 "applied_index": group.applied,
                 "state_digest": format!("{:016x}", group.digest),
             })
@@ -77,7 +83,7 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
         "node": format!("{:016x}", status.node.0),
         "role": status.role.to_string(),
         "term": status.term,
-        "ready": ready && status.fatal.is_none() && status.role == Role::Leader,
+        "ready": ready && status.fatal.is_none() && status.has_leader(),
         "uptime_seconds": status.uptime.as_secs(),
         "data_dir": status.data_dir.display().to_string(),
         "fsync": status.fsync.to_string(),
@@ -86,6 +92,8 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
         "notices": status.notices,
         "fatal": status.fatal,
         "groups": groups,
+        "leader": status.leader().map(|node| name_of(status, node)),
+        "members": members(status),
         "timers": {"pending": status.engine.timers_pending, "near": status.engine.timers_near},
         "subscribers": status.engine.subscribers,
         "writes_waiting": status.engine.inflight,
@@ -120,6 +128,33 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
             "last_step": status.clock.last_step.map(|step| json!({"micros": step.micros, "adopted": step.adopted})),
         },
     })
+}
+
+fn name_of(status: &NodeStatus, node: NodeId) -> String {
+    let member = status.members.iter().find(|member| member.node == node);
+    member.map_or_else(
+        || if node == status.node { status.name.clone() } else { format!("{:016x}", node.0) },
+        |m| m.name.clone(),
+    )
+}
+
+/// The cluster's nodes, and this one's links to them.
+fn members(status: &NodeStatus) -> Vec<serde_json::Value> {
+    let group0 = status.engine.groups.first();
+    let describe = |member: &Member| {
+        let link = status.links.iter().find(|link| link.peer == member.node);
+        let votes = group0.map(|group| group.voters.contains(&member.node));
+        json!({
+            "name": member.name,
+            "node": format!("{:016x}", member.node.0),
+            "address": member.address,
+            "voter": votes,
+            "this": member.node == status.node,
+            "link": link.map(|link| format!("{:?}", link.state)),
+            "rtt_us": link.and_then(|link| link.rtt).map(|rtt| rtt.as_micros() as u64),
+        })
+    };
+    status.members.iter().map(describe).collect()
 }
 
 /// The certificates that the listeners show and trust.

@@ -183,7 +183,7 @@ impl<'a> Connection<'a> {
             _ => {}
         }
         let handled = match message {
-            Message::Parse { name, sql, types } => self.parse(name, sql, types),
+            Message::Parse { name, sql, types } => self.parse(name, sql, types).await,
             Message::Bind(bind) => self.bind(bind),
             Message::Describe(target) => self.describe(target),
             Message::Close(target) => {
@@ -306,7 +306,7 @@ impl<'a> Connection<'a> {
                 self.implicit = true;
             }
             self.registered.cancel.store(false, Ordering::Relaxed);
-            let prepared = match self.gateway.prepare(&mut self.session, statement, &[]) {
+            let prepared = match self.gateway.prepare(&mut self.session, statement, &[]).await {
                 Ok(prepared) => prepared,
                 Err(error) => return Ok(Err(error)),
             };
@@ -332,7 +332,7 @@ impl<'a> Connection<'a> {
         Ok(Ok(()))
     }
 
-    fn parse(&mut self, name: &str, sql: &str, mut types: Vec<u32>) -> Result<(), SqlError> {
+    async fn parse(&mut self, name: &str, sql: &str, mut types: Vec<u32>) -> Result<(), SqlError> {
         types.iter_mut().filter(|oid| **oid == UNKNOWN_OID).for_each(|oid| *oid = 0);
         if name.is_empty() {
             self.statements.remove("");
@@ -350,7 +350,7 @@ impl<'a> Connection<'a> {
             Some(statement) => {
                 let declared: Vec<Option<Type>> =
                     types.iter().map(|&oid| declared(oid)).collect::<Result<_, _>>()?;
-                Some(self.gateway.prepare(&mut self.session, &statement, &declared)?)
+                Some(self.gateway.prepare(&mut self.session, &statement, &declared).await?)
             }
         };
         let statement = Statement { prepared, declared: types };

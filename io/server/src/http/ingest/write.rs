@@ -60,7 +60,7 @@ pub(super) async fn write(gateway: &Gateway, readings: &[Reading<'_>]) -> Result
 async fn create(gateway: &Gateway) -> Result<Arc<Relation>, SqlError> {
     let mut session = Session::new(SessionOptions::default());
     for statement in chronos_sql::parse(CREATE)? {
-        let prepared = gateway.prepare(&mut session, &statement, &[])?;
+        let prepared = gateway.prepare(&mut session, &statement, &[]).await?;
         gateway.execute(&mut session, &prepared, &[], &AtomicBool::new(false)).await?;
     }
     gateway.read().0.catalog.by_name(TABLE).cloned().ok_or_else(gone)
