@@ -244,11 +244,21 @@ fn a_named_node_keeps_its_files_in_a_folder_of_its_name() {
 }
 
 #[test]
-fn peers_are_for_later_and_said_so() {
-    let output =
-        chronos().args(["node", "--id", "node1", "--peers", "node2=127.0.0.1:8001"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("clusters come later"));
+fn peers_that_make_no_sense_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |peers: &str| {
+        let output = chronos()
+            .args(["node", "--id", "node1", "--peers", peers])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{peers}");
+        text(&output.stderr)
+    };
+    assert!(refused("node2").contains("expected NAME=HOST:PORT"));
+    assert!(refused("node1=127.0.0.1:8001").contains("is node node1 already"));
+    assert!(refused("node2=127.0.0.1:8000").contains("a name and an address of its own"));
+    assert!(refused("node2=127.0.0.1:8001,node2=127.0.0.1:8002").contains("is node node2 already"));
 }
 
 #[test]
