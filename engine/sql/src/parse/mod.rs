@@ -4,6 +4,7 @@
 //! before there is a tree. Statements that PostgreSQL does not have (CREATE TOPIC) are read here, with its tokenizer.
 
 mod depth;
+mod rows;
 mod topic;
 
 use crate::error::{SqlError, SqlState};
@@ -12,6 +13,7 @@ use sqlparser::ast;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, Tokenizer};
+use std::collections::VecDeque;
 use std::sync::Arc;
 pub(crate) use topic::{CreateTopic, DropTopic};
 
@@ -74,11 +76,21 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
             "invalid byte sequence for encoding \"UTF8\": 0x00",
         ));
     }
+    match parse_tokens(sql, true) {
+        Ok(Some(statements)) => Ok(statements),
+        // The parser sees the whole text and says what it thinks of it.
+        _ => Ok(parse_tokens(sql, false)?.unwrap_or_default()),
+    }
+}
+
+/// The same. With `lift`, rows of literals are kept from the parser; none if they found no place in the trees.
+fn parse_tokens(sql: &str, lift: bool) -> Result<Option<Vec<Statement>>, SqlError> {
     let dialect = PostgreSqlDialect {};
-    let tokens = Tokenizer::new(&dialect, sql)
+    let mut tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|e| SqlError::new(SqlState::SYNTAX_ERROR, e.message).at(position(sql, e.location)))?;
     depth::check(&tokens)?;
+    let mut lifted = if lift { rows::lift(&mut tokens) } else { VecDeque::new() };
     let source: Arc<str> = Arc::from(sql);
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(limits::EXPRESSION_DEPTH_MAX)
@@ -88,15 +100,16 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
         while parser.consume_token(&Token::SemiColon) {}
         let first = parser.peek_token();
         if first.token == Token::EOF {
-            return Ok(statements);
+            return Ok(lifted.is_empty().then_some(statements));
         }
-        let ast = match topic::parse(&mut parser).map_err(|e| syntax_error(sql, &mut parser, e))? {
+        let mut ast = match topic::parse(&mut parser).map_err(|e| syntax_error(sql, &mut parser, e))? {
             Some(ast) => ast,
             None => {
                 let ast = parser.parse_statement().map_err(|e| syntax_error(sql, &mut parser, e))?;
                 Ast::Sql(Box::new(ast))
             }
         };
+        rows::put_back(&mut ast, &mut lifted);
         let next = parser.peek_token();
         if next.token != Token::EOF && next.token != Token::SemiColon {
             return Err(near(sql, &next.token, next.span.start));
@@ -173,4 +186,44 @@ fn offset(sql: &str, at: Location) -> Option<usize> {
 fn position(sql: &str, at: Location) -> Option<u32> {
     let bytes = offset(sql, at)?;
     u32::try_from(sql[..bytes].chars().count() + 1).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every tree, places included; none if it is to be parsed again.
+    fn trees(sql: &str, lift: bool) -> Option<Vec<String>> {
+        let shown = |statement: &Statement| match statement.ast() {
+            Ast::Sql(ast) => format!("{ast:?}"),
+            _ => statement.text().to_owned(),
+        };
+        Some(parse_tokens(sql, lift).ok()??.iter().map(shown).collect())
+    }
+
+    #[test]
+    fn rows_of_literals_make_the_parsers_own_trees() {
+        let row = "(1, -2, - 3.5e7, 'it''s', NULL, true, False)";
+        for sql in [
+            format!("INSERT INTO t VALUES {row}, {row},\n  {row}"),
+            format!("insert into t (a, b) values {row}, {row}, (1 + 1, $1), {row} ON CONFLICT DO NOTHING"),
+            format!("INSERT INTO t VALUES {row}, /* between */ {row} -- behind\n, {row} RETURNING a"),
+            format!("INSERT INTO t VALUES (f(1), (2)), {row}; ; INSERT INTO \"values\" VALUES (1), (2), (3)"),
+            format!(
+                "SELECT 1; INSERT INTO t VALUES {row}, (), {row}; INSERT INTO t SELECT * FROM (VALUES (1), (2)) v"
+            ),
+            "INSERT INTO t VALUES (1), (2) 'x'".into(),
+            "INSERT INTO t VALUES (1), (+2), ('a' 'b'), (\"null\"), (date '2020-01-01'), (1)".into(),
+            "INSERT INTO t DEFAULT VALUES; WITH x AS (SELECT 1) INSERT INTO t VALUES (1), (2)".into(),
+            "INSERT INTO t VALUES (1), (2".into(),
+            "INSERT INTO t VALUES (1), (2), ".into(),
+            "INSERT INTO t VALUES (1)), (2)".into(),
+        ] {
+            assert_eq!(trees(&sql, true), trees(&sql, false), "{sql}");
+        }
+        // Where they have no place in the tree, the parser is asked again.
+        let union = "INSERT INTO t VALUES (1), (2) UNION VALUES (3), (4)";
+        assert_eq!(trees(union, true), None);
+        assert!(parse(union).is_ok_and(|statements| statements.len() == 1));
+    }
 }
