@@ -108,7 +108,10 @@ async fn compare(options: &Options) -> Result<(), String> {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/BENCHMARKS.md");
         let head = "# Benchmarks\n\nMade by `cargo run --release -p chronos-benches --bin compare -- --write`. Figures \
                     of one machine: the ratios are what is compared.\n\n";
-        std::fs::write(docs, format!("{head}{report}")).map_err(text)?;
+        // What people wrote behind the tables stays.
+        let old = std::fs::read_to_string(&docs).unwrap_or_default();
+        let notes = old.find("\n## ").map_or("", |at| &old[at..]);
+        std::fs::write(docs, format!("{head}{report}{notes}")).map_err(text)?;
     }
     Ok(())
 }
