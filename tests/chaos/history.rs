@@ -102,6 +102,9 @@ pub struct Fault {
     pub what: String,
     /// It took the leader away, and left a majority that can elect another.
     pub leader_lost: bool,
+    /// Clocks are wrong while other nodes are missing: right ones may be outvoted, and time may run ahead for good.
+    #[serde(default)]
+    pub time_in_doubt: bool,
 }
 
 /// How the quiet phase at the end went.
@@ -288,7 +291,7 @@ mod tests {
     fn every_line_reads_back() {
         let acts = [
             Act::Run(Run { seed: 7, arguments: "--nodes 3".into(), nodes: 3 }),
-            Act::Fault(Fault { what: "kill n1".into(), leader_lost: true }),
+            Act::Fault(Fault { what: "kill n1".into(), leader_lost: true, time_in_doubt: false }),
             Act::Settled(Settled { took_ms: Some(3), failures: vec!["n2 ended".into()] }),
             Act::Txn(vec![Mop::Append(1, 2), Mop::Read(3, Some(vec![4, 5])), Mop::Read(3, None)]),
             Act::Add(1),

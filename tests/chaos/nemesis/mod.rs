@@ -70,7 +70,15 @@ impl Nemesis {
                 self.heal(ended)?;
             }
             if let Some(step) = steps.next_if(|step| step.at <= now) {
-                striking.extend(self.strike(step.fault, now + step.hold).await?);
+                let is_clock = |fault: &Striking| matches!(fault.heal, Heal::Clock(_));
+                if matches!(step.fault, Fault::Clock(..)) && striking.iter().any(is_clock) {
+                    // Two minorities may be a majority, and then the wrong clocks are right.
+                    continue;
+                }
+                let clocks = matches!(step.fault, Fault::Clock(..)) || striking.iter().any(is_clock);
+                let alone = striking.is_empty();
+                let doubt = clocks && !alone;
+                striking.extend(self.strike(step.fault, now + step.hold, alone, doubt).await?);
             }
             self.cluster.look_after()?;
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -78,8 +86,14 @@ impl Nemesis {
         striking.into_iter().try_for_each(|fault| self.heal(fault))
     }
 
-    /// Begins a fault. None if it cannot be now: its nodes are struck already.
-    async fn strike(&mut self, fault: Fault, until: Duration) -> Result<Option<Striking>, String> {
+    /// Begins a fault, alone or beside others. None if it cannot be now: its nodes are struck already.
+    async fn strike(
+        &mut self,
+        fault: Fault,
+        until: Duration,
+        alone: bool,
+        time_in_doubt: bool,
+    ) -> Result<Option<Striking>, String> {
         let leader = self.cluster.leader().await;
         let all: Vec<usize> = (0..self.cluster.size()).collect();
         let target = match &fault {
@@ -93,7 +107,8 @@ impl Nemesis {
         let names = nodes.iter().map(|node| self.cluster.name(*node)).collect::<Vec<_>>().join(" and ");
         let is_leader = leader.is_some_and(|leader| nodes.contains(&leader));
         let up = |node: &usize| self.cluster.condition(*node) == Condition::Running && !nodes.contains(node);
-        let majority = all.iter().filter(|node| up(node)).count() >= self.cluster.majority();
+        // Beside other faults a majority may be up, and cut apart.
+        let majority = alone && all.iter().filter(|node| up(node)).count() >= self.cluster.majority();
         let unfit = nodes.iter().any(|node| self.cluster.condition(*node) != Condition::Running);
         if target.is_some() && (nodes.is_empty() || unfit) {
             return Ok(None);
@@ -110,7 +125,7 @@ impl Nemesis {
             Fault::Rolling => ("restart one after the other".to_owned(), false),
         };
         eprintln!("chaos: {what}");
-        self.recorder.remark(Act::Fault(Remark { what: what.clone(), leader_lost }));
+        self.recorder.remark(Act::Fault(Remark { what: what.clone(), leader_lost, time_in_doubt }));
         let heal = match fault {
             Fault::Kill(_) => {
                 nodes.iter().for_each(|node| self.cluster.kill(*node));

@@ -1,8 +1,9 @@
 //! Scheduled events: each that was acknowledged is in the topic once, as it was asked for, and not before its time,
-//! by the cluster's clock (when it was fired) and by the reader's (when it was seen).
+//! by the cluster's clock (when it was fired) and by the reader's (when it was seen). From when on the cluster may have
+//! lost the time, because wrong clocks were the majority of those that were up, the reader's clock proves nothing.
 
 use super::{Finding, done};
-use crate::history::{Act, Call, Fired, Kind, Timer};
+use crate::history::{Act, Call, Fired, Kind, Line, Timer};
 use std::collections::BTreeMap;
 
 /// How far the reader's clock may stand behind the cluster's: both are this machine's, but the cluster's goes on by
@@ -10,7 +11,9 @@ use std::collections::BTreeMap;
 const CLOCKS_APART_MICROS: i64 = 5_000;
 
 /// Checks every reading of the topic.
-pub fn check(calls: &[Call<'_>]) -> Vec<Finding> {
+pub fn check(lines: &[Line], calls: &[Call<'_>]) -> Vec<Finding> {
+    let in_doubt =
+        lines.iter().position(|line| matches!(&line.act, Act::Fault(fault) if fault.time_in_doubt));
     let scheduled = |call: &'_ Call<'_>| match &call.asked.act {
         Act::Schedule(timer) => Some((timer.clone(), call.outcome(), call.completed)),
         _ => None,
@@ -46,7 +49,7 @@ pub fn check(calls: &[Call<'_>]) -> Vec<Finding> {
                     "timer: changed",
                     format!("event {} was asked for {}, and is {fired:?}, {by}", fired.id, timer.due),
                 );
-            } else if let Some(early) = early(timer, fired) {
+            } else if let Some(early) = early(timer, fired, call.completed < in_doubt.or(Some(usize::MAX))) {
                 find(
                     "timer: early",
                     format!(
@@ -75,8 +78,8 @@ pub fn check(calls: &[Call<'_>]) -> Vec<Finding> {
     findings
 }
 
-fn early(timer: &Timer, fired: &Fired) -> Option<i64> {
+fn early(timer: &Timer, fired: &Fired, by_both: bool) -> Option<i64> {
     let by_cluster = timer.due - fired.at;
-    let by_reader = timer.due - fired.seen - CLOCKS_APART_MICROS;
+    let by_reader = if by_both { timer.due - fired.seen - CLOCKS_APART_MICROS } else { 0 };
     Some(by_cluster.max(by_reader)).filter(|early| *early > 0)
 }
