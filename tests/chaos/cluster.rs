@@ -157,6 +157,10 @@ impl Cluster {
         if !member.peers.is_empty() {
             command.arg("--peers").arg(&member.peers);
         }
+        let known_as = self.network.known_as(node);
+        if known_as != member.place.quic {
+            command.arg("--advertise-address").arg(known_as.to_string());
+        }
         if self.network.is_open() {
             command.arg("--insecure");
         }

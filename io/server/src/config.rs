@@ -46,6 +46,7 @@ pub const PARTITIONS_MAX: u32 = 1_024;
 pub const SETTINGS: &[Setting] = &[
     setting("data_dir", "data", "the data root"),
     setting("address", "127.0.0.1:8000", "HOST:P for peers (UDP); the other listeners follow from P"),
+    setting("advertise_address", "", "HOST:P that peers reach this node by, if not by its address"),
     setting("http_address", "", "HTTP and gRPC; the address' host and P+1000 unless given"),
     setting("pg_address", "", "PostgreSQL wire; the address' host and P+2000 unless given"),
     switch("insecure", "listen beyond loopback without certificates"),
@@ -235,6 +236,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// For peers, UDP.
     pub address: Address,
+    /// What peers know it by: another address if it listens on all, or stands behind a translation of addresses.
+    pub advertise_address: Address,
     /// HTTP and gRPC, TCP.
     pub http_address: Address,
     /// PostgreSQL wire, TCP.
@@ -348,6 +351,7 @@ impl Resolved {
         let config = Reader(&values).config()?;
         let profile = &config.profile;
         let follows = [
+            ("advertise_address", config.advertise_address.to_string()),
             ("http_address", config.http_address.to_string()),
             ("pg_address", config.pg_address.to_string()),
             ("checkpoint_wal_bytes", profile.checkpoint_wal_bytes.to_string()),
@@ -422,6 +426,7 @@ impl Reader<'_> {
         };
         let config = Config {
             data_dir: self.read("data_dir", |text| Ok(PathBuf::from(text)))?,
+            advertise_address: follow("advertise_address", 0)?,
             http_address: follow("http_address", 1000)?,
             pg_address: follow("pg_address", 2000)?,
             insecure: self.read("insecure", parse_bool)?,

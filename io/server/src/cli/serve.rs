@@ -206,7 +206,7 @@ pub fn node(args: NodeArgs, quiet: bool) -> Outcome {
     };
     let cluster = Cluster {
         id: peers.cluster(),
-        members: members(&args, &config.address)?,
+        members: members(&args, &config.advertise_address)?,
         joins: args.join,
         partitions: config.partitions,
         leases: config.read_mode == ReadMode::Lease,
