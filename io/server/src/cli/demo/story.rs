@@ -1,8 +1,8 @@
 //! How the demo tells what happens.
 
 use super::chart;
-use crate::cli::failure::{Failure, Outcome};
-use crate::cli::pg::Pg;
+use super::client::Client;
+use crate::cli::failure::Outcome;
 use crate::cli::print;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -34,12 +34,18 @@ impl Story {
     }
 
     /// Asks, and shows the answer as a table; one column is drawn as bars as well.
-    pub fn query(&mut self, pg: &mut Pg, question: &str, sql: &str, bars: Option<usize>) -> Outcome {
+    pub async fn query(
+        &mut self,
+        client: &mut Client,
+        question: &str,
+        sql: &str,
+        bars: Option<usize>,
+    ) -> Outcome {
         self.line("")?;
         self.say(question)?;
         self.code(sql)?;
         let begin = Instant::now();
-        let rows = pg.query(sql).map_err(|error| Failure::new(format!("{question} {error}")))?;
+        let rows = client.query(sql).await?;
         let took = begin.elapsed();
         let number =
             |row: &Vec<Option<String>>, at: usize| -> Option<f64> { row.get(at)?.as_deref()?.parse().ok() };
