@@ -69,6 +69,21 @@ impl World {
     }
 }
 
+/// The table with an index on its second column, which is yet to be filled.
+fn indexed(world: &World) -> Relation {
+    let mut relation = Relation::clone(world.published().snapshot.catalog.get(TABLE).expect("the table"));
+    let RelationKind::Table(table) = &mut relation.kind else { panic!("a table") };
+    table.indexes.push(SecondaryIndex {
+        id: IndexId(1),
+        name: "t_x".into(),
+        columns: vec![ColumnId(2)],
+        state: IndexState::WriteOnly,
+    });
+    table.next_index = 2;
+    relation.version += 1;
+    relation
+}
+
 fn primary_key(id: i64) -> Bytes {
     let mut out = Vec::new();
     key::encode(&mut out, &Value::Int(id));
@@ -217,17 +232,7 @@ fn an_index_on_a_filled_table_becomes_public_with_every_row_in_it() {
         world.write((0..100).map(|i| put(chunk * 100 + i, i)).collect());
     }
     world.input(Input::Checkpoint);
-    let mut relation = Relation::clone(world.published().snapshot.catalog.get(TABLE).expect("the table"));
-    let RelationKind::Table(table) = &mut relation.kind else { panic!("a table") };
-    table.indexes.push(SecondaryIndex {
-        id: IndexId(1),
-        name: "t_x".into(),
-        columns: vec![ColumnId(2)],
-        state: IndexState::WriteOnly,
-    });
-    table.next_index = 2;
-    relation.version += 1;
-    world.write(vec![Op::PutRelation(relation)]);
+    world.write(vec![Op::PutRelation(indexed(&world))]);
     world.pass(1_000_000);
     let snapshot = world.published().snapshot.clone();
     let table = snapshot.catalog.get(TABLE).and_then(|r| r.table().cloned()).expect("the table");
@@ -260,15 +265,7 @@ fn an_index_and_its_table_dropped_at_once_are_counted_once() {
     let mut world = World::new();
     world.make_relations();
     world.write((0..100).map(|i| put(i, i)).collect());
-    let mut relation = Relation::clone(world.published().snapshot.catalog.get(TABLE).expect("the table"));
-    let RelationKind::Table(table) = &mut relation.kind else { panic!("a table") };
-    table.indexes.push(SecondaryIndex {
-        id: IndexId(1),
-        name: "t_x".into(),
-        columns: vec![ColumnId(2)],
-        state: IndexState::WriteOnly,
-    });
-    relation.version += 1;
+    let mut relation = indexed(&world);
     world.write(vec![Op::PutRelation(relation.clone())]);
     world.pass(1_000_000);
     let RelationKind::Table(table) = &mut relation.kind else { panic!("a table") };
