@@ -1,13 +1,15 @@
 //! A stopped node's directory, and what it must answer.
 
-use chronos_tests::http::post;
+use chronos_tests::eventually;
+use chronos_tests::http::{get, post};
 use chronos_tests::node::{Node, sql_at};
 use serde_json::json;
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -65,12 +67,12 @@ impl Sample {
         // More than a checkpoint's worth, so that the older store is older.
         fill(node.pg(), "more", 0..600).await;
         let before = answers(node.pg()).await.expect("the node answers");
-        idle().await;
+        idle(&node).await;
         let old_log = temporary.path().join("wal");
         copy(&node.data().join("wal"), &old_log).expect("a copy");
         last_write(node.pg()).await;
         let answers = answers(node.pg()).await.expect("the node answers");
-        idle().await;
+        idle(&node).await;
         node.kill();
         let data = temporary.path().join("data");
         copy(node.data(), &data).expect("a copy");
@@ -93,10 +95,21 @@ impl Sample {
     }
 }
 
-/// The synced mark follows when the log is idle; a kill before it would test another thing. Nothing tells from outside
-/// that it was written, so this is a wait and not a synchronisation: too short, the sweep says so by a failure.
-async fn idle() {
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+/// The log's mark of what is synced follows 200 ms after the last write; a kill before it would test another thing. It
+/// is there once the log has been quiet for several times as long.
+async fn idle(node: &Node) {
+    const QUIET: Duration = Duration::from_secs(1);
+    let last = Cell::new((0, Instant::now()));
+    let quiet = eventually(Duration::from_secs(30), async || {
+        let status = get(node.http(), "/status").await.ok()?.json();
+        let written = status["wal"]["written_bytes"].as_u64()?;
+        let (before, since) = last.get();
+        if written != before {
+            last.set((written, Instant::now()));
+        }
+        (written == before && since.elapsed() >= QUIET).then_some(())
+    });
+    quiet.await.expect("a log that is idle is quiet");
 }
 
 async fn loaded() -> (Node, TempDir) {
