@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// How often a quiet leader looks for claims and sessions past their window.
 const EXPIRY_CHECK: Duration = Duration::from_secs(10);
+/// One step applies about so much of a group, in bytes of entries.
+const APPLY_SLICE_BYTES: usize = 4 << 20;
 /// Least time between two bare time entries.
 const ADVANCE_EVERY: Duration = Duration::from_millis(100);
 
@@ -388,7 +390,14 @@ impl Node {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let served = group.serves();
         let before = group.state.applied;
+        let mut bytes = 0;
         while let Some(entry) = group.raft.next_committed(group.state.applied) {
+            if bytes > APPLY_SLICE_BYTES {
+                // Heartbeats and votes come in between.
+                self.behind.insert(id);
+                break;
+            }
+            bytes += entry.command.bytes();
             let (index, term) = (entry.index, entry.term);
             let outcomes = group.state.apply(entry, store, &mut changes).map_err(damaged)?;
             out.now(Action::Trace(Trace::Applied { group: id, index, what: name(&entry.command) }));

@@ -7,7 +7,7 @@
 //! then the reply goes out. A node that does not lead the group forwards the write (`forward`), and asks the leader
 //! from where on a read may be answered (`reads`).
 //!
-//! Not implemented: slices of apply (all that one WAL write committed is applied in one step); reads that are asked
+//! Not implemented: reads that are asked
 //! for ahead (timers and dedup claims are read from the store inside the step); rest for quiet groups.
 
 mod checkpoint;
@@ -86,6 +86,8 @@ pub struct Node {
     publish: BTreeSet<GroupId>,
     /// Groups that something happened in.
     dirty: BTreeSet<GroupId>,
+    /// Groups with committed entries that wait for the next step.
+    behind: BTreeSet<GroupId>,
     raft_outputs: Vec<raft::Output>,
     rng: Rng,
 
@@ -180,6 +182,7 @@ impl Node {
             peer_replies: Vec::new(),
             publish: ids.iter().copied().collect(),
             dirty: BTreeSet::new(),
+            behind: BTreeSet::new(),
             raft_outputs: Vec::new(),
             rng: rng.split("node"),
             links: BTreeMap::new(),
@@ -259,6 +262,7 @@ impl Node {
         if self.failed {
             return;
         }
+        self.dirty.append(&mut self.behind);
         if let Err(fatal) = self.take(input, store, out) {
             self.failed = true;
             out.now(Action::Fatal(fatal));
@@ -570,6 +574,7 @@ impl Node {
             consider(group.work_at(), Reason::Work);
             consider(group.raft.next_deadline(), Reason::Raft);
         }
+        consider((!self.behind.is_empty()).then_some(self.now.mono), Reason::Work);
         consider(self.forwards.next_deadline(), Reason::Peers);
         consider(self.reads.next_deadline(), Reason::Peers);
         consider(self.snapshots.next_deadline(), Reason::Peers);

@@ -101,7 +101,7 @@ pub(super) struct Snapshots {
 
 impl Snapshots {
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.sending.values().map(|sending| sending.sent_at + CHUNK_RETRY).min()
+        self.sending.values().map(Sending::retry_at).min()
     }
 }
 
@@ -168,12 +168,14 @@ impl Node {
             self.end_sending(id, from, Some(last), out);
             return Ok(());
         }
-        if next < sending.acknowledged || next > sending.next {
+        if next == 0 && sending.acknowledged > 0 || next > sending.next {
             // It lost what it had, with its process: from the beginning.
             self.end_sending(id, from, None, out);
             return Ok(());
         }
-        sending.acknowledged = next;
+        // An answer to a chunk that was sent twice tells nothing new.
+        sending.acknowledged = sending.acknowledged.max(next);
+        let next = sending.acknowledged;
         while sending.window.front().is_some_and(|chunk| chunk.number < next) {
             sending.window.pop_front();
         }
@@ -219,7 +221,7 @@ impl Node {
             .snapshots
             .sending
             .iter()
-            .filter(|(_, sending)| now >= sending.sent_at + CHUNK_RETRY)
+            .filter(|(_, sending)| now >= sending.retry_at())
             .map(|(key, _)| *key)
             .collect();
         for (id, to) in due {
@@ -289,7 +291,7 @@ impl Node {
         }
         let Some(receiving) = self.snapshots.receiving.get_mut(&id) else { return Ok(()) };
         if chunk.number != receiving.next || receiving.storing >= WINDOW {
-            out.now(reply(receiving.next, false));
+            out.now(reply(receiving.next - receiving.storing, false));
             return Ok(());
         }
         let checksum = extend(receiving.checksum, &chunk.entries);
@@ -454,6 +456,10 @@ impl Node {
 }
 
 impl Sending {
+    fn retry_at(&self) -> Instant {
+        self.sent_at.max(self.heard_at) + CHUNK_RETRY
+    }
+
     fn make(&mut self, group: GroupId, term: chronos_proto::Term) -> Result<Chunk, ReadError> {
         let range = keys::KeyRange { start: self.from.clone(), end: Bytes::from_static(&[0xFF]) };
         let mut entries = Vec::new();

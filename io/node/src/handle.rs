@@ -10,7 +10,7 @@ use crate::runner::Message;
 use crate::status::NodeStatus;
 use bytes::Bytes;
 use chronos_engine::Snapshot;
-use chronos_engine::proto::id::{GroupId, RequestId};
+use chronos_engine::proto::id::{GroupId, NodeId, RequestId};
 use chronos_engine::proto::membership::Member;
 use chronos_engine::proto::time::{Instant, Timestamp};
 use chronos_engine::step::{
@@ -253,6 +253,13 @@ impl Shared {
 
     pub(crate) fn members(&self) -> Vec<Member> {
         self.members.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A node's name, for logs.
+    pub(crate) fn name_of(&self, node: NodeId) -> String {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let member = members.iter().find(|member| member.node == node);
+        member.map_or_else(|| format!("{:016x}", node.0), |member| member.name.clone())
     }
 
     pub(crate) fn set_members(&self, members: Vec<Member>) {

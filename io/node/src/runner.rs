@@ -496,9 +496,26 @@ impl Outlet for Threads {
     }
 
     fn trace(&mut self, trace: Trace) {
-        if let Trace::ClockStep { micros, adopted } = trace {
-            self.clock_steps += 1;
-            self.last_clock_step = Some(ClockStep { micros, adopted });
+        match trace {
+            Trace::ClockStep { micros, adopted } => {
+                self.clock_steps += 1;
+                self.last_clock_step = Some(ClockStep { micros, adopted });
+            }
+            Trace::Role { group, role, term, leader } => {
+                let leader = leader.map(|leader| self.shared.name_of(leader));
+                tracing::info!(%group, ?role, term, leader, "role");
+            }
+            Trace::SnapshotSent { group, to, index, done } => {
+                let to = self.shared.name_of(to);
+                tracing::info!(%group, to, %index, done, "snapshot sent");
+            }
+            Trace::SnapshotInstalled { group, index } => {
+                tracing::info!(%group, %index, "snapshot installed");
+            }
+            Trace::PeerRefused { peer, why } => {
+                tracing::warn!(peer = self.shared.name_of(peer), why, "peer refused");
+            }
+            _ => {}
         }
     }
 
