@@ -18,10 +18,12 @@ impl Raft {
     }
 
     /// Asks for an election now, as if the leader had not been heard for long; of a group of one, it leads as soon as
-    /// its vote is durable. Nothing happens without a vote, or if it leads.
+    /// its vote is durable. Nothing happens if it has no vote, if it leads, while a snapshot is being put in place, or,
+    /// where leases are on, for an election timeout after it heard a leader or started: that is what a lease rests on.
     pub fn campaign(&mut self, now: Instant) {
         self.now = self.now.max(now);
-        if self.role != Role::Leader && self.may_campaign() {
+        let promised = self.settings.leases && self.now < self.sticky_until;
+        if self.role != Role::Leader && self.may_campaign() && !promised {
             self.draw_election();
             self.pre_campaign();
         }
@@ -42,7 +44,7 @@ impl Raft {
         self.hard.term = self.hard.term.next();
         self.hard.vote = Some(self.id);
         self.transferred = transferred;
-        self.votes.clear();
+        self.forget_leader();
         self.set_role(Role::Candidate, None);
         let makes = Makes::Vote { term: self.hard.term, to: self.id };
         self.persist(Record::HardState(self.hard), makes);
@@ -85,7 +87,7 @@ impl Raft {
         }
         if term < self.hard.term {
             match message {
-                // One that is stuck in an older term learns of this one: a leader steps down, a candidate asks anew.
+                // One that is stuck in an older term learns of this one: a leader steps down, a candidate gives up.
                 Message::Append { .. } | Message::Heartbeat { .. } | Message::Snapshot { .. } => {
                     let term = self.hard.term;
                     self.send(from, Message::HeartbeatReply { term, round: 0 });
@@ -93,6 +95,10 @@ impl Raft {
                 Message::PreVote { .. } => {
                     let term = self.hard.term;
                     self.send(from, Message::PreVoteReply { term, granted: false });
+                }
+                Message::Vote { .. } => {
+                    let term = self.hard.term;
+                    self.send(from, Message::VoteReply { term, granted: false });
                 }
                 _ => {}
             }
@@ -116,9 +122,7 @@ impl Raft {
             self.persist(Record::HardState(self.hard), Makes::Other);
         }
         self.set_role(Role::Follower, None);
-        self.verified = self.hard.commit;
-        self.owes_appended = false;
-        self.votes.clear();
+        self.forget_leader();
         if was_leader {
             self.progress.clear();
             self.own_term_from = Index(u64::MAX);
@@ -126,6 +130,13 @@ impl Raft {
             self.reads.fail(&mut self.outputs);
         }
         self.draw_election();
+    }
+
+    /// Only what is committed is sure to agree with the next leader's log.
+    fn forget_leader(&mut self) {
+        self.verified = self.hard.commit;
+        self.owes_appended = false;
+        self.votes.clear();
     }
 
     /// The sender leads this term.
@@ -137,9 +148,7 @@ impl Raft {
             self.id
         );
         if self.role != Role::Follower {
-            self.verified = self.hard.commit;
-            self.owes_appended = false;
-            self.votes.clear();
+            self.forget_leader();
         }
         self.set_role(Role::Follower, Some(leader));
         self.sticky_until = Instant(self.now.0 + self.settings.election_timeout_us);
@@ -274,8 +283,6 @@ impl Raft {
             return if other == to { Ok(()) } else { Err(TransferError::Pending(other)) };
         }
         self.transfer = Some((to, Instant(self.now.0 + self.settings.election_timeout_us)));
-        // The other will be voted for whatever leases say.
-        self.reads.end_lease();
         self.hand_over();
         Ok(())
     }
@@ -287,6 +294,8 @@ impl Raft {
         if complete {
             let term = self.hard.term;
             self.send(to, Message::TimeoutNow { term });
+            // However late that arrives, the other will be voted for.
+            self.reads.no_more_leases();
         }
     }
 }

@@ -66,6 +66,11 @@ impl Log {
         self.entries.get(self.place(index)?).map(|held| &held.entry)
     }
 
+    /// Every entry held, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(|held| &held.entry)
+    }
+
     /// The term of the entry at `index`, if it is known: held, or the base.
     pub fn term(&self, index: Index) -> Option<Term> {
         if index == self.base.index { Some(self.base.term) } else { self.get(index).map(|entry| entry.term) }

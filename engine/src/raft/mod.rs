@@ -206,6 +206,8 @@ pub struct Raft {
     hard: HardState,
     role: Role,
     leader: Option<NodeId>,
+    /// Role, term and leader as they were given out last.
+    told: (Role, Term, Option<NodeId>),
     log: Log,
     memberships: Memberships,
     /// The greatest time and stamp in the log or before it.
@@ -355,6 +357,7 @@ impl Raft {
             hard: HardState { commit, ..hard },
             role: Role::Follower,
             leader: None,
+            told: (Role::Follower, hard.term, None),
             persisted: persisted.max(log.base().index).min(last),
             log,
             memberships,
@@ -507,7 +510,11 @@ impl Raft {
         match message {
             Message::PreVote { term, last } => self.vote_asked(from, term, last, None),
             Message::Vote { term, last, transfer } => self.vote_asked(from, term, last, Some(transfer)),
-            Message::PreVoteReply { granted, .. } => self.vote_given(from, granted, Role::PreCandidate),
+            // A grant is for the term that would come next: an older one says nothing of this round.
+            Message::PreVoteReply { term, granted } if !granted || term == self.hard.term.next() => {
+                self.vote_given(from, granted, Role::PreCandidate);
+            }
+            Message::PreVoteReply { .. } => {}
             Message::VoteReply { granted, .. } => self.vote_given(from, granted, Role::Candidate),
             Message::Append { previous, entries, commit, .. } => {
                 self.follow(from);
@@ -694,10 +701,11 @@ impl Raft {
     }
 
     fn set_role(&mut self, role: Role, leader: Option<NodeId>) {
-        let before = (self.role, self.leader);
         self.role = role;
         self.leader = leader;
-        if before != (role, leader) {
+        let now = (role, self.hard.term, leader);
+        if self.told != now {
+            self.told = now;
             self.outputs.push(Output::Role { role, term: self.hard.term, leader });
         }
     }

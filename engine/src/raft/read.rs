@@ -18,6 +18,8 @@ pub(super) struct Reads {
     begun: VecDeque<(u64, Instant)>,
     /// When the last confirmed round was begun.
     lease_from: Option<Instant>,
+    /// Another may be elected in spite of leases, since it was told to campaign.
+    handed_over: bool,
 }
 
 /// Rounds whose beginning is remembered.
@@ -27,13 +29,18 @@ impl Reads {
     /// A new term's leader counts anew.
     pub fn restart(&mut self) {
         self.round = 0;
-        self.begun.clear();
-        self.lease_from = None;
+        self.handed_over = false;
+        self.end_lease();
     }
 
-    pub fn end_lease(&mut self) {
+    fn end_lease(&mut self) {
         self.lease_from = None;
         self.begun.clear();
+    }
+
+    /// There is none in the rest of this term.
+    pub fn no_more_leases(&mut self) {
+        self.handed_over = true;
     }
 
     /// Nobody waiting is answered by this leader any more.
@@ -65,9 +72,10 @@ impl Raft {
         self.configuration().is_alone(self.id)
     }
 
-    /// Until when this leader may answer reads without asking, if leases are on: no other can be elected before.
+    /// Until when, by its own clock, this leader may answer reads without asking, if leases are on: no other can be
+    /// elected before. Once it has told another to campaign there are no leases for the rest of the term.
     pub fn lease_until(&self) -> Option<Instant> {
-        if !self.settings.leases || !self.ready() || self.transfer.is_some() {
+        if !self.settings.leases || !self.ready() || self.reads.handed_over {
             return None;
         }
         let timeout = self.settings.election_timeout_us;

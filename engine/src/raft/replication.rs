@@ -3,7 +3,7 @@
 use super::membership::{Memberships, leave_joint};
 use super::progress::Pace;
 use super::quorum::committed_index;
-use super::{Compacted, Entry, Index, Log, LogId, Makes, Message, NodeId, Output, Raft, Record, Role};
+use super::{Compacted, Entry, Index, Log, LogId, Makes, Message, NodeId, Output, Raft, Record, Role, Term};
 use crate::bugs::{self, Bug};
 use chronos_proto::command::Command;
 use chronos_proto::membership::Configuration;
@@ -73,7 +73,8 @@ impl Raft {
         progress.active = true;
         let news = progress.matched(matched);
         match progress.pace {
-            Pace::Probe => progress.replicate(),
+            // What is older than the probe does not answer it.
+            Pace::Probe if progress.matched.next() == progress.next => progress.replicate(),
             // What it has now reaches the log again, by the snapshot or by itself.
             Pace::Snapshot if progress.matched >= base => progress.replicate(),
             _ => {}
@@ -166,12 +167,11 @@ impl Raft {
     pub fn snapshot_sent(&mut self, to: NodeId, last: Option<LogId>) {
         let Some(progress) = self.progress.get_mut(&to).filter(|p| p.pace == Pace::Snapshot) else { return };
         progress.probe();
-        match last {
-            Some(last) => progress.next = progress.next.max(last.index.next()),
-            // Not at once again: the next heartbeat's answer lets it go on.
-            None => progress.paused = true,
+        if let Some(last) = last {
+            progress.next = progress.next.max(last.index.next());
         }
-        self.fresh = true;
+        // It puts the snapshot in place first, or there was none: its word, or the next heartbeat's answer, lets it go on.
+        progress.paused = true;
     }
 
     // The follower's half
@@ -180,6 +180,9 @@ impl Raft {
         let term = self.hard.term;
         if self.installing.is_some() {
             // The log is about to begin anew.
+            return;
+        }
+        if !follow_on(previous, &entries, term) {
             return;
         }
         let matches = self.log.has(previous) || previous.index < self.log.base().index;
@@ -280,4 +283,14 @@ impl Raft {
         }
         self.persist(Record::Truncate { from }, Makes::Other);
     }
+}
+
+/// Whether these are entries behind `previous` such as a leader of `term` may have.
+fn follow_on(previous: LogId, entries: &[Entry], term: Term) -> bool {
+    let mut before = previous;
+    entries.iter().all(|entry| {
+        let follows = entry.index == before.index.next() && entry.term >= before.term && entry.term <= term;
+        before = LogId { term: entry.term, index: entry.index };
+        follows
+    })
 }
