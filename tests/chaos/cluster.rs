@@ -84,6 +84,10 @@ struct Member {
     process: Option<(Child, Option<ChildStdin>)>,
     condition: Condition,
     disk: Option<Disk>,
+    /// It joins a cluster that is there.
+    joins: bool,
+    /// It may end by itself: it is not what it says it is.
+    may_end: bool,
 }
 
 /// All nodes.
@@ -91,37 +95,44 @@ pub struct Cluster {
     settings: Settings,
     network: Network,
     members: Vec<Member>,
+    /// How many it begins with; those behind them are spare.
+    size: usize,
     failures: Vec<String>,
 }
 
 impl Cluster {
-    /// Nodes that are yet to be started.
-    pub fn new(settings: Settings, network: Network) -> Result<Cluster, String> {
+    /// Nodes that are yet to be started: so many that the cluster begins with, and the network's others to spare.
+    pub fn new(settings: Settings, network: Network, size: usize) -> Result<Cluster, String> {
         let places = network.places();
         let mut members = Vec::new();
         for (nth, place) in places.iter().enumerate() {
             let peer = |other: &usize| format!("{}={}", places[*other].name, network.known_as(*other));
-            let peers: Vec<String> =
-                (0..places.len()).filter(|other| *other != nth).map(|o| peer(&o)).collect();
+            let peers: Vec<String> = (0..size).filter(|other| *other != nth).map(|o| peer(&o)).collect();
             let data = settings.folder.join(&place.name);
             fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
             let disk = settings.disk.map(|bytes| Disk::mount(data, bytes)).transpose()?;
             let (process, condition) = (None, Condition::Down);
-            members.push(Member { place: place.clone(), peers: peers.join(","), process, condition, disk });
+            let (place, peers, joins, may_end) = (place.clone(), peers.join(","), nth >= size, false);
+            members.push(Member { place, peers, process, condition, disk, joins, may_end });
         }
-        let cluster = Cluster { settings, network, members, failures: Vec::new() };
+        let cluster = Cluster { settings, network, members, size, failures: Vec::new() };
         (0..cluster.members.len()).try_for_each(|node| cluster.set_clock(node, "+0"))?;
         Ok(cluster)
     }
 
-    /// How many nodes there are.
+    /// How many nodes it has, without those to spare.
     pub fn size(&self) -> usize {
-        self.members.len()
+        self.size
     }
 
     /// How many nodes elect a leader.
     pub fn majority(&self) -> usize {
-        self.members.len() / 2 + 1
+        self.size / 2 + 1
+    }
+
+    /// A node that is not of the cluster, if there is one.
+    pub fn spare(&self) -> Option<usize> {
+        (self.size < self.members.len()).then_some(self.size)
     }
 
     /// The network.
@@ -129,9 +140,9 @@ impl Cluster {
         &self.network
     }
 
-    /// Where the nodes are reached.
+    /// Where the nodes are reached, without those to spare.
     pub fn places(&self) -> Vec<Place> {
-        self.members.iter().map(|member| member.place.clone()).collect()
+        self.members[..self.size].iter().map(|member| member.place.clone()).collect()
     }
 
     /// A node's name.
@@ -156,6 +167,9 @@ impl Cluster {
         command.arg("--address").arg(member.place.quic.to_string());
         if !member.peers.is_empty() {
             command.arg("--peers").arg(&member.peers);
+        }
+        if member.joins {
+            command.arg("--join");
         }
         let known_as = self.network.known_as(node);
         if known_as != member.place.quic {
@@ -225,6 +239,30 @@ impl Cluster {
         self.fail(node, &failure);
     }
 
+    /// A command that changes the members: `cluster add NAME=HOST:PORT` or `cluster remove NAME`, asked of a node.
+    pub fn change(&self, asked: usize, verb: &str, node: usize, limit: Duration) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.settings.binary);
+        let name = self.name(node);
+        let member = match verb {
+            "add" => format!("{name}={}", self.network.known_as(node)),
+            _ => name.to_owned(),
+        };
+        command.args(["cluster", verb, "--leader", &self.members[asked].place.quic.to_string()]);
+        command.args(["--timeout", &format!("{}s", limit.as_secs()), &member]).stdin(Stdio::null());
+        command
+    }
+
+    /// From its next start on a node joins a cluster that is there; and it is a member, which must not end by itself.
+    pub fn joins(&mut self, node: usize) {
+        self.members[node].joins = true;
+        self.members[node].may_end = false;
+    }
+
+    /// A node has lost what made it a member, and does not know: it may be refused, and end.
+    pub fn may_end(&mut self, node: usize) {
+        self.members[node].may_end = true;
+    }
+
     fn signal(&mut self, node: usize, signal: Signal, then: Condition) {
         let member = &mut self.members[node];
         if let Some((child, _)) = &member.process {
@@ -244,6 +282,9 @@ impl Cluster {
             if let Some(status) = ended {
                 self.members[node].process = None;
                 self.members[node].condition = Condition::Down;
+                if self.members[node].may_end {
+                    continue;
+                }
                 self.fail(node, &format!("ended by itself: {status}"));
                 self.start(node)?;
             }
@@ -400,7 +441,11 @@ impl Disk {
         use std::io::Write;
         let path = self.folder.join("ballast");
         if !full {
-            return fs::remove_file(&path).map_err(|e| format!("{}: {e}", path.display()));
+            return match fs::remove_file(&path) {
+                // A node that lost all it had lost this too.
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", path.display())),
+                _ => Ok(()),
+            };
         }
         let mut file = File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         // The end is the error that is wanted: no space.

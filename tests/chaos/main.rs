@@ -8,7 +8,8 @@
 //! A seed repeats the plan and what clients draw, not the moments at which processes are scheduled: a failure comes
 //! again often, not always. The simulator is where failures come again byte for byte.
 //!
-//! Not implemented: faults of reads and syncs of a disk; membership changes; nodes on other machines.
+//! Not implemented: faults of reads and syncs of a disk; faults of a member that is being taken in; nodes on other
+//! machines.
 
 mod cluster;
 mod history;
@@ -205,8 +206,10 @@ async fn perform(
 ) -> Result<Cluster, String> {
     let plan = Plan::draw(&arguments.nemesis.0, arguments.time, &mut random.split());
     let relay = arguments.nemesis.0.contains(&Kind::Net);
-    let network = Network::create(arguments.net, usize::from(arguments.nodes), relay, random.split())?;
-    let cluster = Cluster::new(settings, network)?;
+    let nodes = usize::from(arguments.nodes);
+    let spare = usize::from(arguments.nemesis.0.contains(&Kind::Member));
+    let network = Network::create(arguments.net, nodes + spare, relay, random.split())?;
+    let cluster = Cluster::new(settings, network, nodes)?;
     let world = workload::World::new(recorder.clone(), cluster.places());
     let mut nemesis = Nemesis::new(cluster, recorder.clone(), random.split());
     nemesis.start()?;

@@ -17,9 +17,12 @@ use plan::{Fault, Skew, Target};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// How long the cluster may take to be whole again.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a change of members may take while faults go on.
+const CHANGE_LIMIT: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The nemesis: it owns the cluster.
@@ -27,6 +30,10 @@ pub struct Nemesis {
     cluster: Cluster,
     recorder: Rc<Recorder>,
     random: Random,
+    /// A member is being taken in.
+    change: Option<JoinHandle<Result<(), String>>>,
+    /// Changes that were begun and could not be ended while faults went on.
+    unfinished: Vec<Heal>,
 }
 
 /// A fault that is in force, and how it is taken back.
@@ -43,13 +50,15 @@ enum Heal {
     Calm,
     Empty(Vec<usize>),
     Clock(Vec<usize>),
+    TakeOut(usize),
+    Replace(Vec<usize>),
     Nothing,
 }
 
 impl Nemesis {
     /// One for this cluster.
     pub fn new(cluster: Cluster, recorder: Rc<Recorder>, random: Random) -> Nemesis {
-        Nemesis { cluster, recorder, random }
+        Nemesis { cluster, recorder, random, change: None, unfinished: Vec::new() }
     }
 
     /// Starts every node.
@@ -67,7 +76,7 @@ impl Nemesis {
             let (over, still): (Vec<_>, Vec<_>) = striking.into_iter().partition(|s| s.until <= now);
             striking = still;
             for ended in over {
-                self.heal(ended)?;
+                self.heal(ended).await?;
             }
             if let Some(step) = steps.next_if(|step| step.at <= now) {
                 let is_clock = |fault: &Striking| matches!(fault.heal, Heal::Clock(_));
@@ -83,7 +92,10 @@ impl Nemesis {
             self.cluster.look_after()?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        striking.into_iter().try_for_each(|fault| self.heal(fault))
+        for fault in striking {
+            self.heal(fault).await?;
+        }
+        Ok(())
     }
 
     /// Begins a fault, alone or beside others. None if it cannot be now: its nodes are struck already.
@@ -101,7 +113,7 @@ impl Nemesis {
             Fault::Wipe => Some(Target::Follower),
             Fault::Clock(target, _) => Some(*target),
             Fault::Cut(cut) => cut.target(),
-            Fault::Weather(_) | Fault::Rolling => None,
+            Fault::Weather(_) | Fault::Rolling | Fault::Member => None,
         };
         let nodes = target.map(|target| self.choose(target, leader)).unwrap_or_default();
         let names = nodes.iter().map(|node| self.cluster.name(*node)).collect::<Vec<_>>().join(" and ");
@@ -110,7 +122,9 @@ impl Nemesis {
         // Beside other faults a majority may be up, and cut apart.
         let majority = alone && all.iter().filter(|node| up(node)).count() >= self.cluster.majority();
         let unfit = nodes.iter().any(|node| self.cluster.condition(*node) != Condition::Running);
-        if target.is_some() && (nodes.is_empty() || unfit) {
+        // A store that is lost beside another fault may be one too many.
+        let too_much = matches!(fault, Fault::Wipe) && !alone;
+        if target.is_some() && (nodes.is_empty() || unfit || too_much) {
             return Ok(None);
         }
         // Told before it is done: what it causes comes after it in the history.
@@ -122,6 +136,7 @@ impl Nemesis {
             Fault::Clock(_, skew) => (format!("set the clock of {names} to {}", skew.0), false),
             Fault::Cut(cut) => (format!("{} {names}", cut.words()), is_leader && majority && cut.is_total()),
             Fault::Weather(weather) => (format!("{weather:?}"), false),
+            Fault::Member => ("take in one more".to_owned(), false),
             Fault::Rolling => ("restart one after the other".to_owned(), false),
         };
         eprintln!("chaos: {what}");
@@ -143,8 +158,11 @@ impl Nemesis {
                 for node in &nodes {
                     self.cluster.kill(*node);
                     self.cluster.wipe(*node)?;
+                    // As it was started before: it must not pass for what it was.
+                    self.cluster.may_end(*node);
+                    self.cluster.start(*node)?;
                 }
-                Heal::Start(nodes)
+                Heal::Replace(nodes)
             }
             Fault::Clock(_, Skew(to)) => {
                 nodes.iter().try_for_each(|node| self.cluster.set_clock(*node, &to))?;
@@ -158,6 +176,15 @@ impl Nemesis {
             Fault::Weather(weather) => {
                 self.cluster.network().weather(weather)?;
                 Heal::Calm
+            }
+            Fault::Member => {
+                match self.cluster.spare().filter(|n| self.cluster.condition(*n) == Condition::Down) {
+                    Some(node) => {
+                        self.take_in(node).await?;
+                        Heal::TakeOut(node)
+                    }
+                    None => Heal::Nothing,
+                }
             }
             Fault::Rolling => {
                 self.restart_one_after_the_other().await?;
@@ -187,7 +214,7 @@ impl Nemesis {
         Ok(())
     }
 
-    fn heal(&mut self, fault: Striking) -> Result<(), String> {
+    async fn heal(&mut self, fault: Striking) -> Result<(), String> {
         let what = format!("no more: {}", fault.what);
         eprintln!("chaos: {what}");
         self.recorder.remark(Act::Heal(what));
@@ -203,8 +230,77 @@ impl Nemesis {
             Heal::Calm => self.cluster.network().weather(Weather::default()),
             Heal::Empty(nodes) => nodes.into_iter().try_for_each(|node| self.cluster.fill_disk(node, false)),
             Heal::Clock(nodes) => nodes.into_iter().try_for_each(|node| self.cluster.set_clock(node, "+0")),
+            Heal::TakeOut(node) => {
+                if self.take_out(node, CHANGE_LIMIT).await.is_err() {
+                    self.unfinished.push(Heal::TakeOut(node));
+                }
+                Ok(())
+            }
+            Heal::Replace(nodes) => {
+                for node in nodes {
+                    if self.replace(node, CHANGE_LIMIT).await.is_err() {
+                        self.unfinished.push(Heal::Replace(vec![node]));
+                    }
+                }
+                Ok(())
+            }
             Heal::Nothing => Ok(()),
         }
+    }
+
+    /// A node that is not of the cluster is started, and taken in while other things happen.
+    async fn take_in(&mut self, node: usize) -> Result<(), String> {
+        self.cluster.start(node)?;
+        self.change = Some(self.begin_change("add", node, CHANGE_LIMIT).await);
+        Ok(())
+    }
+
+    /// A member is taken out, and forgets everything.
+    async fn take_out(&mut self, node: usize, limit: Duration) -> Result<(), String> {
+        self.end_change().await;
+        self.change("remove", node, limit).await?;
+        self.cluster.kill(node);
+        self.cluster.wipe(node)
+    }
+
+    /// As an operator does it for a node that has lost its disk: out, empty, and in again.
+    async fn replace(&mut self, node: usize, limit: Duration) -> Result<(), String> {
+        self.end_change().await;
+        self.change("remove", node, limit).await?;
+        self.cluster.kill(node);
+        self.cluster.wipe(node)?;
+        self.cluster.joins(node);
+        self.cluster.start(node)?;
+        self.change("add", node, limit).await
+    }
+
+    async fn end_change(&mut self) {
+        if let Some(change) = self.change.take() {
+            // What came of it was said; out it goes either way.
+            let _ = change.await;
+        }
+    }
+
+    async fn change(&self, verb: &str, node: usize, limit: Duration) -> Result<(), String> {
+        let change = self.begin_change(verb, node, limit).await;
+        change.await.map_err(|e| e.to_string())?
+    }
+
+    async fn begin_change(&self, verb: &str, node: usize, limit: Duration) -> JoinHandle<Result<(), String>> {
+        let asked = self.cluster.leader().await.filter(|asked| *asked < self.cluster.size()).unwrap_or(0);
+        let mut command = self.cluster.change(asked, verb, node, limit);
+        let what = format!("{verb} {}", self.cluster.name(node));
+        eprintln!("chaos: {what}");
+        tokio::task::spawn_blocking(move || {
+            let told = command.output().map_err(|e| e.to_string())?;
+            let why = String::from_utf8_lossy(&told.stderr).trim().to_owned();
+            let told = if told.status.success() { Ok(()) } else { Err(format!("{what}: {why}")) };
+            match &told {
+                Ok(()) => eprintln!("chaos: {what}: done"),
+                Err(why) => eprintln!("chaos: {why}"),
+            }
+            told
+        })
     }
 
     fn choose(&mut self, target: Target, leader: Option<usize>) -> Vec<usize> {
@@ -229,21 +325,34 @@ impl Nemesis {
     /// Waits until the cluster is whole.
     pub async fn settle(&mut self) -> Result<Settled, String> {
         self.cluster.network().heal()?;
+        let mut failures = Vec::new();
+        for change in std::mem::take(&mut self.unfinished) {
+            let told = match change {
+                Heal::TakeOut(node) => self.take_out(node, SETTLE_LIMIT).await,
+                Heal::Replace(nodes) => match nodes.first() {
+                    Some(node) => self.replace(*node, SETTLE_LIMIT).await,
+                    None => Ok(()),
+                },
+                _ => Ok(()),
+            };
+            failures.extend(told.err().map(|why| format!("a change of members could not be ended: {why}")));
+        }
         let begin = Instant::now();
         let mut in_the_way = String::new();
         while begin.elapsed() < SETTLE_LIMIT {
             self.cluster.look_after()?;
-            match whole(&self.cluster.statuses().await) {
+            match whole(&self.cluster.statuses().await[..self.cluster.size()]) {
                 Ok(()) => {
                     let took_ms = Some(begin.elapsed().as_millis() as u64);
-                    return Ok(Settled { took_ms, failures: Vec::new() });
+                    return Ok(Settled { took_ms, failures });
                 }
                 Err(why) => in_the_way = why,
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
         let failure = format!("the cluster is not whole {SETTLE_LIMIT:?} after the last fault: {in_the_way}");
-        Ok(Settled { took_ms: None, failures: vec![failure] })
+        failures.push(failure);
+        Ok(Settled { took_ms: None, failures })
     }
 
     /// The cluster.

@@ -22,7 +22,9 @@ pub enum Kind {
     Disk,
     /// A wall clock jumps, or runs too fast or too slow
     Clock,
-    /// A node loses all it has stored
+    /// One more node is taken in, and out again
+    Member,
+    /// A node loses all it has stored, and is replaced
     Wipe,
     /// All nodes are stopped and started, one after the other
     Restart,
@@ -81,8 +83,10 @@ pub enum Fault {
     Disk(Target),
     /// A wrong clock.
     Clock(Target, Skew),
-    /// Killed, and its files removed.
+    /// Killed, its files removed, started as if nothing had been; and replaced in the end.
     Wipe,
+    /// A member more for a while.
+    Member,
     /// Restarted one after the other.
     Rolling,
 }
@@ -188,6 +192,7 @@ fn fault(kind: Kind, random: &mut Random) -> Fault {
             let skews = ["+86400", "-86400", "+0.3", "-0.3", "+5", "-5", "+0 x2.0", "+0 x0.5"];
             Fault::Clock(target, Skew(skews[random.within(0..skews.len() as u64) as usize].to_owned()))
         }
+        Kind::Member => Fault::Member,
         Kind::Wipe => Fault::Wipe,
         Kind::Restart => Fault::Rolling,
     }
