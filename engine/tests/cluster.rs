@@ -66,7 +66,7 @@ struct Cluster {
 
 fn member(number: u64) -> Member {
     let (name, address) = (format!("n{number}"), format!("10.0.0.{number}:4000"));
-    Member { node: NodeId(number), name, address, incarnation: None }
+    Member { node: NodeId(number), name, address, incarnation: None, boot: 0 }
 }
 
 impl Cluster {

@@ -35,6 +35,8 @@ pub struct Config {
     pub raft: raft::Settings,
     /// Differs after every boot of the machine: the monotonic clock counts from there.
     pub boot: u64,
+    /// Counts the starts of this store.
+    pub boots: u64,
     /// Seeds the node's generator.
     pub seed: u64,
     /// When a write counts as durable.
@@ -71,6 +73,7 @@ impl Config {
             groups: vec![GroupId(0)],
             members: Vec::new(),
             joins: false,
+            boots: 0,
             raft: raft::Settings::default(),
             boot,
             seed,

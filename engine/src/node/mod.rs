@@ -283,6 +283,7 @@ impl Node {
             Input::WriteFull(write) => {
                 self.wal.on_full(write);
                 self.full_retry_at = self.wal.is_full().then_some(self.now.mono + FULL_RETRY);
+                self.hand_over();
             }
             Input::CheckpointDurable(id) => self.checkpoint_durable(id, store, out)?,
             Input::CheckpointFull(id) => self.checkpoints.full(id, self.now.mono + FULL_RETRY),
@@ -298,7 +299,10 @@ impl Node {
                 self.observe_clock(out);
             }
             Input::Checkpoint => self.checkpoints.wanted = true,
-            Input::Stop => self.stopping = true,
+            Input::Stop => {
+                self.stopping = true;
+                self.hand_over();
+            }
         }
         if self.checkpoint_due() {
             self.begin_checkpoint(out);
@@ -323,6 +327,21 @@ impl Node {
         };
         self.dirty.extend(self.groups.keys().copied());
         self.replies.push((token, Reply::Operator(result)));
+    }
+
+    /// Lets others lead where they can: this node is stopping, or its disk takes nothing.
+    fn hand_over(&mut self) {
+        for (id, group) in &mut self.groups {
+            let status = group.raft.status();
+            let linked =
+                |node: &NodeId| self.links.contains_key(node) && status.configuration.voters.contains(node);
+            let others = status.followers.iter().filter(|(node, _)| linked(node));
+            let best = others.max_by_key(|(_, (matched, _))| *matched).map(|(node, _)| *node);
+            // Refused where it does not lead, or hands over already.
+            if best.is_some_and(|best| group.raft.transfer(best).is_ok()) {
+                self.dirty.insert(*id);
+            }
+        }
     }
 
     fn leading(&mut self, id: GroupId) -> Result<&mut Group, OperatorError> {
@@ -370,6 +389,7 @@ impl Node {
         let mono = self.now.mono;
         if self.full_retry_at.is_some_and(|at| mono >= at) {
             self.full_retry_at = Some(mono + FULL_RETRY);
+            self.hand_over();
             self.wal_ops(out, |wal, ops| wal.retry(ops));
         }
         if let Some(checkpoint) = self.checkpoints.retry(mono) {

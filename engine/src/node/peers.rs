@@ -34,6 +34,12 @@ pub fn admit(members: &[Member], hello: &PeerHello, name: &str) -> Result<(), St
              anew",
             hello.incarnation.0, known.0,
         )),
+        _ if hello.boot < member.boot => Err(format!(
+            "node {name} comes with an older state of its store than the cluster has seen (start {}, seen {}): its data \
+             directory was put back from a copy. It must not vote again as it is: remove it from the cluster, then add \
+             it anew with an empty directory",
+            hello.boot, member.boot,
+        )),
         _ => Ok(()),
     }
 }
@@ -91,10 +97,14 @@ impl Node {
         let mut wanted = Vec::new();
         for member in self.members() {
             let seen = match member.node == self.config.node {
-                true => Some(self.config.incarnation),
-                false => self.links.get(&member.node).map(|hello| hello.incarnation),
+                true => Some((self.config.incarnation, self.config.boots)),
+                false => self.links.get(&member.node).map(|hello| (hello.incarnation, hello.boot)),
             };
-            let noted = Member { incarnation: member.incarnation.or(seen), ..member };
+            let noted = Member {
+                incarnation: member.incarnation.or(seen.map(|(incarnation, _)| incarnation)),
+                boot: member.boot.max(seen.map_or(0, |(_, boot)| boot)),
+                ..member
+            };
             if known.get(&noted.node) != Some(&noted) && !self.noting.contains_key(&noted.node) {
                 wanted.push(noted);
             }

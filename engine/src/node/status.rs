@@ -17,6 +17,8 @@ pub struct Status {
     pub overlay_bytes: u64,
     /// WAL bytes since the last checkpoint.
     pub wal_bytes: u64,
+    /// Groups whose leadership is being handed over to another node.
+    pub handing_over: u64,
     /// Requests whose write is awaited.
     pub inflight: u64,
     /// Open subscriptions.
@@ -80,6 +82,7 @@ impl Node {
             timers_near: sum(&|group| group.timers.near() as u64),
             overlay_bytes: sum(&|group| group.state.overlay_bytes() as u64),
             wal_bytes: self.wal_bytes(),
+            handing_over: sum(&|group| u64::from(group.raft.status().transfer.is_some())),
             inflight: sum(&|group| group.waiting() as u64),
             subscribers: self.delivery.len() as u64,
             fire_ahead_us: self.fire_ahead_us(),

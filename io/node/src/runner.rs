@@ -114,12 +114,13 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
     let Parts { options, directory, recovered, store, disk, verify, notices } = parts;
     let dir = options.data_dir.clone();
     let seed = options.seed.unwrap_or_else(crate::directory::draw_u64);
-    let config = config(&options, &directory, seed);
+    let boots = if options.cluster.is_some() { directory.count_boot()? } else { 0 };
+    let config = config(&options, &directory, seed, boots);
     let link_identity = LinkIdentity {
         cluster: directory.identity.cluster,
         name: options.name.clone(),
         incarnation: directory.identity.incarnation,
-        boot: if options.cluster.is_some() { directory.count_boot()? } else { 0 },
+        boot: boots,
     };
     let shared = Arc::new(Shared::new(options.profile.inflight_max, link_identity));
     let directory = Arc::new(directory);
@@ -237,7 +238,7 @@ fn finish_scrub(scrub: Scrub, shared: &Shared, directory: &Directory) {
     let _ = shared.inbox.report(Message::Scrubbed(ended));
 }
 
-fn config(options: &Options, directory: &Directory, seed: u64) -> chronos_engine::Config {
+fn config(options: &Options, directory: &Directory, seed: u64, boots: u64) -> chronos_engine::Config {
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let signed = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     let (profile, identity) = (&options.profile, directory.identity);
@@ -249,6 +250,7 @@ fn config(options: &Options, directory: &Directory, seed: u64) -> chronos_engine
         groups: (0..=partitions).map(GroupId).collect(),
         members,
         joins,
+        boots,
         raft: chronos_engine::raft::Settings { leases, ..Default::default() },
         fsync: match options.fsync {
             Fsync::Always => chronos_engine::node::Fsync::Always,
@@ -640,7 +642,9 @@ impl DriverThread {
 
     /// Nothing that anybody waits for is under way.
     fn quiet(&self, driver: &NodeDriver) -> bool {
-        self.outlet.replies.is_empty() && driver.held() == 0 && driver.node().status().inflight == 0
+        let status = driver.node().status();
+        let waits = status.inflight > 0 || status.handing_over > 0;
+        self.outlet.replies.is_empty() && driver.held() == 0 && !waits
     }
 
     fn finish(mut self, driver: Option<NodeDriver>) {

@@ -227,6 +227,7 @@ fn members(args: &NodeArgs, address: &Address) -> Outcome<Vec<Member>> {
         name: name.to_owned(),
         address: address.to_string(),
         incarnation: None,
+        boot: 0,
     };
     let mut members = vec![member(&args.id, address)];
     for (name, address) in &args.peers {
