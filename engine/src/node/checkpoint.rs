@@ -160,10 +160,10 @@ impl Node {
         self.checkpoints.retry_at = None;
         out.now(Action::Trace(Trace::Checkpoint { id, done: true }));
         if let Some(work) = self.checkpoints.work.take() {
-            for part in &done.groups {
-                return self.store_work_done(work, part, store, out);
-            }
-            return Ok(());
+            return match done.groups.first() {
+                Some(part) => self.store_work_done(work, part, store, out),
+                None => Ok(()),
+            };
         }
         for group in self.groups.values_mut() {
             group.state.thaw();

@@ -272,7 +272,7 @@ impl Schedule {
 }
 
 fn run(seed: u64) -> Seen {
-    let mut schedule = Schedule::new(seed, if seed % 2 == 0 { 3 } else { 5 });
+    let mut schedule = Schedule::new(seed, if seed.is_multiple_of(2) { 3 } else { 5 });
     if schedule.rng.one_in(2) {
         schedule.cluster.pass(1_500_000);
     }
