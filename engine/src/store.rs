@@ -38,7 +38,15 @@ pub trait Store: Send + Sync {
         limit: usize,
         out: &mut Vec<(Bytes, Bytes)>,
     ) -> Result<(), StoreError>;
+
+    /// Keeps the view readable for as long as what is returned lives, whatever that costs; none where every view is.
+    fn pin(self: Arc<Self>) -> Option<Pin> {
+        None
+    }
 }
+
+/// Keeps a view readable; see [`Store::pin`].
+pub type Pin = Box<dyn Send + Sync>;
 
 /// A store that snapshots share.
 pub type SharedStore = Arc<dyn Store>;

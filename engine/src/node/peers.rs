@@ -142,6 +142,10 @@ impl Node {
                     self.observe_clock(out);
                 }
                 for (group, term, round) in reply.groups {
+                    if self.config.raft.leases {
+                        // The lease may last longer now.
+                        self.publish.insert(group);
+                    }
                     self.hear_raft(from, group, Message::HeartbeatReply { term, round });
                 }
             }

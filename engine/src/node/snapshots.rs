@@ -23,7 +23,7 @@ use crate::state::overlay::Layer;
 use crate::state::snapshot::Snapshot;
 use crate::state::{ReadError, State};
 use crate::step::{Action, Fatal, GroupCheckpoint, Outputs, Trace};
-use crate::store::SharedStore;
+use crate::store::{Pin, SharedStore};
 use bytes::Bytes;
 use chronos_proto::codec;
 use chronos_proto::id::{GroupId, NodeId};
@@ -49,6 +49,8 @@ const SWEEP_SLICE: usize = 4_096;
 /// A snapshot on its way to a follower.
 pub(super) struct Sending {
     snapshot: Snapshot,
+    /// Sending may take longer than views are kept for other readers.
+    _pin: Option<Pin>,
     last: LogId,
     configuration: Configuration,
     /// Where the next new chunk begins.
@@ -120,6 +122,7 @@ impl Node {
         let last = LogId { term: group.state.applied_term, index: group.state.applied };
         let sending = Sending {
             snapshot: group.state.portable(store),
+            _pin: store.clone().pin(),
             last,
             configuration,
             from: Bytes::from_static(&[keys::tag::GROUP]),

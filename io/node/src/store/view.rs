@@ -144,6 +144,10 @@ impl View {
 }
 
 impl Store for View {
+    fn pin(self: Arc<Self>) -> Option<chronos_engine::store::Pin> {
+        Some(Box::new(View::pin(&self)))
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let reader = self.reader()?;
         Ok(self.db.get(reader.txn(), key).map_err(io)?.map(Bytes::copy_from_slice))
