@@ -14,7 +14,11 @@ use chronos_engine::state::{GroupRecord, Outcome, Root, STATE_VERSION, Sessions,
 use chronos_engine::store::{MemoryStore, SharedStore};
 use chronos_proto::Timestamp;
 use chronos_proto::command::{Command, Entry, Event, IndexChange, Op, TimerRef, Work};
-use chronos_proto::id::{ColumnId, GroupId, Index, IndexId, RelationId, RequestId, SessionId, Term};
+use chronos_proto::id::{
+    ColumnId, GroupId, Incarnation, Index, IndexId, NodeId, RelationId, RequestId, SessionId, Term,
+};
+use chronos_proto::membership::{Configuration, Member};
+use chronos_proto::raft::LogId;
 use chronos_proto::schema::{Column, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic};
 use chronos_proto::value::{Type, Value};
 use chronos_proto::{codec, key, row};
@@ -32,6 +36,7 @@ const NOTES: RelationId = RelationId(17);
 const ALERTS: RelationId = RelationId(18);
 const DOOMED: RelationId = RelationId(19);
 const GONE: RelationId = RelationId(20);
+const INSTALLED: LogId = LogId { term: Term(1), index: Index(3) };
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -117,6 +122,11 @@ fn schedule(id: &str, ms: i64) -> Op {
         deliver_at,
         claim: true,
     }
+}
+
+fn member(number: u64, incarnation: Option<Incarnation>) -> Member {
+    let (name, address) = (format!("n{number}"), format!("n{number}.example:4000"));
+    Member { node: NodeId(number), name, address, incarnation }
 }
 
 /// A log with one of everything, whose state keeps one of everything.
@@ -211,6 +221,15 @@ fn entries() -> Vec<Entry> {
         Command::Work(Work::PublishIndex { relation: ORDERS, index: IndexId(1) }),
         Command::Work(Work::Expire { limit: 10 }),
         batch(request(6), vec![delete_third]),
+        Command::Membership(Configuration {
+            learners: [NodeId(4)].into(),
+            ..Configuration::of([NodeId(1), NodeId(2), NodeId(3)])
+        }),
+        Command::PutMember(member(1, None)),
+        Command::PutMember(member(2, Some(Incarnation(9)))),
+        Command::PutMember(member(1, Some(Incarnation(7)))),
+        Command::PutMember(member(9, None)),
+        Command::DropMember(NodeId(9)),
     ];
     (1..)
         .zip(commands)
@@ -232,7 +251,11 @@ fn apply() -> (State, BTreeMap<Bytes, Bytes>) {
         state.apply(&entry, &empty, &mut Vec::new()).expect("it applies");
     }
     let checkpoint = state.freeze().expect("nothing is frozen yet");
-    let stored = checkpoint.entries().filter_map(|(key, value)| Some((key, value?))).collect();
+    let mut stored: BTreeMap<Bytes, Bytes> =
+        checkpoint.entries().filter_map(|(key, value)| Some((key, value?))).collect();
+    // As if the generation had begun as a snapshot.
+    let key = keys::store_key(GROUP, checkpoint.generation, &keys::installed());
+    stored.insert(key.clone(), sealed::seal(&key, &codec::encode(&INSTALLED)));
     (state, stored)
 }
 
@@ -274,6 +297,9 @@ fn the_state_is_written_as_it_was_and_what_was_written_is_read() {
         match key[0] {
             tag::ROOT => reencodes::<Root>(&value),
             tag::GROUP => reencodes::<GroupRecord>(&value),
+            tag::INSTALLED => reencodes::<LogId>(&value),
+            tag::MEMBERSHIP => reencodes::<Configuration>(&value),
+            tag::MEMBER => reencodes::<Member>(&value),
             tag::CATALOG => reencodes::<Relation>(&value),
             tag::EVENT => reencodes::<Vec<StoredEvent>>(&value),
             tag::PARTITION => reencodes::<PartitionRecord>(&value),
@@ -288,7 +314,10 @@ fn the_state_is_written_as_it_was_and_what_was_written_is_read() {
     let all = [
         tag::ROOT,
         tag::GROUP,
+        tag::INSTALLED,
         tag::CATALOG,
+        tag::MEMBERSHIP,
+        tag::MEMBER,
         tag::PURGE,
         tag::BACKFILL,
         tag::PURGE_INDEX,
@@ -312,6 +341,11 @@ fn the_state_is_written_as_it_was_and_what_was_written_is_read() {
     let recomputed = state.recompute_digests(&store).expect("every key is read");
     assert_eq!(state.digests().differences(&recomputed), []);
     assert_eq!(state.digests().differences(written_state.digests()), []);
+    assert_eq!(state.installed(&store).expect("a read"), Some(INSTALLED));
+    let configuration = state.membership().expect("members");
+    assert_eq!((configuration.voters.len(), configuration.learners.len()), (3, 1));
+    let members: Vec<_> = state.members().cloned().collect();
+    assert_eq!(members, [member(1, Some(Incarnation(7))), member(2, Some(Incarnation(9)))]);
     let snapshot = state.snapshot(&store);
     assert_eq!(snapshot.applied, entries().last().expect("entries").index);
     let names: Vec<_> = snapshot.catalog.iter().map(|relation| relation.name.as_str()).collect();

@@ -11,10 +11,14 @@ use bytes::Bytes;
 use chronos_proto::command::{Command, Entry, Event, IndexChange, Op, OpOutcome, TimerRef, Work};
 use chronos_proto::hello::{Hello, HelloError};
 use chronos_proto::id::{ClusterId, Incarnation};
+use chronos_proto::membership::{Configuration, Member};
+use chronos_proto::peer::{Beat, BeatReply, Chunk, Forward, ForwardOutcome, PeerHello, PeerMessage};
+use chronos_proto::raft::{LogId, Message};
 use chronos_proto::schema::{
     Column, DefaultValue, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic,
 };
 use chronos_proto::stamp::{Hlc, Stamp};
+use chronos_proto::time::Instant;
 use chronos_proto::value::{Interval, Type, Value};
 use chronos_proto::{
     ColumnId, GroupId, Index, IndexId, NodeId, RelationId, RequestId, SessionId, Term, Timestamp, codec,
@@ -168,6 +172,9 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::Ack { .. } => "ack",
         Command::TimeEpoch(_) => "time-epoch",
         Command::StartGroup { .. } => "start-group",
+        Command::Membership(_) => "membership",
+        Command::PutMember(_) => "put-member",
+        Command::DropMember(_) => "drop-member",
     };
     let timer = |sequence| TimerRef {
         due: TIME,
@@ -188,6 +195,9 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::Ack { topic: TOPIC, consumer_group: "g".into(), offsets: vec![(0, 5), (3, u64::MAX)] },
         Command::TimeEpoch(Timestamp(-1)),
         Command::StartGroup { topic: TOPIC, consumer_group: "g".into(), floors: vec![(0, 5)] },
+        Command::Membership(configuration()),
+        Command::PutMember(member()),
+        Command::DropMember(NodeId::of_name("node1")),
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -277,6 +287,121 @@ fn hello() -> Hello {
     }
 }
 
+/// A joint one, with a learner.
+fn configuration() -> Configuration {
+    let nodes = |numbers: [u64; 3]| numbers.map(NodeId).into();
+    Configuration { voters: nodes([1, 2, 4]), outgoing: nodes([1, 2, 3]), learners: [NodeId(5)].into() }
+}
+
+fn member() -> Member {
+    let node = NodeId::of_name("node1");
+    Member {
+        node,
+        name: "node1".into(),
+        address: "node1.example:4000".into(),
+        incarnation: Some(Incarnation(7)),
+    }
+}
+
+fn place() -> LogId {
+    LogId { term: Term(3), index: Index(1_000) }
+}
+
+/// One of each, by the name it has itself. A variant that is not named there does not compile.
+fn messages() -> Vec<Message> {
+    let (term, last, commit) = (Term(4), place(), Index(999));
+    let entry = Entry {
+        term,
+        index: Index(1_001),
+        time: TIME,
+        stamp: 0x6758_A580_1F9A_DC50,
+        command: Arc::new(Command::Noop),
+    };
+    vec![
+        Message::PreVote { term, last },
+        Message::PreVoteReply { term, granted: true },
+        Message::Vote { term, last, transfer: true },
+        Message::VoteReply { term, granted: false },
+        Message::Append { term, previous: last, entries: vec![entry], commit },
+        Message::Appended { term, matched: last.index },
+        Message::AppendRejected { term, previous: last.index, hint: last },
+        Message::Heartbeat { term, commit, round: 12 },
+        Message::HeartbeatReply { term, round: 12 },
+        Message::TimeoutNow { term },
+        Message::Snapshot { term, last, configuration: configuration() },
+    ]
+}
+
+fn peer_messages() -> Vec<PeerMessage> {
+    let (group, number, sent) = (GroupId(2), 77, Instant(123_456_789));
+    let bytes = |bytes: &'static [u8]| Bytes::from_static(bytes);
+    vec![
+        PeerMessage::Raft { group, message: Message::TimeoutNow { term: Term(4) } },
+        PeerMessage::Beat(Beat { sent, groups: vec![(group, Term(4), Index(999), 12)] }),
+        PeerMessage::BeatReply(BeatReply {
+            sent,
+            wall: TIME,
+            synchronised: true,
+            groups: vec![(group, Term(4), 12)],
+        }),
+        PeerMessage::Forward(Forward {
+            number,
+            group,
+            term: Term(4),
+            request: request(),
+            read_index: Index(998),
+            reads: vec![(bytes(b"\x20from"), bytes(b"\x20to"))],
+            valid_until: Some(TIME),
+            ops: vec![Op::DropRelation(TABLE)],
+        }),
+        PeerMessage::ForwardReply { number, outcome: ForwardOutcome::Conflict },
+        PeerMessage::Read { group, number },
+        PeerMessage::ReadReply { number, at: Some((Term(4), Index(999), TIME)) },
+        PeerMessage::Chunk(Chunk {
+            group,
+            term: Term(4),
+            last: place(),
+            time: TIME,
+            number: 3,
+            entries: vec![(bytes(b"\x20key"), bytes(b"value"))],
+            checksum: 0xDEAD_BEEF,
+            ends: true,
+        }),
+        PeerMessage::ChunkReply { group, last: place(), next: 4, done: false },
+    ]
+}
+
+fn forward_outcomes() -> Vec<(&'static str, ForwardOutcome)> {
+    let name = |outcome: &ForwardOutcome| match outcome {
+        ForwardOutcome::Committed { .. } => "committed",
+        ForwardOutcome::Conflict => "conflict",
+        ForwardOutcome::Expired => "expired",
+        ForwardOutcome::NotLeader => "not-leader",
+        ForwardOutcome::Full(_) => "full",
+        ForwardOutcome::Overloaded(_) => "overloaded",
+        ForwardOutcome::TooLarge(..) => "too-large",
+        ForwardOutcome::Stopping => "stopping",
+        ForwardOutcome::Unknown => "unknown",
+    };
+    let outcomes = vec![
+        ForwardOutcome::Committed {
+            term: Term(4),
+            index: Index(1_001),
+            time: TIME,
+            outcomes: vec![OpOutcome::Done, OpOutcome::Rowid(9)],
+        },
+        ForwardOutcome::Conflict,
+        ForwardOutcome::Expired,
+        ForwardOutcome::NotLeader,
+        ForwardOutcome::Full("the disk is full".into()),
+        ForwardOutcome::Overloaded(16_384),
+        ForwardOutcome::TooLarge(5_000_000, 4_194_304),
+        ForwardOutcome::Stopping,
+        ForwardOutcome::Unknown,
+    ];
+    outcomes.into_iter().map(|outcome| (name(&outcome), outcome)).collect()
+}
+
 fn topic() -> Relation {
     Relation {
         id: TOPIC,
@@ -312,6 +437,24 @@ fn every_format_is_as_it_was() {
     golden.sample("stamp", Stamp { time: 0x6758_A580_1F9A_DC50, node: NodeId(7) });
     golden.sample("hlc", Hlc::above(0x6758_A580_1F9A_DC50));
     golden.sample("hello", hello());
+    let member = member();
+    golden.sample("peer-hello", PeerHello { node: member.node, incarnation: Incarnation(7), boot: 3 });
+    golden.sample("member", member);
+    golden.sample("configuration", configuration());
+    for message in messages() {
+        golden.sample(&format!("raft.{}", message.kind()), message);
+    }
+    for message in peer_messages() {
+        let kind = match &message {
+            // Its name is that of what it carries.
+            PeerMessage::Raft { .. } => "Raft",
+            other => other.kind(),
+        };
+        golden.sample(&format!("peer.{kind}"), message);
+    }
+    for (name, outcome) in forward_outcomes() {
+        golden.sample(&format!("forward.{name}"), outcome);
+    }
     golden.sample("node-id", NodeId::of_name("node1"));
 
     row_is_as_it_was(&mut golden);
@@ -368,5 +511,24 @@ fn a_hello_of_another_version_is_told_from_a_damaged_one() {
     }
     for cut in 0..bytes.len() {
         assert!(matches!(Hello::decode(&bytes[..cut]), Err(HelloError::Damaged(_))), "{cut} bytes");
+    }
+}
+
+#[test]
+fn a_damaged_peer_message_is_an_error_or_another_message_and_never_a_panic() {
+    let raft = messages().into_iter().map(|message| PeerMessage::Raft { group: GroupId(2), message });
+    for message in raft.chain(peer_messages()) {
+        let bytes = codec::encode(&message);
+        for at in 0..bytes.len() {
+            assert!(codec::decode::<PeerMessage>("a peer message", &bytes[..at]).is_err(), "{message:?}");
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                if let Ok(other) = codec::decode::<PeerMessage>("a peer message", &damaged) {
+                    // One number may be written in several ways; NaN is not here, so other bytes are another message.
+                    assert!(other != message || codec::encode(&other) == bytes, "{message:?}");
+                }
+            }
+        }
     }
 }

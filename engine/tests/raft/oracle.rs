@@ -160,6 +160,10 @@ impl Oracle {
         let known = self.commits.entry((id, life)).or_default();
         assert!(raft.committed() >= *known, "commit went back at {id}");
         let from = std::mem::replace(known, raft.committed());
+        if raft.role() == Role::Leader && raft.committed() > from {
+            let own = raft.own_term_from();
+            assert!(raft.committed() >= own, "{id} commits {} before its own {own}", raft.committed());
+        }
         for index in (from.0 + 1..=raft.committed().0).map(Index) {
             let Some(term) = raft.log().term(index) else { continue };
             match self.committed.get(index.0 as usize - 1) {
