@@ -122,8 +122,14 @@ impl Cluster {
         let identity = Identity { cluster: CLUSTER, node: id, incarnation: host.config.incarnation };
         let recovered = recover(identity, &host.wal).expect("a sound WAL");
         let mut out = Outputs::default();
-        let node =
-            Node::new(host.config.clone(), now, recovered, &host.shared, &mut out).expect("a node starts");
+        let node = Node::new(
+            Config { boots: host.boots, ..host.config.clone() },
+            now,
+            recovered,
+            &host.shared,
+            &mut out,
+        )
+        .expect("a node starts");
         host.node = Some(node);
         self.perform(id, out);
         self.link(id);
@@ -766,6 +772,27 @@ fn a_wiped_node_is_refused_by_name_and_heard_by_nobody() {
     cluster.write(wiped, vec![put(1)]);
     cluster.pass(1_000 * MS);
     cluster.check_equal();
+}
+
+/// P13, F23: a directory put back from an old copy has forgotten votes as well, though its incarnation is the right one.
+#[test]
+fn a_node_that_was_put_back_from_an_old_copy_is_refused() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let id = cluster.follower();
+    let copy = cluster.hosts[&id].wal.clone();
+    let boots = cluster.hosts[&id].boots;
+    cluster.kill(id);
+    cluster.start(id);
+    cluster.pass(1_000 * MS);
+    cluster.kill(id);
+    let host = cluster.hosts.get_mut(&id).expect("it");
+    (host.wal, host.boots) = (copy, boots - 1);
+    cluster.start(id);
+    cluster.pass(1_000 * MS);
+    let leader = cluster.leader();
+    let refused = cluster.node(leader).admit_peer(&cluster.hosts[&id].hello()).expect_err("an older state");
+    assert!(refused.contains("put back from a copy"), "{refused}");
+    assert!(!cluster.node(leader).is_linked(id));
 }
 
 /// P14: who is not linked, because its certificate or cluster is another, is heard by nobody.

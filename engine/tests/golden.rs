@@ -126,7 +126,7 @@ fn schedule(id: &str, ms: i64) -> Op {
 
 fn member(number: u64, incarnation: Option<Incarnation>) -> Member {
     let (name, address) = (format!("n{number}"), format!("n{number}.example:4000"));
-    Member { node: NodeId(number), name, address, incarnation }
+    Member { node: NodeId(number), name, address, incarnation, boot: 2 }
 }
 
 /// A log with one of everything, whose state keeps one of everything.

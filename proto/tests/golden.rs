@@ -300,6 +300,7 @@ fn member() -> Member {
         name: "node1".into(),
         address: "node1.example:4000".into(),
         incarnation: Some(Incarnation(7)),
+        boot: 3,
     }
 }
 
