@@ -29,7 +29,7 @@ pub struct Config {
     pub groups: Vec<GroupId>,
     /// The nodes that the cluster began with, this one among them; empty for a node that is alone.
     pub members: Vec<Member>,
-    /// The cluster is there already: this node waits to be taken in, and votes for nobody before it is.
+    /// The cluster is there already: this node waits to be taken in, and asks for no election before it is.
     pub joins: bool,
     /// Raft's times and bounds.
     pub raft: raft::Settings,

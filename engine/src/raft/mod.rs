@@ -9,7 +9,15 @@
 //! tick(now)  receive(now, from, message)  durable(write)          Output::Persist { write, record }
 //! campaign   propose   change_membership  transfer   read   ──>   Output::Send { to, message }
 //! compact    applied   unreachable        installed               Output::Read, SendSnapshot, Install, Role
+//!                      learn_committed    snapshot_sent
 //! ```
+//!
+//! **Driving it.** After every verb, and after every [`Raft::tick`] at [`Raft::next_deadline`], take the outputs and do
+//! them. Writes are made durable in the order of their numbers, by one disk, and may be finished together; messages may
+//! be lost, doubled, late and out of order. What [`Raft::next_committed`] gives is applied in order, and then said with
+//! [`Raft::applied`]. Time never goes back: each member has a monotonic clock of its own, and nobody compares two.
+//! [`Raft::status`] and [`Raft::log`] tell all that there is to see. `tests/raft_verbs.rs` is one story with every verb in
+//! it; `tests/raft/scripts` hold a transcript for each claim made here.
 //!
 //! **Durability is an input.** A record is asked for with a number, and the promise that depends on it is made when
 //! [`Raft::durable`] says that this write is done: a vote is told once it is on the medium, entries are acknowledged
@@ -33,7 +41,9 @@
 //! both majorities count.
 //!
 //! **Reads.** [`Raft::read`] waits for an own-term commit and for a round of heartbeats begun after it. Where leases are
-//! on, the last confirmed round holds for an election timeout less an allowance for clocks that differ.
+//! on, the last confirmed round holds for an election timeout less an allowance for clocks that differ: nobody who heard
+//! a leader, or has just started, votes or campaigns before that is over. Only a transfer breaks this promise, so a leader
+//! that has told another to campaign takes no lease again in its term.
 //!
 //! The chain that always holds: log base ≤ committed ≤ last, and persisted ≤ last. What is applied is both committed and
 //! persisted here. (Committed ≤ persisted does not hold: a quorum may do without this member's disk.)
@@ -402,6 +412,11 @@ impl Raft {
         self.hard.term
     }
 
+    /// Whom it votes for in this term; told to nobody before it is durable.
+    pub fn vote(&self) -> Option<NodeId> {
+        self.hard.vote
+    }
+
     /// The current role.
     pub fn role(&self) -> Role {
         self.role
@@ -417,7 +432,7 @@ impl Raft {
         &self.log
     }
 
-    /// The commit index.
+    /// The commit index, as far as this member knows it. After a restart it is found again.
     pub fn committed(&self) -> Index {
         self.hard.commit
     }
@@ -488,7 +503,8 @@ impl Raft {
 
     // Verbs
 
-    /// Time passes: elections, heartbeats, the check of the quorum, the end of a transfer's patience.
+    /// Time passes: elections, heartbeats, the check of the quorum, the end of a transfer's patience. Nothing happens
+    /// before [`Raft::next_deadline`], and being late only delays what is due.
     pub fn tick(&mut self, now: Instant) {
         self.now = self.now.max(now);
         if self.role == Role::Leader {
@@ -501,7 +517,7 @@ impl Raft {
         }
     }
 
-    /// Takes a message of another member.
+    /// Takes a message of another member, as it was sent: the driver knows that it comes from `from`.
     pub fn receive(&mut self, now: Instant, from: NodeId, message: Message) {
         self.now = self.now.max(now);
         if from == self.id || !self.heed_term(from, &message) {
@@ -537,7 +553,7 @@ impl Raft {
         }
     }
 
-    /// Write `write` and all before it are durable. Write 0 is the log as it was recovered.
+    /// Write `write` of [`Output::Persist`] and all before it are durable. Write 0 is the log as it was recovered.
     pub fn durable(&mut self, write: u64) {
         let before = self.persisted;
         while let Some(done) = self.writing.pop_front_if(|writing| writing.write <= write) {
@@ -557,7 +573,8 @@ impl Raft {
         }
     }
 
-    /// Proposes a command as the next entry. Its time must not be below [`Raft::last_time`] nor its stamp at or below
+    /// Proposes a command as the next entry; its index comes back, and it is committed once [`Raft::next_committed`] gives
+    /// an entry of this term there. Its time must not be below [`Raft::last_time`] nor its stamp at or below
     /// [`Raft::last_stamp`].
     pub fn propose(
         &mut self,
@@ -579,7 +596,8 @@ impl Raft {
         Ok(self.append_own(time, stamp, command))
     }
 
-    /// Changes the members: one step for learners, two (through a joint configuration) for voters.
+    /// Changes the members: one step for learners, two (through a joint configuration) for voters. The index of the first
+    /// comes back; the leader takes the second by itself once the first is committed.
     pub fn change_membership(&mut self, changes: &[Change]) -> Result<Index, ChangeError> {
         if self.role != Role::Leader {
             return Err(ChangeError::NotLeader);
@@ -594,7 +612,7 @@ impl Raft {
         Ok(self.append_of_its_own(Command::Membership(next)))
     }
 
-    /// What is applied need not be kept, but for what followers that are behind may want still.
+    /// Everything up to `index` is applied, and need not be kept but for followers that are behind.
     pub fn applied(&mut self, index: Index) {
         assert!(index <= self.hard.commit, "applied {index} is beyond the commit index {}", self.hard.commit);
         self.memberships.settle(index);
@@ -608,9 +626,10 @@ impl Raft {
         }
     }
 
-    /// Drops entries up to `through`, which must be applied: followers that need them get a snapshot.
+    /// Drops entries up to `through` from memory, which must be applied: followers that need them get a snapshot. Nothing
+    /// that may still have to be applied goes: nothing above the commit index or above what is durable here.
     pub fn compact(&mut self, through: Index) {
-        self.log.forget_through(through.min(self.hard.commit));
+        self.log.forget_through(through.min(self.hard.commit).min(self.persisted));
     }
 
     /// The next entry above `applied` that may be applied: it is committed, and durable here.
@@ -618,7 +637,8 @@ impl Raft {
         if applied < self.hard.commit.min(self.persisted) { self.log.get(applied.next()) } else { None }
     }
 
-    /// A peer does not answer: what is on its way to it may be lost.
+    /// A peer does not answer: what is on its way to it may be lost, so it is probed before more is sent. A hint: heartbeats
+    /// find that out as well.
     pub fn unreachable(&mut self, peer: NodeId) {
         if let Some(progress) = self.progress.get_mut(&peer).filter(|p| p.pace == Pace::Replicate) {
             progress.probe();
@@ -626,7 +646,7 @@ impl Raft {
         }
     }
 
-    /// Takes out what is wanted since the last call, in order.
+    /// Takes out what is wanted since the last call, in order, appended to `out`.
     pub fn outputs(&mut self, out: &mut Vec<Output>) {
         if self.role == Role::Leader {
             self.begin_read_round();

@@ -163,7 +163,8 @@ impl Raft {
         }
     }
 
-    /// The snapshot for a follower has been sent, or could not be.
+    /// The state that [`Output::SendSnapshot`] asked for is with the follower, up to `last`, or could not be brought there
+    /// (none). [`Message::Snapshot`] is sent beside this, by whoever brought the state.
     pub fn snapshot_sent(&mut self, to: NodeId, last: Option<LogId>) {
         let Some(progress) = self.progress.get_mut(&to).filter(|p| p.pace == Pace::Snapshot) else { return };
         progress.probe();
