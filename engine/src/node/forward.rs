@@ -50,6 +50,11 @@ impl Forwards {
         self.pending.len()
     }
 
+    /// Nobody waits longer than this.
+    pub fn hurry(&mut self, until: Instant) {
+        self.pending.values_mut().for_each(|pending| pending.until = pending.until.min(until));
+    }
+
     pub fn next_deadline(&self) -> Option<Instant> {
         let retry = |pending: &Pending| match pending.sent {
             Some((_, _, at)) => pending.until.min(at + FORWARD_RETRY),

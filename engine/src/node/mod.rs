@@ -52,6 +52,8 @@ use std::time::Duration;
 const FULL_RETRY: Duration = Duration::from_millis(500);
 /// How long the WAL is idle before its last write gets its mark.
 const MARK_AFTER: Duration = Duration::from_millis(200);
+/// How long a node that stops waits for others' answers.
+const STOP_AFTER: Duration = Duration::from_millis(1_000);
 /// Recent commit latencies that the firing lead is taken from.
 const LATENCIES: usize = 64;
 
@@ -302,6 +304,9 @@ impl Node {
             Input::Stop => {
                 self.stopping = true;
                 self.hand_over();
+                let until = self.now.mono + STOP_AFTER;
+                self.forwards.hurry(until);
+                self.reads.hurry(until);
             }
         }
         if self.checkpoint_due() {

@@ -49,6 +49,11 @@ pub(super) struct Reads {
 }
 
 impl Reads {
+    /// Nobody waits longer than this.
+    pub fn hurry(&mut self, until: Instant) {
+        self.reads.values_mut().for_each(|read| read.until = read.until.min(until));
+    }
+
     pub fn next_deadline(&self) -> Option<Instant> {
         let at = |read: &Read| match read.stage {
             Stage::Asked(at) => read.until.min(at + READ_RETRY),

@@ -80,7 +80,7 @@ impl Message {
 }
 
 /// How long a stop waits for what is pending.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the end after a fatal error waits for threads that work on the disk.
 const FATAL_PATIENCE: Duration = Duration::from_secs(2);
 /// A start that finds more segments than this asks for a checkpoint.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// How long connections get to end once the server stops.
-const STOP_WAIT: Duration = Duration::from_secs(5);
+const STOP_WAIT: Duration = Duration::from_secs(3);
 /// And how long blocking work gets after that.
 const BLOCKING_WAIT: Duration = Duration::from_secs(1);
 /// Between looks whether certificate files changed.
