@@ -114,6 +114,9 @@ pub struct Settled {
     pub took_ms: Option<u64>,
     /// What stood in the way, or was found: the text of a failure each.
     pub failures: Vec<String>,
+    /// The slowest sync of a file beside the nodes' own, over the whole run.
+    #[serde(default)]
+    pub slowest_sync_ms: u64,
 }
 
 /// A scheduled event. Times are microseconds since 1970.
@@ -292,7 +295,7 @@ mod tests {
         let acts = [
             Act::Run(Run { seed: 7, arguments: "--nodes 3".into(), nodes: 3 }),
             Act::Fault(Fault { what: "kill n1".into(), leader_lost: true, time_in_doubt: false }),
-            Act::Settled(Settled { took_ms: Some(3), failures: vec!["n2 ended".into()] }),
+            Act::Settled(Settled { took_ms: Some(3), failures: vec!["n2 ended".into()], slowest_sync_ms: 4 }),
             Act::Txn(vec![Mop::Append(1, 2), Mop::Read(3, Some(vec![4, 5])), Mop::Read(3, None)]),
             Act::Add(1),
             Act::Elements(vec![1, 2]),

@@ -16,6 +16,7 @@ mod history;
 mod namespaces;
 mod nemesis;
 mod network;
+mod probe;
 mod relay;
 mod verdict;
 mod workload;
@@ -26,6 +27,7 @@ use cluster::{Cluster, Settings};
 use history::{Act, Recorder, Run, Settled};
 use nemesis::{Kind, Nemesis, Plan};
 use network::Network;
+use probe::Probe;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -204,6 +206,7 @@ async fn perform(
     settings: Settings,
     recorder: Rc<Recorder>,
 ) -> Result<Cluster, String> {
+    let probe = Probe::start(&settings.folder).map_err(|e| format!("{}: {e}", settings.folder.display()))?;
     let plan = Plan::draw(&arguments.nemesis.0, arguments.time, &mut random.split());
     let relay = arguments.nemesis.0.contains(&Kind::Net);
     let nodes = usize::from(arguments.nodes);
@@ -223,6 +226,7 @@ async fn perform(
     let mut settled: Settled = nemesis.settle().await?;
     settled.failures.extend(workload::read_all(&world).await);
     settled.failures.extend(nemesis.cluster().failures());
+    settled.slowest_sync_ms = probe.slowest_ms();
     recorder.remark(Act::Settled(settled));
     Ok(nemesis.into_cluster())
 }

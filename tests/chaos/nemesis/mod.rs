@@ -344,7 +344,7 @@ impl Nemesis {
             match whole(&self.cluster.statuses().await[..self.cluster.size()]) {
                 Ok(()) => {
                     let took_ms = Some(begin.elapsed().as_millis() as u64);
-                    return Ok(Settled { took_ms, failures });
+                    return Ok(Settled { took_ms, failures, ..Settled::default() });
                 }
                 Err(why) => in_the_way = why,
             }
@@ -352,7 +352,7 @@ impl Nemesis {
         }
         let failure = format!("the cluster is not whole {SETTLE_LIMIT:?} after the last fault: {in_the_way}");
         failures.push(failure);
-        Ok(Settled { took_ms: None, failures })
+        Ok(Settled { failures, ..Settled::default() })
     }
 
     /// The cluster.

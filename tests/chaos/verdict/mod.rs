@@ -50,6 +50,7 @@ pub struct Verdict {
     faults: usize,
     gaps: gap::Gaps,
     settled_ms: Option<u64>,
+    slowest_sync_ms: u64,
     findings: Vec<Finding>,
 }
 
@@ -98,6 +99,7 @@ pub fn judge(lines: &[Line]) -> Verdict {
     match settled {
         Some(settled) => {
             verdict.settled_ms = settled.took_ms;
+            verdict.slowest_sync_ms = settled.slowest_sync_ms;
             let found =
                 settled.failures.iter().map(|what| Finding { promise: "cluster", what: what.clone() });
             verdict.findings.extend(found);
@@ -147,6 +149,7 @@ impl fmt::Display for Verdict {
         }
         writeln!(f, "faults: {}", self.faults)?;
         writeln!(f, "{}", self.gaps)?;
+        writeln!(f, "the slowest sync of the disk, by a probe: {} ms", self.slowest_sync_ms)?;
         if let Some(took) = self.settled_ms {
             writeln!(f, "in the end all nodes were equal after {took} ms")?;
         }
@@ -229,7 +232,7 @@ mod tests {
         script.call(Act::Read(1, None), Kind::Ok, Act::Read(1, Some(read)));
         script.call(Act::Elements(Vec::new()), Kind::Ok, Act::Elements(elements));
         script.events(events);
-        script.line(NEMESIS, Kind::Info, Act::Settled(Settled { took_ms: Some(1), failures: Vec::new() }));
+        script.line(NEMESIS, Kind::Info, Act::Settled(Settled { took_ms: Some(1), ..Settled::default() }));
         script
     }
 
@@ -323,7 +326,7 @@ mod tests {
     fn what_the_nodes_did_wrong_is_in_the_verdict() {
         let mut script = history(vec![1, 2], vec![1, 2], 2, both_fired());
         let failures = vec!["n2 ended by itself".to_owned()];
-        script.line(NEMESIS, Kind::Info, Act::Settled(Settled { took_ms: None, failures }));
+        script.line(NEMESIS, Kind::Info, Act::Settled(Settled { failures, ..Settled::default() }));
         assert_eq!(script.promises(), ["cluster"]);
     }
 }
