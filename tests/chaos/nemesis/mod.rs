@@ -282,8 +282,18 @@ impl Nemesis {
     }
 
     async fn change(&self, verb: &str, node: usize, limit: Duration) -> Result<(), String> {
-        let change = self.begin_change(verb, node, limit).await;
-        change.await.map_err(|e| e.to_string())?
+        let begin = Instant::now();
+        loop {
+            let change = self.begin_change(verb, node, limit).await;
+            match change.await.map_err(|e| e.to_string())? {
+                // It never was taken in, or an attempt before took it out.
+                Err(why) if verb == "remove" && why.contains("unknown_member") => return Ok(()),
+                Err(why) if why.contains("change_pending") && begin.elapsed() < limit => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                told => return told,
+            }
+        }
     }
 
     async fn begin_change(&self, verb: &str, node: usize, limit: Duration) -> JoinHandle<Result<(), String>> {
