@@ -146,13 +146,18 @@ impl Server {
         self.runtime.block_on(self.gateway.wait_for_leader()).is_ok()
     }
 
-    /// Stops: no new connections, running statements are cancelled, clients are told (57P01) and disconnected.
-    /// Takes a few seconds at the most; the node is to be stopped after it.
-    pub fn stop(mut self) {
+    /// Ends serving: no new connections, running statements are cancelled, clients are told (57P01) and disconnected.
+    /// Takes a few seconds at the most. Links with other nodes go on, so that the node can stop in good order after it.
+    pub fn close(&mut self) {
         self.stop.send_replace(true);
         let ended = async { while self.listeners.join_next().await.is_some() {} };
         // What has not ended by then is cut off.
         let _ = self.runtime.block_on(async { tokio::time::timeout(STOP_WAIT, ended).await });
+    }
+
+    /// Closes, and ends its threads: those of the links, too.
+    pub fn stop(mut self) {
+        self.close();
         self.runtime.shutdown_timeout(BLOCKING_WAIT);
     }
 }

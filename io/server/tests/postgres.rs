@@ -292,6 +292,29 @@ fn a_stopping_server_says_goodbye() {
 }
 
 #[test]
+fn a_client_that_never_pauses_does_not_hold_up_the_stop() {
+    let mut world = World::start();
+    let mut raw = Raw3::session(&world);
+    let mut writing = Raw3 { stream: raw.stream.try_clone().unwrap() };
+    let statements = b"Q\0\0\0\x0dSELECT 1\0".repeat(500);
+    let writer = std::thread::spawn(move || while writing.stream.write_all(&statements).is_ok() {});
+    raw.until_ready();
+    let server = world.server.take().unwrap();
+    let stopping = std::thread::spawn(move || server.stop());
+    // One that is cut off after a while hears no goodbye.
+    let goodbye = loop {
+        let (kind, body) = raw.message();
+        if kind == b'E' {
+            break body;
+        }
+    };
+    assert!(String::from_utf8_lossy(&goodbye).contains("57P01"));
+    drop(raw);
+    stopping.join().unwrap();
+    writer.join().unwrap();
+}
+
+#[test]
 fn an_idle_transaction_ends_its_connection_if_asked_to() {
     let world = World::start();
     world.sql("CREATE TABLE t (id INT PRIMARY KEY)");

@@ -319,7 +319,7 @@ fn serve(
         credentials.current().warnings_at(now).iter().for_each(|warning| tracing::warn!("{warning}"));
     }
     let place = config.data_dir.display().to_string();
-    let server = match Server::start_with(config, node.clone(), credentials) {
+    let mut server = match Server::start_with(config, node.clone(), credentials) {
         Ok(server) => server,
         Err(error) => {
             node.stop();
@@ -339,8 +339,10 @@ fn serve(
     if let Ok(End::Asked) = ended.recv() {
         tracing::info!("stopping");
     }
+    server.close();
+    let exit = node.stop();
     server.stop();
-    match node.stop() {
+    match exit {
         Exit::Stopped => Ok(()),
         Exit::Fatal(text) => Err(Failure::new(text)),
     }

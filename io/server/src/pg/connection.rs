@@ -161,10 +161,11 @@ impl<'a> Connection<'a> {
             };
             tokio::select! {
                 biased;
+                // First: a client that always has a next statement ready does not hold up the stop.
+                _ = &mut self.registered.closed => return Ok(()),
                 read = self.stream.read_buf(&mut self.input) => if read? == 0 {
                     return Err(End::Client);
                 },
-                _ = &mut self.registered.closed => return Ok(()),
                 () = passed(idle_limit) => return Err(End::Idle),
             }
         }
