@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::cluster::{Places, leader};
 use super::data::DEVICE;
+use super::patience::Patience;
 use super::story::{self, Story};
 use crate::cli::events::{Begin, Events, Subscription};
 use crate::cli::failure::{Failure, Outcome};
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 const TOPIC: &str = "alerts";
 /// How long to wait for an event that must come.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(40);
-/// Before another leader is looked for.
+/// Between two looks: for an event, for another leader.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// An alert that came. Times are microseconds since 1970.
@@ -84,11 +85,15 @@ impl Subscriber {
 
     /// The next event, which must come.
     async fn next(&mut self) -> Outcome<Received> {
-        match tokio::time::timeout(EVENT_TIMEOUT, self.events.recv()).await {
-            Ok(Some(event)) => Ok(event),
-            Ok(None) => Err(Failure::new("the subscriber died")),
-            Err(_) => Err(Failure::new(format!("no event came within {} s", EVENT_TIMEOUT.as_secs()))),
+        let mut patience = Patience::new(EVENT_TIMEOUT);
+        while !patience.is_over() {
+            match tokio::time::timeout(LOOK_AGAIN, self.events.recv()).await {
+                Ok(Some(event)) => return Ok(event),
+                Ok(None) => return Err(Failure::new("the subscriber died")),
+                Err(_) => {}
+            }
         }
+        Err(Failure::new(format!("no event came within {} s", EVENT_TIMEOUT.as_secs())))
     }
 
     /// The next event, which must be this alert, and not early.

@@ -4,9 +4,10 @@
 //! effect however often it comes: reads, `IF NOT EXISTS`, `ON CONFLICT DO NOTHING`, events with a message id.
 
 use super::cluster::Place;
+use super::patience::Patience;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::pg::{Pg, PgError, Rows, Target};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// For how long a statement is tried.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -100,13 +101,11 @@ impl Client {
 
     /// Runs statements on one connection, all of them again if need be.
     pub async fn transaction(&mut self, statements: &[String]) -> Outcome<Rows> {
-        let begin = Instant::now();
+        let mut patience = Patience::new(PATIENCE);
         loop {
             match self.attempt(statements).await? {
                 Ok(rows) => return Ok(rows),
-                Err(refusal) if refusal.again && begin.elapsed() < PATIENCE => {
-                    tokio::time::sleep(PAUSE).await
-                }
+                Err(refusal) if refusal.again && !patience.is_over() => tokio::time::sleep(PAUSE).await,
                 Err(refusal) => return Err(refusal.failure),
             }
         }

@@ -2,6 +2,7 @@
 
 use super::client::{Client, beside};
 use super::http;
+use super::patience::Patience;
 use crate::cli::connect::{Connect, HostPort};
 use crate::cli::failure::{Failure, Outcome};
 use std::fs::File;
@@ -173,7 +174,8 @@ impl Cluster {
             }
         }
         command
-            .args(["node", "--until-stdin-closes", "--id", &place.name])
+            // Three of them share this machine.
+            .args(["node", "--until-stdin-closes", "--profile", "small", "--id", &place.name])
             .args(["--address", &place.connect.leader.to_string(), "--peers", &peers.join(",")])
             .arg("--data-dir")
             .arg(self.directory.join(&place.name))
@@ -188,15 +190,14 @@ impl Cluster {
 
     /// Waits until a node answers a query that needs a leader and its own state to be up to date.
     async fn wait(&mut self, node: usize) -> Outcome {
-        let begin = Instant::now();
+        let mut patience = Patience::new(START_TIMEOUT);
         let mut client = Client::to(&self.places[node]);
         loop {
             self.check_alive(node)?;
             match client.attempt(&["SELECT 1".to_owned()]).await? {
                 Ok(_) => return Ok(()),
-                Err(refusal) if !refusal.again || begin.elapsed() > START_TIMEOUT => {
-                    let seconds = begin.elapsed().as_secs();
-                    let what = format!("{} does not serve after {seconds} s", self.name(node));
+                Err(refusal) if !refusal.again || patience.is_over() => {
+                    let what = format!("{} does not begin to serve", self.name(node));
                     return Err(refusal.failure.during(&what));
                 }
                 Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
@@ -229,7 +230,8 @@ impl Cluster {
         let Some(child) = &mut self.processes[node] else { return Ok(Duration::ZERO) };
         drop(child.stdin.take());
         let name = &self.places[node].name;
-        while begin.elapsed() < STOP_TIMEOUT {
+        let mut patience = Patience::new(STOP_TIMEOUT);
+        while !patience.is_over() {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => {
                     self.processes[node] = None;
@@ -265,7 +267,7 @@ impl Cluster {
 
     /// Waits until all nodes have applied the same entries; what they then have must be the same, too.
     pub async fn wait_until_equal(&self) -> Outcome<Applied> {
-        let begin = Instant::now();
+        let mut patience = Patience::new(EQUAL_TIMEOUT);
         loop {
             let mut applied = Vec::new();
             for place in self.places.iter() {
@@ -278,7 +280,7 @@ impl Cluster {
             if is_level {
                 return Err(Failure::new(format!("the nodes' states differ at the same index: {applied:?}")));
             }
-            if begin.elapsed() > EQUAL_TIMEOUT {
+            if patience.is_over() {
                 let seconds = EQUAL_TIMEOUT.as_secs();
                 return Err(Failure::new(format!("after {seconds} s the nodes are not level: {applied:?}")));
             }
@@ -362,8 +364,8 @@ impl Status {
 
 /// Asks the nodes until one says that it leads: of two, the one of the later term.
 pub async fn leader(places: &Places) -> Outcome<Leader> {
-    let begin = Instant::now();
-    while begin.elapsed() < LEADER_TIMEOUT {
+    let mut patience = Patience::new(LEADER_TIMEOUT);
+    while !patience.is_over() {
         let mut found: Option<Leader> = None;
         for (node, place) in places.iter().enumerate() {
             if let Some(term) = place.status().await.and_then(|status| status.leads())

@@ -5,6 +5,7 @@
 
 use super::client::{Client, PATIENCE, PAUSE, Session};
 use super::cluster::{NODES, Place, Places};
+use super::patience::Patience;
 use crate::cli::failure::{Failure, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,12 +77,12 @@ impl Load {
     pub async fn progress(&self, rows: u64) -> Outcome {
         let count = |writer: &Writer| writer.acknowledged.load(Ordering::Relaxed);
         let wanted: Vec<u64> = self.writers.iter().map(|writer| count(writer) + rows).collect();
-        let begin = Instant::now();
+        let mut patience = Patience::new(PROGRESS_TIMEOUT);
         while self.writers.iter().zip(&wanted).any(|(writer, wanted)| count(writer) < *wanted) {
             if let Some(writer) = self.writers.iter().position(|writer| writer.thread.is_finished()) {
                 return Err(Failure::new(format!("writer {} gave up", writer + 1)));
             }
-            if begin.elapsed() > PROGRESS_TIMEOUT {
+            if patience.is_over() {
                 let seconds = PROGRESS_TIMEOUT.as_secs();
                 return Err(Failure::new(format!(
                     "the writers did not get {rows} rows written in {seconds} s"
@@ -96,8 +97,8 @@ impl Load {
     pub async fn stop(mut self) -> Outcome<Writes> {
         self.stop.store(true, Ordering::Relaxed);
         let threads: Vec<_> = self.writers.drain(..).map(|writer| writer.thread).collect();
-        let begin = Instant::now();
-        while threads.iter().any(|thread| !thread.is_finished()) && begin.elapsed() < PROGRESS_TIMEOUT {
+        let mut patience = Patience::new(PROGRESS_TIMEOUT);
+        while threads.iter().any(|thread| !thread.is_finished()) && !patience.is_over() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         let mut writers = Vec::new();
@@ -121,11 +122,11 @@ fn write(number: usize, nodes: Vec<Place>, stop: &AtomicBool, counter: &AtomicU6
     let mut session = Session::new(nodes);
     let mut written = Written { number, at: Vec::new(), longest: Duration::ZERO, again: 0 };
     while !stop.load(Ordering::Relaxed) {
-        let begin = Instant::now();
+        let (begin, mut patience) = (Instant::now(), Patience::new(PATIENCE));
         let seq = written.at.len();
         let insert = [format!("INSERT INTO writes VALUES ({number}, {seq}) ON CONFLICT DO NOTHING")];
         while let Err(refusal) = session.attempt(&insert) {
-            if !refusal.again || begin.elapsed() > PATIENCE {
+            if !refusal.again || patience.is_over() {
                 return Err(refusal.failure);
             }
             written.again += 1;

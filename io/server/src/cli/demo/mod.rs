@@ -7,6 +7,7 @@
 //! cluster   the processes, their ports and their directory      readings  data goes in, questions are asked
 //! client    SQL to whichever node answers                       alerts    what is scheduled, and who receives it
 //! load      clients that write all the time                     failures  the kill and the rolling restart
+//! patience  how long it waits for what must come
 //! ```
 //!
 //! Not implemented: networks that fail, disks that fail, clocks that jump. The simulator and the chaos command do that.
@@ -19,6 +20,7 @@ mod data;
 mod failures;
 mod http;
 mod load;
+mod patience;
 mod readings;
 mod story;
 

@@ -5,6 +5,7 @@ use super::client::{Client, PATIENCE, PAUSE, beside};
 use super::cluster::Place;
 use super::data::{self, DEVICE, METRIC, Reading};
 use super::http;
+use super::patience::Patience;
 use super::story::{Story, grouped};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::when;
@@ -79,7 +80,7 @@ async fn ingest(http: &str, batch: &[Reading]) -> Outcome {
         })
         .collect();
     let json = serde_json::Value::from(readings).to_string();
-    let begin = Instant::now();
+    let mut patience = Patience::new(PATIENCE);
     loop {
         let (address, json) = (http.to_owned(), json.clone());
         let answer = beside(move || http::post(&address, "/ingest", &json)).await?;
@@ -91,7 +92,7 @@ async fn ingest(http: &str, batch: &[Reading]) -> Outcome {
             Ok(answer) => format!("status {}: {}", answer.status, answer.body),
             Err(error) => error.to_string(),
         };
-        if begin.elapsed() > PATIENCE {
+        if patience.is_over() {
             return Err(Failure::new(format!("POST /ingest at {http}: {why}")));
         }
         tokio::time::sleep(PAUSE).await;
