@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(value(&first, b"b").unwrap().as_deref(), Some(&b"1"[..]));
         assert_eq!(value(&second, b"a").unwrap().as_deref(), Some(&b"2"[..]));
         assert_eq!(value(&second, b"b").unwrap(), None);
-        let pin = first.pin();
+        let pin = View::pin(&first);
         first.retire(Duration::ZERO);
         assert!(value(&first, b"a").is_ok(), "a pinned view stays");
         drop(pin);
