@@ -19,6 +19,8 @@ use std::time::Duration;
 pub(super) const FORWARD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a leader may take before it is asked again.
 const FORWARD_RETRY: Duration = Duration::from_millis(1_000);
+/// How long a leader is left alone that could not take a write.
+const FORWARD_PAUSE: Duration = Duration::from_millis(50);
 /// A session that nobody used for so long is replaced before the leader forgets it.
 const SESSION_FRESH_US: i64 = SESSION_IDLE_US / 4;
 
@@ -27,7 +29,7 @@ struct Pending {
     token: Token,
     group: GroupId,
     transaction: Transaction,
-    /// To whom it went last, in which term, and when.
+    /// To whom it went last, in which term, and from when on it is sent again to the same.
     sent: Option<(NodeId, Term, Instant)>,
     until: Instant,
 }
@@ -57,7 +59,7 @@ impl Forwards {
 
     pub fn next_deadline(&self) -> Option<Instant> {
         let retry = |pending: &Pending| match pending.sent {
-            Some((_, _, at)) => pending.until.min(at + FORWARD_RETRY),
+            Some((_, _, again)) => pending.until.min(again),
             None => pending.until,
         };
         self.pending.values().map(retry).min()
@@ -117,7 +119,7 @@ impl Node {
             return;
         }
         let term = group.raft.term();
-        pending.sent = Some((leader, term, self.now.mono));
+        pending.sent = Some((leader, term, self.now.mono + FORWARD_RETRY));
         let Transaction { request, read_index, reads, valid_until, ops } = pending.transaction.clone();
         let reads = reads.into_iter().map(|range| (range.start, range.end)).collect();
         let forward =
@@ -150,14 +152,11 @@ impl Node {
             ForwardOutcome::Committed { term, index, time, outcomes } => {
                 return self.forward_committed(number, term, Committed { index, time, outcomes });
             }
-            ForwardOutcome::NotLeader => {
-                // Whoever leads now takes it when that is known; this leader's refusal ends nothing.
-                pending.sent = pending.sent.map(|(node, _, at)| (node, Term(0), at));
+            ForwardOutcome::NotLeader | ForwardOutcome::Unknown => {
+                // A later leader is asked at once; the same one in a moment, however often it says so.
+                let soon = self.now.mono + FORWARD_PAUSE;
+                pending.sent = pending.sent.map(|(node, term, again)| (node, term, again.min(soon)));
                 return self.retry_forward(number, out);
-            }
-            ForwardOutcome::Unknown => {
-                pending.sent = pending.sent.map(|(node, _, at)| (node, Term(0), at));
-                return;
             }
             ForwardOutcome::Conflict => Err(Refused::Conflict),
             ForwardOutcome::Expired => Err(Refused::Expired(request)),
@@ -201,12 +200,8 @@ impl Node {
     fn retry_forward(&mut self, number: u64, out: &mut Outputs) {
         let Some(pending) = self.forwards.pending.get(&number) else { return };
         let Some(group) = self.groups.get(&pending.group) else { return };
-        let asked = pending.sent.map(|(node, term, _)| (node, term));
-        let leads = group.raft.leader().map(|leader| (leader, group.raft.term()));
-        if leads.is_some()
-            && leads != asked
-            && pending.sent.is_none_or(|(_, term, _)| term < group.raft.term())
-        {
+        let term = group.raft.term();
+        if group.raft.leader().is_some() && pending.sent.is_none_or(|(_, asked, _)| asked < term) {
             self.send_forward(number, out);
         }
     }
@@ -249,8 +244,14 @@ impl Node {
                 self.replies.push((pending.token, reply));
                 self.forwards.pending.remove(&number);
                 self.forwards.open.remove(&number);
-            } else if pending.sent.is_none_or(|(_, _, at)| now >= at + FORWARD_RETRY) {
+            } else if pending.sent.is_none_or(|(_, _, again)| now >= again) {
                 self.send_forward(number, out);
+                // If nobody can be asked now, it is tried again in a while, not at once.
+                if let Some((_, _, again)) =
+                    self.forwards.pending.get_mut(&number).and_then(|pending| pending.sent.as_mut())
+                {
+                    *again = (*again).max(now + FORWARD_PAUSE);
+                }
             }
         }
     }

@@ -55,6 +55,8 @@ pub(super) struct Group {
     timed: Option<(Index, Instant)>,
     work: WorkState,
     advance_at: Option<Instant>,
+    /// Readers have been given a state of this run.
+    pub(super) published: bool,
     /// The role and leader that were acted upon last.
     known: (Role, Option<NodeId>),
 }
@@ -79,6 +81,7 @@ impl Group {
             timed: None,
             work: WorkState::LookAt(Instant(0)),
             advance_at: None,
+            published: false,
             known: (Role::Follower, None),
             raft,
             state,
@@ -168,6 +171,13 @@ impl Node {
     fn perform(&mut self, id: GroupId, output: raft::Output, store: &SharedStore, out: &mut Outputs) {
         match output {
             raft::Output::Persist { write, record } => {
+                // Raft keeps entries in memory longer than the WAL does: what is to go may have gone from there.
+                let record = match record {
+                    Record::Truncate { from } => {
+                        Record::Truncate { from: from.max(self.wal.compacted(id).index.next()) }
+                    }
+                    record => record,
+                };
                 let after = self.append(id, &record);
                 self.awaited.push_back((after, id, write));
             }

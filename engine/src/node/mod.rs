@@ -450,14 +450,15 @@ impl Node {
     fn finish(&mut self, store: &SharedStore, out: &mut Outputs) {
         let clock = self.clock.reading(self.now.mono);
         for id in std::mem::take(&mut self.publish) {
-            let Some(group) = self.groups.get(&id) else { continue };
+            let Some(group) = self.groups.get_mut(&id) else { continue };
             let alone = group.raft.reads_alone();
             // What a restart found in its log is not in the state before its own first entry is: older than promised.
-            if alone && !group.serves() {
+            if alone && !group.serves() && !group.published {
                 continue;
             }
+            group.published = true;
             let fresh = match group.raft.lease_until() {
-                _ if alone => Fresh::Alone,
+                _ if alone && group.serves() => Fresh::Alone,
                 Some(until) if group.serves() => Fresh::Until(until),
                 _ => Fresh::Ask,
             };

@@ -73,17 +73,40 @@ impl Node {
 
     /// Whether a peer is taken for the node that it says it is; see [`admit`].
     pub fn admit_peer(&self, hello: &PeerHello) -> Result<(), String> {
-        admit(&self.members(), hello, &hello.node.to_string())
+        let mut members = self.members();
+        // What a restart has in its log and does not know to be committed tells of a wiped node as well.
+        if let Some(group) = self.groups.get(&GroupId(0)) {
+            let mut index = group.state.applied.next();
+            while let Some(entry) = group.raft.log().get(index) {
+                if let Command::PutMember(member) = &*entry.command {
+                    members.retain(|known| known.node != member.node);
+                    members.push(member.clone());
+                }
+                index = index.next();
+            }
+        }
+        // A node that was away, or is about to join, hears of new members from whoever leads now, and that may be one of
+        // them: while it hears no leader it listens to everybody whose certificate is the cluster's.
+        let now = self.now.mono;
+        let led = self.groups.get(&GroupId(0)).is_some_and(|group| group.raft.hears_leader(now));
+        if !led && members.iter().all(|member| member.node != hello.node) {
+            return Ok(());
+        }
+        admit(&members, hello, &hello.node.to_string())
     }
 
-    /// The cluster's nodes: as logged, and before that as given.
+    /// The cluster's nodes: as logged, and before that as given. They are logged one by one, and who is in group 0 is a
+    /// node of the cluster from the beginning.
     pub fn members(&self) -> Vec<Member> {
-        let logged: Vec<Member> = self
-            .groups
-            .get(&GroupId(0))
-            .map(|group| group.state.members().cloned().collect())
-            .unwrap_or_default();
-        if logged.is_empty() { self.config.members.clone() } else { logged }
+        let Some(group) = self.groups.get(&GroupId(0)) else { return self.config.members.clone() };
+        let mut members: Vec<Member> = group.state.members().cloned().collect();
+        let none = members.is_empty();
+        let given = self.config.members.iter().filter(|given| {
+            none || group.raft.configuration().contains(given.node)
+                && !group.state.members().any(|logged| logged.node == given.node)
+        });
+        members.extend(given.cloned());
+        members
     }
 
     /// The leader of group 0 writes down the nodes it was given, and which store each of them has.

@@ -27,8 +27,10 @@ enum Reader {
 enum Stage {
     /// Nobody could be asked yet.
     Waiting,
-    /// Asked then.
+    /// Another node was asked then.
     Asked(Instant),
+    /// This node leads, and asks its quorum: there will be an answer, or an end of its office.
+    Confirming,
     /// Waits for the state to be there.
     Applying(Index, Timestamp),
 }
@@ -57,7 +59,7 @@ impl Reads {
     pub fn next_deadline(&self) -> Option<Instant> {
         let at = |read: &Read| match read.stage {
             Stage::Asked(at) => read.until.min(at + READ_RETRY),
-            Stage::Waiting | Stage::Applying(..) => read.until,
+            Stage::Waiting | Stage::Confirming | Stage::Applying(..) => read.until,
         };
         self.reads.values().map(at).min()
     }
@@ -98,7 +100,7 @@ impl Node {
         let Some(read) = self.reads.reads.get_mut(&number) else { return };
         let Some(group) = self.groups.get_mut(&read.group) else { return };
         if group.raft.read(number) {
-            read.stage = Stage::Asked(self.now.mono);
+            read.stage = Stage::Confirming;
             self.dirty.insert(read.group);
         } else if let Some(leader) = group.raft.leader().filter(|leader| self.links.contains_key(leader)) {
             read.stage = Stage::Asked(self.now.mono);
@@ -198,12 +200,7 @@ impl Node {
             } else if let Stage::Asked(at) = read.stage
                 && now >= at + READ_RETRY
             {
-                let leads_itself =
-                    self.groups.get(&read.group).is_some_and(|g| g.raft.role() == crate::raft::Role::Leader);
-                // A leader's own read waits for its quorum and is not asked twice.
-                if !leads_itself {
-                    self.ask(number, out);
-                }
+                self.ask(number, out);
             }
         }
     }

@@ -99,6 +99,8 @@ pub(super) struct Snapshots {
     pub(super) queue: VecDeque<(StoreWork, GroupCheckpoint)>,
     /// Groups whose store may hold keys of generations that are not live.
     pub(super) sweep: VecDeque<GroupId>,
+    /// The last generation that was given to an incoming state: its first part may still be on its way to the store.
+    generations: BTreeMap<GroupId, u32>,
 }
 
 impl Snapshots {
@@ -294,7 +296,9 @@ impl Node {
         }
         let Some(receiving) = self.snapshots.receiving.get_mut(&id) else { return Ok(()) };
         if chunk.number != receiving.next || receiving.storing >= WINDOW {
-            out.now(reply(receiving.next - receiving.storing, false));
+            // Word that all of it is there may have been lost.
+            let whole = receiving.ended && receiving.storing == 0;
+            out.now(reply(receiving.next - receiving.storing, whole));
             return Ok(());
         }
         let checksum = extend(receiving.checksum, &chunk.entries);
@@ -321,8 +325,8 @@ impl Node {
         Ok(())
     }
 
-    /// A generation that the store has no key of.
-    fn free_generation(&self, id: GroupId, store: &SharedStore) -> Result<u32, Fatal> {
+    /// A generation that the store has no key of, and will have none of but this state's.
+    fn free_generation(&mut self, id: GroupId, store: &SharedStore) -> Result<u32, Fatal> {
         let live = self.groups.get(&id).map_or(0, |group| group.state.generation());
         let mut found = Vec::new();
         let from = keys::store_key(id, live + 1, &[]);
@@ -331,7 +335,9 @@ impl Node {
             .scan(Bound::Included(&from), Bound::Excluded(&to), true, 1, &mut found)
             .map_err(|error| Fatal::StateDamaged(error.to_string()))?;
         let greatest = found.first().and_then(|(key, _)| keys::store_generation(key)).unwrap_or(live);
-        Ok(greatest.max(live) + 1)
+        let given = self.snapshots.generations.entry(id).or_default();
+        *given = greatest.max(live).max(*given) + 1;
+        Ok(*given)
     }
 
     /// A store write that was not a checkpoint is durable. `store` shows it.

@@ -12,9 +12,10 @@ impl Raft {
         self.election_at = Instant(self.now.0 + timeout + self.rng.below(timeout));
     }
 
-    /// Whether it has a vote to give itself: a learner or stranger never asks.
+    /// Whether it has a vote, now or were the uncommitted end of its log cut: a learner or stranger never asks. One that
+    /// is taken out by an entry that only it has must lead once more, or nobody ever will (dissertation, 4.2.2).
     pub(super) fn may_campaign(&self) -> bool {
-        self.configuration().is_voter(self.id) && self.installing.is_none()
+        self.memberships.may_need(self.id, self.hard.commit) && self.installing.is_none()
     }
 
     /// Asks for an election now, as if the leader had not been heard for long; of a group of one, it leads as soon as
@@ -147,9 +148,11 @@ impl Raft {
             self.hard.term,
             self.id
         );
-        if self.role != Role::Follower {
+        // One that only asked whether it would win is in the term still, and so is what it knows of this leader's log.
+        if !matches!(self.role, Role::Follower | Role::PreCandidate) {
             self.forget_leader();
         }
+        self.votes.clear();
         self.set_role(Role::Follower, Some(leader));
         self.sticky_until = Instant(self.now.0 + self.settings.election_timeout_us);
         self.draw_election();

@@ -107,6 +107,12 @@ impl Memberships {
         self.0.last().map_or(Index(0), |(index, _)| *index)
     }
 
+    /// Whether a node has a vote in the newest or in any that it would fall back to, were what is not committed cut.
+    pub fn may_need(&self, node: NodeId, commit: Index) -> bool {
+        let settled = self.0.partition_point(|(at, _)| *at <= commit).saturating_sub(1);
+        self.0.iter().skip(settled).any(|(_, configuration)| configuration.is_voter(node))
+    }
+
     pub fn push(&mut self, index: Index, configuration: Configuration) {
         assert!(index > self.since() || self.0.len() == 1, "configurations come in the order of the log");
         self.0.push((index, configuration));
@@ -153,6 +159,14 @@ mod tests {
         assert_eq!(apply_change(&one, &[Change::AddLearner(N[0])]), Err(ChangeError::LastVoter(N[0])));
         assert_eq!(apply_change(&one, &[Change::Remove(N[1])]), Err(ChangeError::Unknown(N[1])));
         assert_eq!(apply_change(&one, &[Change::AddVoter(N[0])]), Err(ChangeError::Unchanged));
+    }
+
+    #[test]
+    fn one_that_is_taken_out_is_needed_until_that_is_committed() {
+        let mut memberships = Memberships::new(Index(0), Configuration::of([N[0]]));
+        memberships.push(Index(5), Configuration::of([N[1]]));
+        assert!(memberships.may_need(N[0], Index(4)) && memberships.may_need(N[1], Index(4)));
+        assert!(!memberships.may_need(N[0], Index(5)) && memberships.may_need(N[1], Index(5)));
     }
 
     #[test]

@@ -427,6 +427,13 @@ impl Raft {
         self.leader
     }
 
+    /// Whether it leads, or has heard its leader within an election timeout. One without a vote knows its last leader
+    /// for longer than that.
+    pub fn hears_leader(&self, now: Instant) -> bool {
+        let heard = self.election_at.0 > now.0;
+        self.role == Role::Leader || self.leader.is_some() && heard
+    }
+
     /// The log in memory.
     pub fn log(&self) -> &Log {
         &self.log
