@@ -3,14 +3,21 @@
 
 use crate::rng::Rng;
 use chronos_engine::node::Fsync;
+use chronos_engine::raft::Settings;
 use std::fmt;
 
 /// What a run leans towards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// Anything.
+    /// Anything, on one, three or five nodes.
     #[default]
     Swarm,
+    /// Anything, on one node that is alone.
+    Single,
+    /// Partitions, lost, late, doubled and reordered messages.
+    Network,
+    /// Members come and go, leaders hand over.
+    Membership,
     /// Crashes, damage, full and slow disks; a good clock.
     Disk,
     /// A clock that jumps, drifts and freezes; a good disk.
@@ -22,15 +29,27 @@ pub enum Profile {
 impl Profile {
     /// By its name on the command line.
     pub fn named(name: &str) -> Option<Profile> {
-        [Profile::Swarm, Profile::Disk, Profile::Clock, Profile::Timers]
-            .into_iter()
-            .find(|p| p.name() == name)
+        Profile::ALL.into_iter().find(|p| p.name() == name)
     }
+
+    /// Every profile.
+    pub const ALL: [Profile; 7] = [
+        Profile::Swarm,
+        Profile::Single,
+        Profile::Network,
+        Profile::Disk,
+        Profile::Clock,
+        Profile::Membership,
+        Profile::Timers,
+    ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Profile::Swarm => "swarm",
+            Profile::Single => "single",
+            Profile::Network => "network",
+            Profile::Membership => "membership",
             Profile::Disk => "disk",
             Profile::Clock => "clock",
             Profile::Timers => "timers",
@@ -163,6 +182,39 @@ pub struct FaultRates {
     pub drift: u32,
     /// The operating system loses or regains its time source.
     pub synchronised: u32,
+    /// Every machine loses power at once.
+    pub blackout: u32,
+    /// A process is stopped by a signal for a while.
+    pub pause: u32,
+    /// The network falls apart for a while.
+    pub partition: u32,
+    /// A path keeps what is sent on it for a while.
+    pub clog: u32,
+    /// Members come, go, or are replaced.
+    pub churn: u32,
+    /// Leadership is handed over.
+    pub transfer: u32,
+    /// A data directory is wiped.
+    pub wipe: u32,
+}
+
+/// The network between nodes. Times in microseconds.
+#[derive(Clone, Debug, Default)]
+pub struct NetworkKnobs {
+    /// Mean delay of a message, one way.
+    pub delay: u64,
+    /// Now and then one takes up to so much longer.
+    pub tail: u64,
+    /// Messages lost, per mille.
+    pub loss: u32,
+    /// Messages doubled, per mille.
+    pub double: u32,
+    /// Messages that may overtake others of their lane, per mille.
+    pub reorder: u32,
+    /// After how long without a word a link goes down.
+    pub idle: u64,
+    /// Links reset for no reason, per mille of the times that they are looked at.
+    pub reset: u32,
 }
 
 /// Everything that a seed decides about a run but the run itself. Times in microseconds.
@@ -174,6 +226,16 @@ pub struct Knobs {
     pub profile: Profile,
     /// How long clients and faults go on.
     pub duration: u64,
+    /// Nodes that the run begins with.
+    pub nodes: usize,
+    /// Whether they are a cluster; a single node that is not decides alone.
+    pub cluster: bool,
+    /// Machines whose nodes wait to be taken in.
+    pub spares: usize,
+    /// Raft's settings.
+    pub raft: Settings,
+    /// The network between nodes.
+    pub network: NetworkKnobs,
 
     /// When a write counts as durable.
     pub fsync: Fsync,
@@ -230,7 +292,7 @@ pub struct Knobs {
     /// Requests without a session, per mille: they are never asked twice.
     pub nameless: u32,
     /// Mean delay between client and node.
-    pub network: u64,
+    pub client_delay: u64,
     /// Replies lost on the way, per mille.
     pub reply_loss: u32,
     /// Reads of an old snapshot, per mille.
@@ -271,6 +333,11 @@ impl Knobs {
             seed,
             profile,
             duration: *rng.pick(&[10, 30, 30, 60, 90, 150]) * 1_000_000,
+            nodes: 1,
+            cluster: false,
+            spares: 0,
+            raft: Settings::default(),
+            network: NetworkKnobs::default(),
             fsync,
             segment_bytes: *rng.pick(&[16 << 10, 32 << 10, 64 << 10, 256 << 10]),
             checkpoint_wal_bytes: *rng.pick(&[4 << 10, 32 << 10, 64 << 10, 256 << 10, 1 << 30]),
@@ -296,7 +363,7 @@ impl Knobs {
             client_timeout: *rng.pick(&[30_000, 300_000, 2_000_000]),
             retries: *rng.pick(&[0, 3, 20]),
             nameless: *rng.pick(&[0, 200, 1000]),
-            network: *rng.pick(&[10, 500, 10_000]),
+            client_delay: *rng.pick(&[10, 500, 10_000]),
             reply_loss: *rng.pick(&[0, 10, 100]),
             stale_reads: *rng.pick(&[0, 50, 300]),
             keys: *rng.pick(&[3, 12, 100]),
@@ -318,7 +385,89 @@ impl Knobs {
         knobs.jobs[Job::Schedule as usize] += 1;
         knobs.faults = Self::draw_faults(rng, profile);
         knobs.lean(rng);
+        knobs.draw_cluster(&mut Rng::new(seed, "knobs of a cluster"));
         knobs
+    }
+
+    /// Whether there is one node, which decides alone.
+    pub fn solo(&self) -> bool {
+        !self.cluster
+    }
+
+    /// How many machines there are.
+    pub fn machines(&self) -> usize {
+        self.nodes + self.spares
+    }
+
+    fn draw_cluster(&mut self, rng: &mut Rng) {
+        let profile = self.profile;
+        self.nodes = match profile {
+            Profile::Single => 1,
+            Profile::Swarm | Profile::Timers => *rng.pick(&[1, 3, 3, 5]),
+            Profile::Disk | Profile::Clock => *rng.pick(&[1, 3, 3, 3, 5]),
+            Profile::Network => *rng.pick(&[3, 3, 5]),
+            Profile::Membership => *rng.pick(&[1, 3, 3, 4]),
+        };
+        self.cluster = self.nodes > 1 || profile == Profile::Membership;
+        if !self.cluster {
+            return;
+        }
+        let churns = profile == Profile::Membership || profile == Profile::Swarm && rng.chance(300);
+        self.spares = if churns { *rng.pick(&[1, 2]) } else { 0 };
+        // A weak mode may lose what was promised, and then nothing could be checked.
+        self.fsync = Fsync::Always;
+        self.duration = self.duration.min(*rng.pick(&[10, 20, 40, 60]) * 1_000_000);
+        self.actions_per_second = self.actions_per_second.min(*rng.pick(&[5, 15, 40]));
+        self.client_timeout = *rng.pick(&[300_000, 1_000_000, 3_000_000]);
+        self.retries = *rng.pick(&[0, 3, 20]);
+        self.subscribers = 0;
+        let slow = self.sync_latency >= 20_000;
+        let delay = *rng.pick(&[100, 500, 2_000, 20_000]);
+        let timeout = *rng.pick(&[200_000, 300_000, 600_000]);
+        let timeout = if slow || delay >= 20_000 { 600_000 } else { timeout };
+        let leases = rng.chance(350);
+        self.raft = Settings {
+            election_timeout_us: timeout,
+            heartbeat_us: timeout / *rng.pick(&[4, 6, 10]),
+            append_bytes_max: *rng.pick(&[1, 1_000, 20_000, 1 << 20]),
+            inflight_max: *rng.pick(&[1, 2, 8, 256]),
+            inflight_bytes_max: *rng.pick(&[1, 4_000, 16 << 20]),
+            uncommitted_bytes_max: *rng.pick(&[40_000, 256 << 20, 256 << 20]),
+            kept_bytes_max: *rng.pick(&[1_000, 8_000, 100_000, 32 << 20]),
+            leases,
+            drift_permille: 100,
+        };
+        self.drift_ppm = match (leases, rng.chance(500)) {
+            // Two clocks differ by less than the allowance.
+            (true, true) => 45_000,
+            (false, true) => *rng.pick(&[0, 20, 1_000, 300_000]),
+            (_, false) => self.drift_ppm,
+        };
+        let stormy = profile == Profile::Network || rng.chance(600);
+        let when = |rng: &mut Rng, of: &[u32]| if stormy { *rng.pick(of) } else { 0 };
+        self.network = NetworkKnobs {
+            delay,
+            tail: *rng.pick(&[0, 0, 500_000, 5_000_000]),
+            loss: when(rng, &[0, 0, 10, 50, 300]),
+            double: when(rng, &[0, 0, 20, 300]),
+            reorder: when(rng, &[0, 0, 20, 300]),
+            idle: *rng.pick(&[300_000, 1_000_000, 3_000_000, 3_600_000_000]),
+            reset: when(rng, &[0, 0, 3, 30]),
+        };
+        let mut rate = |of: &[u32], always: bool| {
+            if !always && rng.chance(450) { 0 } else { *rng.pick(of) }
+        };
+        let faults = &mut self.faults;
+        faults.blackout = rate(&[1, 2], false);
+        faults.pause = rate(&[2, 8], false);
+        faults.partition = rate(&[3, 10, 20], profile == Profile::Network);
+        faults.clog = rate(&[2, 8], false);
+        faults.transfer = rate(&[2, 8], profile == Profile::Membership);
+        faults.churn = if churns { rate(&[4, 12], true) } else { 0 };
+        faults.wipe = rate(&[1, 2], false);
+        if profile == Profile::Clock {
+            faults.drift = faults.drift.max(3);
+        }
     }
 
     fn draw_faults(rng: &mut Rng, profile: Profile) -> FaultRates {
@@ -340,12 +489,13 @@ impl Knobs {
             freeze: when(clock, rate(&[1, 3])),
             drift: when(clock, rate(&[1, 3])),
             synchronised: when(clock, rate(&[1, 3])),
+            ..FaultRates::default()
         }
     }
 
     fn lean(&mut self, rng: &mut Rng) {
         match self.profile {
-            Profile::Swarm => {}
+            Profile::Swarm | Profile::Single | Profile::Network | Profile::Membership => {}
             Profile::Disk => {
                 self.faults.power = self.faults.power.max(6);
                 self.faults.kill = self.faults.kill.max(6);
@@ -372,11 +522,40 @@ impl fmt::Display for Knobs {
         let ms = |us: u64| us as f64 / 1000.0;
         writeln!(
             f,
-            "  run      seed={:#x} profile={} duration={}s",
+            "  run      seed={:#x} profile={} duration={}s nodes={} spares={}",
             self.seed,
             self.profile.name(),
-            self.duration / 1_000_000
+            self.duration / 1_000_000,
+            self.nodes,
+            self.spares
         )?;
+        if self.cluster {
+            let (r, n) = (&self.raft, &self.network);
+            writeln!(
+                f,
+                "  raft     election={}ms heartbeat={}ms append={} inflight={}/{} uncommitted={} kept={} leases={} drift={}/1000",
+                ms(r.election_timeout_us),
+                ms(r.heartbeat_us),
+                r.append_bytes_max,
+                r.inflight_max,
+                r.inflight_bytes_max,
+                r.uncommitted_bytes_max,
+                r.kept_bytes_max,
+                r.leases,
+                r.drift_permille
+            )?;
+            writeln!(
+                f,
+                "  network  delay={}ms tail={}ms loss={}/1000 double={}/1000 reorder={}/1000 idle={}ms reset={}/1000",
+                ms(n.delay),
+                ms(n.tail),
+                n.loss,
+                n.double,
+                n.reorder,
+                ms(n.idle),
+                n.reset
+            )?;
+        }
         writeln!(
             f,
             "  engine   fsync={fsync} segment={} checkpoint-bytes={} checkpoint-every={}s overlay={} inflight={} \
@@ -414,7 +593,7 @@ impl fmt::Display for Knobs {
         )?;
         writeln!(
             f,
-            "  clients  count={} pipeline={} actions/s={} timeout={}ms retries={} nameless={}/1000 network={}ms reply-loss={}/1000 \
+            "  clients  count={} pipeline={} actions/s={} timeout={}ms retries={} nameless={}/1000 delay={}ms reply-loss={}/1000 \
              stale={}/1000 keys={} shared-ids={} dedup={}ms timer-spread={}ms",
             self.clients,
             self.pipeline,
@@ -422,7 +601,7 @@ impl fmt::Display for Knobs {
             ms(self.client_timeout),
             self.retries,
             self.nameless,
-            ms(self.network),
+            ms(self.client_delay),
             self.reply_loss,
             self.stale_reads,
             self.keys,
@@ -456,6 +635,13 @@ impl fmt::Display for Knobs {
             ("freeze", r.freeze),
             ("drift", r.drift),
             ("sync-flag", r.synchronised),
+            ("blackout", r.blackout),
+            ("pause", r.pause),
+            ("partition", r.partition),
+            ("clog", r.clog),
+            ("churn", r.churn),
+            ("transfer", r.transfer),
+            ("wipe", r.wipe),
         ];
         let rates: Vec<String> =
             rates.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}={n}")).collect();

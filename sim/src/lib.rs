@@ -22,6 +22,7 @@ pub mod disk;
 pub mod knobs;
 pub mod marks;
 pub mod model;
+pub mod network;
 pub mod plan;
 pub mod report;
 pub mod rng;

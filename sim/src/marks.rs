@@ -99,6 +99,66 @@ pub enum Mark {
     AckGap,
     /// The process was stopped in order and started again.
     CleanRestart,
+    /// A link was reset for no reason.
+    LinkReset,
+    /// A message arrived twice.
+    MessageDoubled,
+    /// Somebody who would disturb a leader got no pre-vote.
+    PreVoteRefused,
+    /// A follower had another log than its leader.
+    AppendRejected,
+    /// A follower cut what its leader does not have.
+    ConflictTruncated,
+    /// A leader told another to take over.
+    TransferHandedOver,
+    /// A cluster got a leader.
+    LeaderElected,
+    /// A leader that heard no quorum, or whose disk hung, gave up in its own term.
+    LeaderSteppedDown,
+    /// A leader learnt of a later term.
+    LeaderDeposed,
+    /// A leader that was taken out gave up.
+    RemovedLeaderSteppedDown,
+    /// A change of members was finished by another leader than began it.
+    JointFinishedByAnother,
+    /// Voters changed.
+    MembersChanged,
+    /// A node followed without a vote.
+    LearnerAdded,
+    /// A follower behind the log got a snapshot.
+    SnapshotInstalled,
+    /// A snapshot was sent while the network was cut.
+    SnapshotDuringPartition,
+    /// A process ended with parts of a snapshot in its store.
+    CrashWhileInstalling,
+    /// A node told a client that it does not know what became of a write.
+    AnswerUnknown,
+    /// A request was answered by another node than was asked first.
+    AnsweredByAnother,
+    /// A request was asked again in another term, and had one effect.
+    AnsweredAfterFailover,
+    /// A read asked a quorum.
+    ReadByQuorum,
+    /// A follower answered a linearizable read.
+    ReadOnFollower,
+    /// A leader answered a read by its lease.
+    ReadByLease,
+    /// A node could not answer a read.
+    ReadRefused,
+    /// A timer was scheduled under one leader and fired by another.
+    TimerFiredAfterFailover,
+    /// A message id claimed under one leader was a duplicate under another.
+    DedupHitAfterFailover,
+    /// A process stood still for a while.
+    Paused,
+    /// A node that came back with another store was not listened to.
+    WipedNodeRefused,
+    /// A change of members or a transfer was refused.
+    OperatorRefused,
+    /// Every machine lost power at once.
+    Blackout,
+    /// A quorum came to terms while the others stayed broken.
+    CoreOnly,
 }
 
 macro_rules! marks {
@@ -166,6 +226,36 @@ marks! {
     GroupResumedAfterRestart => "group resumed after restart",
     AckGap => "ack gap",
     CleanRestart => "clean restart",
+    LinkReset => "link reset",
+    MessageDoubled => "message doubled",
+    PreVoteRefused => "pre-vote refused",
+    AppendRejected => "append rejected",
+    ConflictTruncated => "conflict truncated",
+    TransferHandedOver => "transfer handed over",
+    LeaderElected => "leader elected",
+    LeaderSteppedDown => "leader stepped down by itself",
+    LeaderDeposed => "leader deposed",
+    RemovedLeaderSteppedDown => "removed leader stepped down",
+    JointFinishedByAnother => "joint configuration left by another leader",
+    MembersChanged => "members changed",
+    LearnerAdded => "learner added",
+    SnapshotInstalled => "snapshot installed",
+    SnapshotDuringPartition => "snapshot during a partition",
+    CrashWhileInstalling => "crash while installing a snapshot",
+    AnswerUnknown => "answer unknown",
+    AnsweredByAnother => "answered by another node",
+    AnsweredAfterFailover => "answered after a failover",
+    ReadByQuorum => "read by a quorum",
+    ReadOnFollower => "read on a follower",
+    ReadByLease => "read by a lease",
+    ReadRefused => "read refused",
+    TimerFiredAfterFailover => "timer fired after a failover",
+    DedupHitAfterFailover => "dedup hit after a failover",
+    Paused => "process paused",
+    WipedNodeRefused => "wiped node refused",
+    OperatorRefused => "operator refused",
+    Blackout => "blackout",
+    CoreOnly => "settled with a core alone",
 }
 
 /// How often each mark was hit.

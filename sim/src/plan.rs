@@ -83,6 +83,62 @@ pub enum Fault {
     },
     /// The operating system says whether its clock is synchronised.
     Synchronised(bool),
+    /// The process is stopped by a signal, and goes on later.
+    Pause {
+        /// How long.
+        lasts: u64,
+    },
+    /// The data directory is wiped.
+    Wipe,
+}
+
+/// How the network falls apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// One machine from all others.
+    Isolate,
+    /// The leader from all others.
+    IsolateLeader,
+    /// Into two parts.
+    Halves,
+    /// Nothing gets from one machine to the others.
+    Mute,
+    /// Nothing gets to one machine from the others.
+    Deaf,
+    /// Two machines from each other; the others reach both.
+    Pair,
+    /// Two parts that only one machine reaches.
+    Bridge,
+    /// Any paths.
+    Random,
+}
+
+/// What happens to more than one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Every machine loses power.
+    Blackout {
+        /// How long they stay down, at the most.
+        down: u64,
+    },
+    /// The network falls apart.
+    Partition {
+        /// How.
+        split: Split,
+        /// How long.
+        lasts: u64,
+        /// How often it comes and goes within that time.
+        flaps: u64,
+    },
+    /// Some paths keep what is sent on them.
+    Clog {
+        /// How long.
+        lasts: u64,
+    },
+    /// An operator takes members in or out.
+    Churn,
+    /// An operator hands leadership over.
+    Transfer,
 }
 
 /// One thing that happens.
@@ -99,8 +155,10 @@ pub enum Act {
     Subscriber(u64),
     /// The operator asks for a checkpoint.
     Checkpoint,
-    /// Something goes wrong.
+    /// Something goes wrong with one machine, drawn when it happens.
     Fault(Fault),
+    /// Something happens to the cluster.
+    Trouble(Trouble),
 }
 
 /// An act and its time.
@@ -139,6 +197,9 @@ pub fn draw(knobs: &Knobs) -> Vec<Planned> {
     }
     let faults = &mut Rng::new(knobs.seed, "plan of faults");
     draw_faults(knobs, faults, &mut acts);
+    if knobs.cluster {
+        draw_troubles(knobs, &mut Rng::new(knobs.seed, "plan of troubles"), &mut acts);
+    }
     for _ in 0..faults.below(3) {
         acts.push((faults.range(0, knobs.duration), 0, Act::Checkpoint));
     }
@@ -188,6 +249,48 @@ fn draw_faults(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) {
     each(rates.synchronised, rng, &mut |rng| Fault::Synchronised(rng.chance(500)));
 }
 
+fn draw_troubles(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) {
+    let rates = &knobs.faults;
+    let mut each = |rate: u32, rng: &mut Rng, make: &mut dyn FnMut(&mut Rng) -> Act| {
+        let expected = u64::from(rate) * knobs.duration / 60_000_000;
+        for _ in 0..rng.range(expected / 2, expected + expected / 2 + u64::from(rate > 0)) {
+            let at = rng.range(500_000, knobs.duration);
+            let act = make(rng);
+            acts.push((at, rng.bits(), act));
+        }
+    };
+    let timeout = knobs.raft.election_timeout_us;
+    let lasts = |rng: &mut Rng| match rng.below(4) {
+        0 => rng.range(timeout / 4, timeout),
+        1 => rng.range(timeout, 3 * timeout),
+        2 => rng.range(3 * timeout, 12 * timeout),
+        _ => rng.range(100_000, 15_000_000),
+    };
+    let splits = [
+        Split::Isolate,
+        Split::IsolateLeader,
+        Split::IsolateLeader,
+        Split::Halves,
+        Split::Mute,
+        Split::Deaf,
+        Split::Pair,
+        Split::Bridge,
+        Split::Random,
+    ];
+    each(rates.blackout, rng, &mut |rng| {
+        Act::Trouble(Trouble::Blackout { down: rng.range(1_000, 2_000_000) })
+    });
+    each(rates.pause, rng, &mut |rng| Act::Fault(Fault::Pause { lasts: lasts(rng) }));
+    each(rates.partition, rng, &mut |rng| {
+        let split = *rng.pick(&splits);
+        Act::Trouble(Trouble::Partition { split, lasts: lasts(rng), flaps: *rng.pick(&[1, 1, 1, 4]) })
+    });
+    each(rates.clog, rng, &mut |rng| Act::Trouble(Trouble::Clog { lasts: lasts(rng) }));
+    each(rates.churn, rng, &mut |_| Act::Trouble(Trouble::Churn));
+    each(rates.transfer, rng, &mut |_| Act::Trouble(Trouble::Transfer));
+    each(rates.wipe, rng, &mut |_| Act::Fault(Fault::Wipe));
+}
+
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -195,6 +298,7 @@ impl fmt::Display for Act {
             Act::Subscriber(subscriber) => write!(f, "subscriber {subscriber} comes or goes"),
             Act::Checkpoint => write!(f, "operator asks for a checkpoint"),
             Act::Fault(fault) => write!(f, "fault {fault:?}"),
+            Act::Trouble(trouble) => write!(f, "trouble {trouble:?}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::knobs::Knobs;
 use crate::marks::Marks;
-use crate::plan::{Act, Fault, Planned};
+use crate::plan::{Act, Fault, Planned, Trouble};
 use crate::run::Options;
 use crate::world::Outcome;
 use std::collections::BTreeMap;
@@ -32,26 +32,45 @@ pub fn marks(marks: &Marks) -> String {
 pub fn faults(plan: &[Planned]) -> String {
     let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
     for act in plan {
-        let Act::Fault(fault) = act.act else { continue };
-        let name = match fault {
-            Fault::Crash { end: crate::plan::End::Kill, .. } => "kill",
-            Fault::Crash { end: crate::plan::End::Power, .. } => "power-cut",
-            Fault::Stop { .. } => "stop",
-            Fault::FailWrite => "failed-write",
-            Fault::FailCheckpoint => "failed-checkpoint",
-            Fault::Full { .. } => "full-disk",
-            Fault::Slow { .. } => "slow-disk",
-            Fault::RotWal => "rot-wal",
-            Fault::RotStore => "rot-store",
-            Fault::Jump { .. } => "clock-jump",
-            Fault::Freeze { .. } => "clock-freeze",
-            Fault::Drift { .. } => "clock-drift",
-            Fault::Synchronised(_) => "clock-sync-flag",
+        let name = match act.act {
+            Act::Fault(fault) => fault_name(fault),
+            Act::Trouble(trouble) => trouble_name(trouble),
+            _ => continue,
         };
         *kinds.entry(name).or_default() += 1;
     }
     let kinds: Vec<String> = kinds.into_iter().map(|(name, count)| format!("{name} {count}")).collect();
     if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }
+}
+
+fn trouble_name(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::Blackout { .. } => "blackout",
+        Trouble::Partition { .. } => "partition",
+        Trouble::Clog { .. } => "clog",
+        Trouble::Churn => "churn",
+        Trouble::Transfer => "transfer",
+    }
+}
+
+fn fault_name(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Crash { end: crate::plan::End::Kill, .. } => "kill",
+        Fault::Crash { end: crate::plan::End::Power, .. } => "power-cut",
+        Fault::Stop { .. } => "stop",
+        Fault::FailWrite => "failed-write",
+        Fault::FailCheckpoint => "failed-checkpoint",
+        Fault::Full { .. } => "full-disk",
+        Fault::Slow { .. } => "slow-disk",
+        Fault::RotWal => "rot-wal",
+        Fault::RotStore => "rot-store",
+        Fault::Jump { .. } => "clock-jump",
+        Fault::Freeze { .. } => "clock-freeze",
+        Fault::Drift { .. } => "clock-drift",
+        Fault::Synchronised(_) => "clock-sync-flag",
+        Fault::Pause { .. } => "pause",
+        Fault::Wipe => "wipe",
+    }
 }
 
 /// The arguments that lead to this run again.

@@ -63,6 +63,12 @@ impl Rng {
         }
     }
 
+    /// Exponential around `mean`, in integers: how many heads come in a row, and a part of the next toss.
+    pub fn exponential(&mut self, mean: u64) -> u64 {
+        let heads = u64::from(self.bits().leading_zeros());
+        mean * 693 * (heads * 1_024 + self.below(1_024)) / 1_024_000
+    }
+
     /// The place in `weights` that a draw in proportion to them falls on.
     pub fn weighted(&mut self, weights: &[u32]) -> usize {
         let mut left = self.below(weights.iter().map(|&w| u64::from(w)).sum());
@@ -100,5 +106,7 @@ mod tests {
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [3, 4, 5, 6]);
         assert!((0..100).all(|_| rng.weighted(&[0, 5, 0]) == 1));
         assert!(!rng.chance(0) && rng.chance(1000));
+        let mean = (0..4_000).map(|_| rng.exponential(1_000)).sum::<u64>() / 4_000;
+        assert!((900..1_150).contains(&mean), "{mean}");
     }
 }

@@ -1,7 +1,7 @@
 //! Makes a failing plan small: acts are left out as long as the same checker goes on failing in the same way.
 
 use crate::knobs::Knobs;
-use crate::plan::{Act, Fault, Planned};
+use crate::plan::{Act, Fault, Planned, Trouble};
 use crate::run::{self, Options};
 use crate::violation::Violation;
 
@@ -76,6 +76,15 @@ fn kind(act: &Act) -> u32 {
             Fault::Freeze { .. } => 19,
             Fault::Drift { .. } => 20,
             Fault::Synchronised(_) => 21,
+            Fault::Pause { .. } => 22,
+            Fault::Wipe => 23,
+        },
+        Act::Trouble(trouble) => match trouble {
+            Trouble::Blackout { .. } => 30,
+            Trouble::Partition { .. } => 31,
+            Trouble::Clog { .. } => 32,
+            Trouble::Churn => 33,
+            Trouble::Transfer => 34,
         },
     }
 }

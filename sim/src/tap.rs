@@ -3,20 +3,27 @@
 
 use chronos_proto::codec;
 use chronos_proto::command::Entry;
-use chronos_proto::id::{GroupId, Index};
+use chronos_proto::id::{GroupId, Index, NodeId, Term};
+use chronos_proto::raft::LogId;
 
 const WRITE_HEADER: usize = 80;
 const RECORD_HEADER: usize = 21;
 const KIND_ENTRY: u8 = 1;
+const KIND_HARD_STATE: u8 = 2;
 const KIND_TRUNCATE: u8 = 3;
+const KIND_COMPACTED: u8 = 4;
 
 /// What a record means to a log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Logged {
     /// An entry is appended.
     Entry(GroupId, Entry),
+    /// A term, and the vote in it.
+    Voted(GroupId, Term, Option<NodeId>),
     /// Entries from here on are void.
     Truncated(GroupId, Index),
+    /// The log begins behind this entry.
+    Compacted(GroupId, LogId),
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
@@ -46,6 +53,16 @@ pub fn entries(write: &[u8]) -> Result<Vec<Logged>, String> {
             KIND_TRUNCATE => {
                 let from = codec::decode("truncation", payload).map_err(|e| e.to_string())?;
                 out.push(Logged::Truncated(group, from));
+            }
+            KIND_HARD_STATE => {
+                let (term, vote, _commit): (Term, Option<NodeId>, Index) =
+                    codec::decode("hard state", payload).map_err(|e| e.to_string())?;
+                out.push(Logged::Voted(group, term, vote));
+            }
+            KIND_COMPACTED => {
+                let (index, term): (Index, Term) =
+                    codec::decode("compaction", payload).map_err(|e| e.to_string())?;
+                out.push(Logged::Compacted(group, LogId { term, index }));
             }
             _ => {}
         }

@@ -24,6 +24,8 @@ pub struct ClusterTime {
     /// Unvouched steps so far, in this run.
     unvouched: i64,
     run_began: u64,
+    /// The node follows its own wall clock alone, not other nodes' too.
+    alone: bool,
 }
 
 fn minus(time: Timestamp, now: Now) -> i64 {
@@ -32,9 +34,10 @@ fn minus(time: Timestamp, now: Now) -> i64 {
 
 impl ClusterTime {
     /// A process starts.
-    pub fn restarted(&mut self, now: Now, vouched: bool) {
+    pub fn restarted(&mut self, now: Now, vouched: bool, alone: bool) {
         *self = ClusterTime {
             vouched,
+            alone,
             run_began: now.mono.0,
             wall_max: Some(minus(now.wall, now)),
             ..Self::default()
@@ -62,7 +65,7 @@ impl ClusterTime {
         if reading.mono > now.mono {
             return wrong(format!("a reading of {:?} is from the future of {:?}", reading.mono, now.mono));
         }
-        if reading.at(now.mono) < applied {
+        if self.alone && reading.at(now.mono) < applied {
             return wrong(format!(
                 "cluster time {} is before the applied time {applied}",
                 reading.at(now.mono)
@@ -76,7 +79,7 @@ impl ClusterTime {
         if step < 0 {
             return wrong(format!("cluster time went back by {} us", -step));
         }
-        if step > 0 {
+        if step > 0 && self.alone {
             let wall = self.wall_max.unwrap_or(i64::MIN).max(minus(now.wall, now));
             if offset > wall {
                 return wrong(format!(
@@ -125,7 +128,7 @@ mod tests {
     /// A clock that was read at (1 s, 101 s), while the wall said the same.
     fn begun() -> ClusterTime {
         let mut clock = ClusterTime::default();
-        clock.restarted(now(0, 100 * S), false);
+        clock.restarted(now(0, 100 * S), false, true);
         let held = clock.read(reading(S, 101 * S), Timestamp(0), now(S, 101 * S), false, 0);
         assert_eq!(held, Ok(()));
         clock

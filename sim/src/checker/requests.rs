@@ -16,6 +16,8 @@ pub type Name = (SessionId, u64);
 #[derive(Clone, Debug)]
 struct Asked {
     ops: Vec<Op>,
+    /// What somebody knew of when it was asked first.
+    floor: u64,
     refused: Option<Refused>,
     effect: Option<(u64, Vec<OpOutcome>)>,
     answered: Option<Committed>,
@@ -34,15 +36,22 @@ pub fn name(request: RequestId, ops: &[Op]) -> Name {
 }
 
 impl Requests {
-    /// A client asks for something for the first time.
-    pub fn asked(&mut self, name: Name, ops: Vec<Op>) {
-        self.0.insert(name, Asked { ops, refused: None, effect: None, answered: None });
+    /// A client asks for something for the first time, when entries up to `floor` are known to somebody.
+    pub fn asked(&mut self, name: Name, ops: Vec<Op>, floor: u64) {
+        self.0.insert(name, Asked { ops, floor, refused: None, effect: None, answered: None });
+    }
+
+    /// The name under which an entry's request was asked: a node gives a session of its own to what has none.
+    pub fn name_of(&self, request: RequestId, ops: &[Op]) -> Name {
+        let own = name(request, ops);
+        if self.0.contains_key(&own) { own } else { name(RequestId::default(), ops) }
     }
 
     /// The log holds a request's entry, and this is what it comes to.
     pub fn applied(&mut self, request: RequestId, ops: &[Op], entry: &Entry, outcomes: &[OpOutcome]) -> Held {
         let index = entry.index.0;
-        let Some(asked) = self.0.get_mut(&name(request, ops)) else {
+        let name = self.name_of(request, ops);
+        let Some(asked) = self.0.get_mut(&name) else {
             return Err(Violation::safety(
                 NAME,
                 format!("entry {index} is {request:?}, which nobody asked for"),
@@ -59,6 +68,13 @@ impl Requests {
         if let Some(refused) = &asked.refused {
             let what = format!("{request:?} was refused ({refused}) and yet is entry {index}");
             return Err(Violation::safety(NAME, what));
+        }
+        if index <= asked.floor {
+            let what = format!(
+                "{request:?} is entry {index}, and was asked for when somebody knew of entry {}",
+                asked.floor
+            );
+            return Err(Violation::safety("real-time", what));
         }
         asked.effect = Some((index, outcomes.to_vec()));
         Ok(())
@@ -138,7 +154,7 @@ mod tests {
 
     fn asked_and_applied() -> Requests {
         let mut requests = Requests::default();
-        requests.asked(named(1), ops(1));
+        requests.asked(named(1), ops(1), 0);
         assert_eq!(requests.applied(request(1), &ops(1), &entry(5), &[OpOutcome::Done]), Ok(()));
         requests
     }
@@ -148,7 +164,7 @@ mod tests {
         let mut requests = asked_and_applied();
         assert!(requests.clone().applied(request(1), &ops(1), &entry(6), &[]).is_err(), "twice");
         assert!(requests.clone().applied(request(2), &ops(1), &entry(6), &[]).is_err(), "invented");
-        requests.asked(named(2), ops(2));
+        requests.asked(named(2), ops(2), 0);
         assert!(requests.applied(request(2), &ops(1), &entry(6), &[]).is_err(), "changed");
     }
 
@@ -160,7 +176,7 @@ mod tests {
         let other = Committed { outcomes: vec![OpOutcome::TooLate], ..committed(5) };
         assert!(requests.clone().committed(named(1), &other).is_err(), "another outcome");
         let mut never = Requests::default();
-        never.asked(named(1), ops(1));
+        never.asked(named(1), ops(1), 0);
         assert!(never.committed(named(1), &committed(5)).is_err(), "never logged");
     }
 
@@ -168,7 +184,7 @@ mod tests {
     fn requests_without_a_session_are_told_by_what_they_write() {
         let nameless = RequestId::default();
         let mut requests = Requests::default();
-        requests.asked(name(nameless, &ops(1)), ops(1));
+        requests.asked(name(nameless, &ops(1)), ops(1), 0);
         assert_eq!(requests.applied(nameless, &ops(1), &entry(5), &[OpOutcome::Done]), Ok(()));
         assert!(requests.clone().applied(nameless, &ops(1), &entry(6), &[OpOutcome::Done]).is_err(), "twice");
         assert!(requests.applied(nameless, &ops(2), &entry(6), &[OpOutcome::Done]).is_err(), "invented");
@@ -178,7 +194,7 @@ mod tests {
     fn a_refusal_is_definite() {
         assert!(asked_and_applied().refused(named(1), Refused::Conflict).is_err());
         let mut requests = Requests::default();
-        requests.asked(named(1), ops(1));
+        requests.asked(named(1), ops(1), 0);
         assert_eq!(requests.refused(named(1), Refused::Conflict), Ok(()));
         assert!(requests.applied(request(1), &ops(1), &entry(5), &[OpOutcome::Done]).is_err());
     }

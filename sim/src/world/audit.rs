@@ -1,14 +1,15 @@
 //! The watch: it applies the log to the model as the node publishes it, compares the two, and at the end demands
 //! that everything pending has come to something.
 
+use super::faults::Partition;
+use super::machine::NAMES;
 use super::shell::GROUP;
-use super::{Event, SETTLE, World};
+use super::{Event, World};
 use crate::checker::memory::Amount;
 use crate::checker::state::Difference;
-use crate::checker::{digest, memory, requests, serial, state, timers};
+use crate::checker::{digest, memory, serial, state, timers};
 use crate::marks::Mark;
 use crate::model::{Applied, Model};
-use crate::plan::End;
 use crate::violation::{Held, Violation};
 use chronos_engine::node::Fsync;
 use chronos_engine::state::records::StoredEvent;
@@ -29,8 +30,13 @@ pub(super) struct Watch {
     crashes_at: BTreeMap<u64, u64>,
     /// Crashes there had been when an index was asked for.
     index_asked: BTreeMap<RelationId, u64>,
-    restarted_at_end: bool,
+    pub(super) restarted_at_end: bool,
     fired_recently: BTreeMap<u64, u64>,
+    /// Terms that had been led when a log position was applied.
+    terms_at: BTreeMap<u64, usize>,
+    /// The term in which a joint configuration was begun.
+    joint_begun: Option<u64>,
+    pub(super) partitions: Vec<Partition>,
 }
 
 impl World {
@@ -38,7 +44,8 @@ impl World {
     pub(super) fn catch_up(&mut self, index: u64) -> Held {
         while self.model.applied < index {
             let next = self.model.applied + 1;
-            let Some(entry) = self.log.get(next).cloned() else {
+            let entry = if self.solo() { self.log.get(next) } else { self.group.get(next) };
+            let Some(entry) = entry.cloned() else {
                 let what = format!("entry {next} was published and never written to the log");
                 return Err(Violation::safety("log", what));
             };
@@ -50,7 +57,7 @@ impl World {
     fn apply(&mut self, entry: &Entry) -> Held {
         let index = entry.index.0;
         if let Command::Batch { request, ops } = &*entry.command
-            && let Some(saw) = self.saw.get(&requests::name(*request, ops))
+            && let Some(saw) = self.saw.get(&self.requests.name_of(*request, ops))
         {
             serial::check(&self.model, entry, saw)?;
         }
@@ -62,7 +69,8 @@ impl World {
             timers::fired_ahead(due, entry.time, self.knobs.fire_ahead_max)?;
         }
         let applied = self.model.apply(entry);
-        self.watch.crashes_at.insert(index, self.ills.crashes);
+        self.watch.crashes_at.insert(index, self.crashes());
+        self.watch.terms_at.insert(index, entry.term.0 as usize);
         if let Command::Batch { request, ops } = &*entry.command {
             self.requests.applied(*request, ops, entry, &applied.outcomes)?;
             if applied.repeated {
@@ -86,7 +94,8 @@ impl World {
                         let what = format!("relation number {} is given again", relation.id);
                         return Err(Violation::safety("state", what));
                     }
-                    self.watch.index_asked.entry(relation.id).or_insert(self.ills.crashes);
+                    let crashes = self.crashes();
+                    self.watch.index_asked.entry(relation.id).or_insert(crashes);
                 }
                 _ => {}
             }
@@ -95,9 +104,35 @@ impl World {
     }
 
     fn applied_marks(&mut self, entry: &Entry, applied: &Applied) {
+        let term = entry.term.0 as usize;
+        if let Command::Membership(next) = &*entry.command {
+            let begun = self.watch.joint_begun.take();
+            if next.is_joint() {
+                self.watch.joint_begun = Some(entry.term.0);
+            } else if let Some(begun) = begun {
+                self.marks.hit(Mark::MembersChanged);
+                if begun != entry.term.0 {
+                    self.marks.hit(Mark::JointFinishedByAnother);
+                }
+            }
+            if !next.learners.is_empty() {
+                self.marks.hit(Mark::LearnerAdded);
+            }
+        }
+        if !self.solo() {
+            let other = |at: &u64| self.watch.terms_at.get(at).is_some_and(|then| *then != term);
+            let dedup = applied.duplicates_of.iter().any(other);
+            let fired = applied.fired.iter().any(|(_, timer)| other(&timer.born));
+            for (hit, mark) in [(dedup, Mark::DedupHitAfterFailover), (fired, Mark::TimerFiredAfterFailover)]
+            {
+                if hit {
+                    self.marks.hit(mark);
+                }
+            }
+        }
         for born in &applied.duplicates_of {
-            let then = self.watch.crashes_at.get(born).copied().unwrap_or(self.ills.crashes);
-            if then < self.ills.crashes {
+            let then = self.watch.crashes_at.get(born).copied().unwrap_or(self.crashes());
+            if then < self.crashes() {
                 self.marks.hit(Mark::DedupHitAfterRestart);
             }
         }
@@ -111,7 +146,7 @@ impl World {
             self.marks.hit(Mark::BackfillFinished);
             if let Command::Work(chronos_proto::command::Work::PublishIndex { relation, .. }) =
                 &*entry.command
-                && self.watch.index_asked.remove(relation).is_some_and(|then| then < self.ills.crashes)
+                && self.watch.index_asked.remove(relation).is_some_and(|then| then < self.crashes())
             {
                 self.marks.hit(Mark::BackfillFinishedAfterCrash);
             }
@@ -120,8 +155,8 @@ impl World {
         for (reference, timer) in &applied.fired {
             self.marks.hit(Mark::TimerFired);
             let distance = timer.due.micros_since(timer.scheduled_at);
-            let then = self.watch.crashes_at.get(&timer.born).copied().unwrap_or(self.ills.crashes);
-            if then < self.ills.crashes {
+            let then = self.watch.crashes_at.get(&timer.born).copied().unwrap_or(self.crashes());
+            if then < self.crashes() {
                 self.marks.hit(Mark::TimerFiredAfterRestart);
                 if entry.time.micros_since(timer.due) > 50_000 {
                     self.marks.hit(Mark::TimerDueWhileDown);
@@ -174,82 +209,59 @@ impl World {
         self.timers.seen(topic, offset, number, event, read)
     }
 
+    /// Ends of processes so far.
+    fn crashes(&self) -> u64 {
+        self.machines.iter().map(|machine| machine.ills.crashes).sum()
+    }
+
     /// The watch's round. True if the run is over.
     pub(super) fn look_around(&mut self) -> Result<bool, Violation> {
         let settling = self.settling;
-        if let Some(published) = self.up.as_ref().and_then(|up| up.published.clone()) {
-            self.bounded()?;
-            self.never_late(&published)?;
-            let wait = if self.log.last() > 2_000 { 10 } else { 3 };
-            if self.now >= self.watch.compared_at + wait * EVERY || settling.is_some() {
-                self.watch.compared_at = self.now;
-                self.replay_durable()?;
-                self.compare(&published)?;
+        let count = self.machines.len();
+        let last = if self.solo() { self.log.last() } else { self.group.committed() };
+        let wait = if last > 2_000 { 10 } else { 3 };
+        let compares = self.now >= self.watch.compared_at + wait * EVERY || settling.is_some();
+        if compares {
+            self.watch.compared_at = self.now;
+        }
+        // The first whose state is at the model's place is looked at in full; all others have the same digest.
+        let mut compared = false;
+        for m in 0..count {
+            let Some(published) = self.machines[m].up.as_ref().and_then(|up| up.published.clone()) else {
+                continue;
+            };
+            self.bounded(m)?;
+            if self.solo() {
+                self.never_late(m, &published)?;
+            }
+            if compares && !compared && published.snapshot.applied.0 == self.model.applied {
+                compared = true;
+                if self.solo() {
+                    self.replay_durable(m)?;
+                }
+                self.compare(m, &published)?;
             }
         }
         if let Some(since) = settling
-            && self.up.as_ref().is_some_and(|up| up.published.is_some())
+            && self.round_of_settling(since)?
         {
-            match self.unsettled() {
-                Ok(None) if self.watch.restarted_at_end => {
-                    self.say("check", format_args!("all is settled"));
-                    return Ok(true);
-                }
-                Ok(None) => {
-                    // Once more from what the disk has: it must come to the same state.
-                    self.watch.restarted_at_end = true;
-                    self.end(End::Power);
-                    self.after(1_000, Event::Start);
-                }
-                Ok(Some(what)) if self.now >= since + SETTLE + 30_000_000 => {
-                    let what = format!("{} s after faults stopped, {what}", (self.now - since) / 1_000_000);
-                    return Err(Violation::liveness("settles", what));
-                }
-                Ok(Some(_)) => {}
-                Err(Difference::Wrong(violation)) => return Err(violation),
-                Err(Difference::Damaged(what)) => self.damage_read(&what)?,
-            }
-        } else if let Some(since) = settling
-            && self.now >= since + SETTLE
-        {
-            return Err(Violation::liveness(
-                "settles",
-                "the node publishes nothing a minute after faults stopped",
-            ));
+            return Ok(true);
         }
         self.after(EVERY, Event::Watch);
         Ok(false)
     }
 
-    /// Clients and faults stop; what is pending must now come to an end.
-    pub(super) fn settle(&mut self) -> Held {
-        self.say("world", format_args!("clients and faults stop"));
-        self.settling = Some(self.now);
-        self.heal();
-        // Nothing waits for a subscriber that went: each comes back.
-        for reader in 0..self.readers.len() as u64 {
-            self.readers[reader as usize].wanted = true;
-            self.after(200_000, Event::Open(reader));
-        }
-        // What was open is asked again, by those who have not heard.
-        let tokens: Vec<_> = self.tokens.keys().copied().collect();
-        for token in tokens {
-            self.after(self.knobs.client_timeout, Event::Timeout(token));
-        }
-        Ok(())
-    }
-
     /// The model against everything that a snapshot holds.
-    pub(super) fn compare(&mut self, published: &Published) -> Held {
+    pub(super) fn compare(&mut self, m: usize, published: &Published) -> Held {
         let snapshot = &published.snapshot;
         match state::compare(snapshot, &self.model) {
             Ok(()) => {}
             Err(Difference::Wrong(violation)) => return Err(violation),
-            Err(Difference::Damaged(what)) => return self.damage_read(&what),
+            Err(Difference::Damaged(what)) => return self.damage_read(m, &what),
         }
-        let claimed = self.up.as_ref().and_then(|up| {
-            let group = up.node.status().groups.into_iter().find(|g| g.group == GROUP)?;
-            (group.applied == snapshot.applied.0).then_some(group.digest)
+        let claimed = self.machines[m].up.as_ref().and_then(|up| {
+            let state = up.node.state(GROUP)?;
+            (state.applied() == snapshot.applied).then(|| state.digests().total())
         });
         match digest::of(snapshot) {
             Ok(found) => {
@@ -258,9 +270,9 @@ impl World {
                 }
                 self.trace.bytes(&found.to_le_bytes());
             }
-            Err(damage) => return self.damage_read(&damage.to_string()),
+            Err(damage) => return self.damage_read(m, &damage.to_string()),
         }
-        let read = published.clock.at(self.clock.now(self.now).mono);
+        let read = published.clock.at(self.machines[m].clock.now(self.now).mono);
         self.dedup.clear();
         let topics: Vec<(RelationId, i64)> = snapshot
             .catalog
@@ -270,7 +282,7 @@ impl World {
         for (topic, window) in topics {
             let events = match snapshot.events(topic, 0, 0, usize::MAX, read) {
                 Ok(events) => events,
-                Err(damage) => return self.damage_read(&damage.to_string()),
+                Err(damage) => return self.damage_read(m, &damage.to_string()),
             };
             for event in events {
                 self.event_seen(topic, event.offset, &event.stored, read)?;
@@ -280,17 +292,20 @@ impl World {
                 }
             }
         }
-        let last = self.log.last();
-        self.say("check", format_args!("state at {} of {last} is the model's", snapshot.applied));
+        let last = if self.solo() { self.log.last() } else { self.group.committed() };
+        self.say(
+            "check",
+            format_args!("{}: state at {} of {last} is the model's", NAMES[m], snapshot.applied),
+        );
         Ok(())
     }
 
     /// A power cut now that leaves nothing unsynced: what it leaves must hold all that was promised.
-    fn replay_durable(&mut self) -> Held {
-        if self.knobs.fsync != Fsync::Always || self.ills.is_rotten() {
+    fn replay_durable(&mut self, m: usize) -> Held {
+        if self.knobs.fsync != Fsync::Always || self.machines[m].ills.is_rotten() {
             return Ok(());
         }
-        let last = self.durable_last()?;
+        let last = self.durable_last(m)?;
         if last < self.log.promised() {
             let what =
                 format!("the synced bytes hold entries to {last}, but {} was promised", self.log.promised());
@@ -299,8 +314,8 @@ impl World {
         Ok(())
     }
 
-    fn bounded(&mut self) -> Held {
-        let Some(up) = &self.up else { return Ok(()) };
+    fn bounded(&mut self, m: usize) -> Held {
+        let Some(up) = &self.machines[m].up else { return Ok(()) };
         let status = up.node.status();
         let k = &self.knobs;
         // One transaction may pass the budget's end before the next is refused; it is frozen and active at once.
@@ -320,12 +335,12 @@ impl World {
         ])
     }
 
-    fn never_late(&mut self, published: &Published) -> Held {
-        if !self.ills.is_well(self.now) {
+    fn never_late(&mut self, m: usize, published: &Published) -> Held {
+        if !self.machines[m].ills.is_well(self.now) {
             return Ok(());
         }
-        let now = published.clock.at(self.clock.now(self.now).mono);
-        let well = Timestamp(now.0 - (self.now - self.ills.well_since) as i64);
+        let now = published.clock.at(self.machines[m].clock.now(self.now).mono);
+        let well = Timestamp(now.0 - (self.now - self.machines[m].ills.well_since) as i64);
         let k = &self.knobs;
         let recently: u64 = self
             .watch
@@ -344,15 +359,15 @@ impl World {
     }
 
     /// What is still to come, if anything.
-    fn unsettled(&mut self) -> Result<Option<String>, Difference> {
-        let Some(published) = self.up.as_ref().and_then(|up| up.published.clone()) else {
+    pub(super) fn unsettled(&mut self, m: usize) -> Result<Option<String>, Difference> {
+        let Some(published) = self.machines[m].up.as_ref().and_then(|up| up.published.clone()) else {
             return Ok(Some("nothing is published".into()));
         };
         let open = self.open_requests();
         if open > 0 {
             return Ok(Some(format!("{open} requests are not answered")));
         }
-        let now = published.clock.at(self.clock.now(self.now).mono);
+        let now = published.clock.at(self.machines[m].clock.now(self.now).mono);
         if let Some(((_, id), timer)) = self.model.timers.iter().find(|(_, t)| t.due.0 + 1_000_000 < now.0) {
             return Ok(Some(format!("timer {id:?} was due at {} and is pending at {now}", timer.due)));
         }
@@ -391,7 +406,7 @@ impl World {
                 }
             }
         }
-        let timers = self.up.as_ref().map_or(0, |up| up.node.status().timers_pending);
+        let timers = self.machines[m].up.as_ref().map_or(0, |up| up.node.status().timers_pending);
         if timers != self.model.timers.len() as u64 {
             let what =
                 format!("the node counts {timers} pending timers, there are {}", self.model.timers.len());

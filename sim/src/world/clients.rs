@@ -1,5 +1,6 @@
 //! Clients: each has a session, asks, waits, asks again under the same name, and gives up at last.
 
+use super::machine::NAMES;
 use super::{Event, World, shell};
 use crate::checker::requests::{self, Name};
 use crate::checker::serial::Saw;
@@ -9,7 +10,7 @@ use crate::rng::Rng;
 use crate::violation::Held;
 use chronos_engine::keys::KeyRange;
 use chronos_engine::state::Sessions;
-use chronos_engine::step::{Input, Published, Request, Token};
+use chronos_engine::step::{Input, Published, Reply, Request, Token};
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_proto::command::{Op, OpOutcome};
 use chronos_proto::id::{RequestId, SessionId};
@@ -21,8 +22,10 @@ use std::collections::BTreeMap;
 pub(super) struct OpenRequest {
     transaction: Transaction,
     attempts: u32,
-    /// The run of the process that was asked first.
-    run: u64,
+    /// The machine and the run of the process that was asked first.
+    first: (usize, u64),
+    /// Terms that had been led when it was asked first.
+    terms: usize,
     token: Token,
 }
 
@@ -32,6 +35,8 @@ pub(super) struct Client {
     session: Option<SessionId>,
     sessions: u64,
     next: u64,
+    /// The machine whose node it turns to.
+    home: usize,
     pub(super) open: BTreeMap<u64, OpenRequest>,
 }
 
@@ -42,7 +47,22 @@ pub(super) struct Attempt {
     /// The client's own number of the request.
     number: u64,
     pub(super) name: Name,
-    run: u64,
+    /// The machine that is asked.
+    at: usize,
+}
+
+impl Client {
+    pub(super) fn at(home: usize) -> Client {
+        Client { home, ..Client::default() }
+    }
+
+    pub(super) fn home(&self) -> usize {
+        self.home
+    }
+
+    pub(super) fn turn_to(&mut self, home: usize) {
+        self.home = home;
+    }
 }
 
 /// What a job wants to commit, and what it saw.
@@ -61,34 +81,54 @@ impl World {
         let busy = self.clients.get(client as usize).is_none_or(|c| c.open.len() >= self.knobs.pipeline);
         let rng = &mut Rng::new(salt, "job");
         let stale = self.net_rng.chance(self.knobs.stale_reads);
-        let Some(view) = self.view(stale, rng) else { return Ok(()) };
+        let Some(state) = self.clients.get(client as usize) else { return Ok(()) };
+        let m = match rng.chance(if self.solo() { 0 } else { 100 }) {
+            true => rng.below(self.machines.len() as u64) as usize,
+            false => state.home,
+        };
+        self.clients[client as usize].home = m;
+        if self.machines[m].wiped {
+            return Ok(());
+        }
+        let Some(view) = self.view(m, stale, rng) else {
+            self.elsewhere(client, rng.bits());
+            return Ok(());
+        };
         if busy {
             return Ok(());
         }
         if job == Job::Read {
-            return self.read(&view, rng);
+            return self.look(m, salt);
         }
-        match self.build(job, &view, rng) {
+        match self.build(m, job, &view, rng) {
             Ok(Some(built)) => {
-                self.ask(client, job, &view, built);
+                self.ask(m, client, job, &view, built);
                 Ok(())
             }
             Ok(None) => Ok(()),
-            Err(damage) => self.damage_read(&damage.to_string()),
+            Err(damage) => self.damage_read(m, &damage.to_string()),
         }
     }
 
-    fn view(&self, stale: bool, rng: &mut Rng) -> Option<Published> {
-        let up = self.up.as_ref()?;
+    /// The client turns to another node, one that is to be healed once all is to settle.
+    fn elsewhere(&mut self, client: u64, salt: u64) {
+        let among = if self.settling.is_some() { self.core.len() } else { self.machines.len() };
+        let place = Rng::new(salt, "elsewhere").below(among as u64) as usize;
+        let home = if self.settling.is_some() { self.core[place] } else { place };
+        self.clients[client as usize].home = home;
+    }
+
+    fn view(&self, m: usize, stale: bool, rng: &mut Rng) -> Option<Published> {
+        let up = self.machines[m].up.as_ref()?;
         if stale && !up.ring.is_empty() {
             return up.ring.get(rng.below(up.ring.len() as u64) as usize).cloned();
         }
         up.published.clone()
     }
 
-    fn ask(&mut self, client: u64, job: Job, view: &Published, built: Built) {
-        let now = self.clock.now(self.now);
-        let run = self.run;
+    fn ask(&mut self, m: usize, client: u64, job: Job, view: &Published, built: Built) {
+        let now = self.machines[m].clock.now(self.now);
+        let first = (m, self.machines[m].run);
         let state = &mut self.clients[client as usize];
         let session = *state.session.get_or_insert_with(|| {
             state.sessions += 1;
@@ -104,26 +144,29 @@ impl World {
         let nameless = job.is_unique() && self.net_rng.chance(self.knobs.nameless);
         let request = if nameless { RequestId::default() } else { RequestId { session, sequence, floor } };
         let name = requests::name(request, &ops);
-        self.requests.asked(name, ops.clone());
+        self.requests.asked(name, ops.clone(), self.group.floor());
         self.saw.insert(name, saw);
         let read_index = view.snapshot.applied;
         let transaction = Transaction { request, read_index, reads, valid_until, ops };
-        let open = OpenRequest { transaction, attempts: 0, run, token: Token(0) };
+        let terms = self.group.terms();
+        let open = OpenRequest { transaction, attempts: 0, first, terms, token: Token(0) };
         self.clients[client as usize].open.insert(sequence, open);
-        self.say(&format!("c{client}"), format_args!("asks {sequence}: {what}"));
+        self.say(&format!("c{client}"), format_args!("asks {sequence} at {}: {what}", NAMES[m]));
         self.send(client, sequence);
     }
 
     fn send(&mut self, client: u64, sequence: u64) {
         self.last_token += 1;
         let token = Token(self.last_token);
-        let Some(open) = self.clients[client as usize].open.get_mut(&sequence) else { return };
+        let Some(state) = self.clients.get_mut(client as usize) else { return };
+        let at = state.home;
+        let Some(open) = state.open.get_mut(&sequence) else { return };
         open.attempts += 1;
         open.token = token;
         let name = requests::name(open.transaction.request, &open.transaction.ops);
-        let attempt = Attempt { client, number: sequence, name, run: open.run };
+        let attempt = Attempt { client, number: sequence, name, at };
         self.tokens.insert(token, attempt);
-        let delay = self.net_rng.latency(self.knobs.network);
+        let delay = self.net_rng.latency(self.knobs.client_delay);
         self.after(delay, Event::Arrive(token));
         self.after(self.knobs.client_timeout, Event::Timeout(token));
     }
@@ -133,7 +176,8 @@ impl World {
         let Some(attempt) = self.tokens.get(&token) else { return };
         let open = self.clients[attempt.client as usize].open.get(&attempt.number);
         let Some(transaction) = open.map(|open| open.transaction.clone()) else { return };
-        self.give(Input::Request { token, request: Request::Commit(shell::GROUP, transaction) });
+        let m = attempt.at;
+        self.give(m, Input::Request { token, request: Request::Commit(shell::GROUP, transaction) });
     }
 
     pub(super) fn timed_out(&mut self, token: Token) {
@@ -148,25 +192,40 @@ impl World {
             return;
         }
         self.marks.hit(Mark::RequestRetried);
+        if !self.solo() && self.net_rng.chance(700) {
+            let salt = self.net_rng.bits();
+            self.elsewhere(client, salt);
+        }
         self.say(&format!("c{client}"), format_args!("asks {number} again"));
         self.send(client, number);
     }
 
     /// A client gets its answer.
-    pub(super) fn answered(&mut self, token: Token, reply: Result<Committed, Refused>) -> Held {
-        let Some(Attempt { client, number, name, run }) = self.tokens.get(&token).cloned() else {
+    pub(super) fn answered(&mut self, token: Token, reply: Reply) -> Held {
+        let reply: Result<Committed, Refused> = match reply {
+            Reply::Commit(reply) => reply,
+            // It asks again in its time, under the same name.
+            _ => return Ok(()),
+        };
+        let Some(Attempt { client, number, name, at }) = self.tokens.get(&token).cloned() else {
             return Ok(());
         };
         let state = &mut self.clients[client as usize];
         let Some(open) = state.open.get(&number) else { return Ok(()) };
-        let attempts = open.attempts;
+        let (attempts, first, terms) = (open.attempts, open.first, open.terms);
         match reply {
             Ok(committed) => {
                 state.open.remove(&number);
                 if attempts > 1 {
                     self.marks.hit(Mark::RequestAnsweredAgain);
-                    if run != self.run {
+                    if first != (first.0, self.machines[first.0].run) {
                         self.marks.hit(Mark::RequestAnsweredAfterRestart);
+                    }
+                    if first.0 != at {
+                        self.marks.hit(Mark::AnsweredByAnother);
+                    }
+                    if terms != self.group.terms() {
+                        self.marks.hit(Mark::AnsweredAfterFailover);
                     }
                 }
                 for outcome in &committed.outcomes {

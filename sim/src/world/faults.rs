@@ -1,9 +1,10 @@
 //! What goes wrong, and how it is put right again.
 
+use super::machine::{DISKS, NAMES};
 use super::{Event, World};
 use crate::disk::{SECTOR, Survival};
 use crate::marks::Mark;
-use crate::plan::{Act, End, Fault, Moment};
+use crate::plan::{Act, End, Fault, Moment, Split, Trouble};
 use crate::rng::Rng;
 use crate::violation::{Held, Violation};
 use bytes::Bytes;
@@ -29,6 +30,17 @@ struct Written {
     offset: u64,
     length: usize,
     synced: bool,
+}
+
+/// Paths that nothing gets through for a while.
+#[derive(Debug)]
+pub(super) struct Partition {
+    paths: Vec<(usize, usize)>,
+    holds: bool,
+}
+
+fn shown(paths: &[(usize, usize)]) -> String {
+    paths.iter().map(|(from, to)| format!("{}>{}", from + 1, to + 1)).collect::<Vec<_>>().join(" ")
 }
 
 /// Everything that is wrong at the moment.
@@ -107,111 +119,227 @@ impl World {
             }
             Act::Checkpoint => {
                 self.say("world", format_args!("#{} {}", planned.number, planned.act));
-                self.give(Input::Checkpoint);
+                let m = self.some_machine(planned.salt);
+                self.give(m, Input::Checkpoint);
                 Ok(())
             }
             Act::Fault(fault) => {
+                let m = self.some_machine(planned.salt);
+                self.say(NAMES[m], format_args!("#{} {}", planned.number, planned.act));
+                self.fault(m, fault, planned.salt)
+            }
+            Act::Trouble(trouble) => {
                 self.say("world", format_args!("#{} {}", planned.number, planned.act));
-                self.fault(fault, planned.salt)
+                self.trouble(trouble, planned.salt)
             }
         }
     }
 
-    fn fault(&mut self, fault: Fault, salt: u64) -> Held {
+    /// The leader, half of the time; else any.
+    fn some_machine(&self, salt: u64) -> usize {
+        let rng = &mut Rng::new(salt, "machine");
+        let any = rng.below(self.machines.len() as u64) as usize;
+        if rng.chance(400) { self.leader().unwrap_or(any) } else { any }
+    }
+
+    fn trouble(&mut self, trouble: Trouble, salt: u64) -> Held {
+        match trouble {
+            Trouble::Blackout { down } => {
+                self.marks.hit(Mark::Blackout);
+                let rng = &mut Rng::new(salt, "blackout");
+                for m in 0..self.machines.len() {
+                    if self.machines[m].up.is_some() {
+                        self.end(m, End::Power);
+                        self.after(rng.below(down + 1), Event::Start(m));
+                    }
+                }
+            }
+            Trouble::Partition { split, lasts, flaps } => {
+                let each = lasts / flaps.max(1);
+                let paths = self.split(split, &mut Rng::new(salt, "split"));
+                for flap in 0..flaps {
+                    let from = self.now + flap * each;
+                    self.watch.partitions.push(Partition { paths: paths.clone(), holds: false });
+                    let number = self.watch.partitions.len() as u64 - 1;
+                    self.at(from, Event::Cut(number));
+                    self.at(from + each.div_ceil(if flaps > 1 { 2 } else { 1 }), Event::Heal(number));
+                }
+            }
+            Trouble::Clog { lasts } => {
+                let rng = &mut Rng::new(salt, "clog");
+                let until = self.now + lasts;
+                for from in 0..self.machines.len() {
+                    for to in 0..self.machines.len() {
+                        if from != to && rng.chance(300) {
+                            self.network.clog(from, to, until);
+                        }
+                    }
+                }
+            }
+            Trouble::Churn => self.churn(salt),
+            Trouble::Transfer => self.transfer(salt),
+        }
+        Ok(())
+    }
+
+    /// The paths that a partition cuts.
+    fn split(&self, split: Split, rng: &mut Rng) -> Vec<(usize, usize)> {
+        let count = self.machines.len();
+        let any = rng.below(count as u64) as usize;
+        let other = (any + 1 + rng.below(count.max(2) as u64 - 1) as usize) % count;
+        let one = if split == Split::IsolateLeader { self.leader().unwrap_or(any) } else { any };
+        let half: Vec<bool> = (0..count).map(|_| rng.chance(500)).collect();
+        let random = rng.range(100, 700) as u32;
+        let mut paths = Vec::new();
+        for from in 0..count {
+            for to in (0..count).filter(|to| *to != from) {
+                let cut = match split {
+                    Split::Isolate | Split::IsolateLeader => from == one || to == one,
+                    Split::Halves => half[from] != half[to],
+                    Split::Mute => from == one,
+                    Split::Deaf => to == one,
+                    Split::Pair => (from, to) == (any, other) || (to, from) == (any, other),
+                    Split::Bridge => from != one && to != one && half[from] != half[to],
+                    Split::Random => rng.chance(random),
+                };
+                if cut {
+                    paths.push((from, to));
+                }
+            }
+        }
+        paths
+    }
+
+    /// A partition begins.
+    pub(super) fn cut_network(&mut self, number: u64) {
+        if self.settling.is_some() {
+            return;
+        }
+        let Some(partition) = self.watch.partitions.get_mut(number as usize) else { return };
+        partition.holds = true;
+        let paths = partition.paths.clone();
+        self.say("net", format_args!("cut: {}", shown(&paths)));
+        paths.into_iter().for_each(|(from, to)| self.network.cut(from, to, self.now));
+    }
+
+    /// A partition ends.
+    pub(super) fn heal_network(&mut self, number: u64) {
+        let Some(partition) = self.watch.partitions.get_mut(number as usize) else { return };
+        if !std::mem::take(&mut partition.holds) {
+            return;
+        }
+        let paths = std::mem::take(&mut partition.paths);
+        self.say("net", format_args!("mended: {}", shown(&paths)));
+        paths.into_iter().for_each(|(from, to)| self.network.mend(from, to));
+    }
+
+    pub(super) fn network_is_cut(&self) -> bool {
+        self.watch.partitions.iter().any(|partition| partition.holds)
+    }
+
+    fn fault(&mut self, m: usize, fault: Fault, salt: u64) -> Held {
         match fault {
+            Fault::Pause { lasts } => {
+                if self.machines[m].up.is_some() && !self.solo() {
+                    let machine = &mut self.machines[m];
+                    machine.paused_until = machine.paused_until.max(self.now + lasts);
+                    self.marks.hit(Mark::Paused);
+                }
+            }
+            Fault::Wipe => self.wipe(m)?,
             Fault::Crash { end, moment, operations, down } => {
                 let armed = ArmedCrash { end, moment, operations, down };
-                if self.up.is_none() || self.ills.crash.is_some() {
+                if self.machines[m].up.is_none() || self.machines[m].ills.crash.is_some() {
                     return Ok(());
                 }
-                self.ills.crash = Some(armed);
+                self.machines[m].ills.crash = Some(armed);
                 if moment == Moment::Now {
-                    return self.crash_armed();
+                    return self.crash_armed(m);
                 }
                 // A node that does nothing with its disk crashes all the same.
-                let run = self.run;
-                self.after(3_000_000, Event::CrashNow(run));
+                let run = self.machines[m].run;
+                self.after(3_000_000, Event::CrashNow(m, run));
             }
             Fault::Stop { down } => {
-                if self.up.is_some() {
-                    self.give(Input::Stop);
-                    self.drive()?;
-                    self.end(End::Kill);
+                if self.machines[m].up.is_some() {
+                    self.give(m, Input::Stop);
+                    self.drive(m)?;
+                    self.end(m, End::Kill);
                     self.marks.hit(Mark::CleanRestart);
-                    self.after(down, Event::Start);
+                    self.after(down, Event::Start(m));
                 }
             }
-            Fault::FailWrite => self.ills.fail_write = true,
-            Fault::FailCheckpoint => self.ills.fail_checkpoint = true,
+            Fault::FailWrite => self.machines[m].ills.fail_write = true,
+            Fault::FailCheckpoint => self.machines[m].ills.fail_checkpoint = true,
             Fault::Full { lasts } => {
-                self.ills.full = true;
-                self.after(lasts, Event::SpaceReturns);
+                self.machines[m].ills.full = true;
+                self.after(lasts, Event::SpaceReturns(m));
             }
             Fault::Slow { extra, lasts } => {
-                self.ills.slow_extra = extra;
-                self.after(lasts, Event::DiskRecovers);
+                self.machines[m].ills.slow_extra = extra;
+                self.after(lasts, Event::DiskRecovers(m));
             }
-            Fault::RotWal => self.rot_wal(salt),
-            Fault::RotStore => self.rot_store(salt),
+            Fault::RotWal => self.rot_wal(m, salt),
+            Fault::RotStore => self.rot_store(m, salt),
             Fault::Jump { micros } => {
-                self.clock.jump(micros);
-                self.wall_moved();
+                self.machines[m].clock.jump(micros);
+                self.wall_moved(m);
             }
             Fault::Freeze { lasts } => {
-                if !std::mem::replace(&mut self.ills.frozen, true) {
-                    self.clock.freeze(self.now);
+                if !std::mem::replace(&mut self.machines[m].ills.frozen, true) {
+                    self.machines[m].clock.freeze(self.now);
                     self.marks.hit(Mark::ClockFroze);
-                    self.after(lasts, Event::Thaw);
+                    self.after(lasts, Event::Thaw(m));
                 }
-                self.wall_moved();
+                self.wall_moved(m);
             }
-            Fault::Drift { ppm } => self.clock.set_drift(self.now, ppm),
+            Fault::Drift { ppm } => self.machines[m].clock.set_drift(self.now, ppm),
             Fault::Synchronised(synchronised) => {
                 if synchronised && salt.is_multiple_of(2) {
-                    self.clock.correct(self.now);
-                    self.ills.frozen = false;
-                    self.wall_moved();
+                    self.machines[m].clock.correct(self.now);
+                    self.machines[m].ills.frozen = false;
+                    self.wall_moved(m);
                 }
-                self.clock.synchronised = synchronised;
-                self.give(Input::ClockSynchronised(synchronised));
+                self.machines[m].clock.synchronised = synchronised;
+                self.give(m, Input::ClockSynchronised(synchronised));
             }
         }
         Ok(())
     }
 
-    fn wall_moved(&mut self) {
-        self.ills.wall_steady_since = self.now;
-        self.ills.well_since = self.now;
+    fn wall_moved(&mut self, m: usize) {
+        self.machines[m].ills.wall_steady_since = self.now;
+        self.machines[m].ills.well_since = self.now;
     }
 
-    pub(super) fn thaw(&mut self) {
-        if std::mem::take(&mut self.ills.frozen) {
-            self.say("world", format_args!("the wall clock goes on"));
-            self.clock.thaw();
-            self.wall_moved();
+    pub(super) fn thaw(&mut self, m: usize) {
+        if std::mem::take(&mut self.machines[m].ills.frozen) {
+            self.say(NAMES[m], format_args!("the wall clock goes on"));
+            self.machines[m].clock.thaw();
+            self.wall_moved(m);
         }
     }
 
-    pub(super) fn space_returns(&mut self) {
-        if std::mem::take(&mut self.ills.full) {
-            self.say("world", format_args!("there is space again"));
-            self.ills.well_since = self.now;
+    pub(super) fn space_returns(&mut self, m: usize) {
+        if std::mem::take(&mut self.machines[m].ills.full) {
+            self.say(DISKS[m], format_args!("there is space again"));
+            self.machines[m].ills.well_since = self.now;
         }
     }
 
-    pub(super) fn disk_recovers(&mut self) {
-        if std::mem::take(&mut self.ills.slow_extra) > 0 {
-            self.say("world", format_args!("the disk is fast again"));
-            self.ills.well_since = self.now;
+    pub(super) fn disk_recovers(&mut self, m: usize) {
+        if std::mem::take(&mut self.machines[m].ills.slow_extra) > 0 {
+            self.say(DISKS[m], format_args!("the disk is fast again"));
+            self.machines[m].ills.well_since = self.now;
         }
     }
 
     /// Counts disk operations down to the armed crash. True if it comes with this one.
-    pub(super) fn comes_to_crash(&mut self) -> bool {
-        if self.ills.crash_operation {
+    pub(super) fn comes_to_crash(&mut self, m: usize) -> bool {
+        if self.machines[m].ills.crash_operation {
             return false;
         }
-        match &mut self.ills.crash {
+        match &mut self.machines[m].ills.crash {
             Some(crash) if crash.operations == 0 => true,
             Some(crash) => {
                 crash.operations -= 1;
@@ -222,48 +350,55 @@ impl World {
     }
 
     /// The armed crash happens.
-    pub(super) fn crash_armed(&mut self) -> Held {
-        let Some(crash) = self.ills.crash.take() else { return Ok(()) };
-        self.end(crash.end);
-        self.after(crash.down, Event::Start);
+    pub(super) fn crash_armed(&mut self, m: usize) -> Held {
+        let Some(crash) = self.machines[m].ills.crash.take() else { return Ok(()) };
+        self.end(m, crash.end);
+        self.after(crash.down, Event::Start(m));
         Ok(())
     }
 
     /// The process is gone.
-    pub(super) fn end(&mut self, end: End) {
-        let Some(up) = self.up.take() else { return };
-        self.say("world", format_args!("the process ends: {end:?}"));
+    pub(super) fn end(&mut self, m: usize, end: End) {
+        let Some(up) = self.machines[m].up.take() else { return };
+        self.say(NAMES[m], format_args!("the process ends: {end:?}"));
         if !up.proven {
             self.marks.hit(Mark::CrashInRecovery);
         }
-        self.ills.crash = None;
-        self.ills.crash_operation = false;
-        self.ills.crashes += 1;
-        self.ills.well_since = self.now;
+        self.machines[m].ills.crash = None;
+        self.machines[m].ills.crash_operation = false;
+        self.machines[m].ills.crashes += 1;
+        self.machines[m].ills.well_since = self.now;
         if end == End::Power {
             let survival = Survival::draw(&mut self.disk_rng);
-            let lost = self.disk.power_cut(survival, &mut self.disk_rng);
-            self.say("disk", format_args!("power cut, unsynced sectors: {survival:?}, lost={lost}"));
-            self.clock.reboot(self.now);
-            self.ills.power_was_cut = true;
+            let lost = self.machines[m].disk.power_cut(survival, &mut self.disk_rng);
+            self.say(DISKS[m], format_args!("power cut, unsynced sectors: {survival:?}, lost={lost}"));
+            self.machines[m].clock.reboot(self.now);
+            self.machines[m].ills.power_was_cut = true;
         }
         // A run ends with its process: what it had under way is nobody's.
-        self.run += 1;
-        self.readers_lost();
+        self.machines[m].run += 1;
+        self.machines[m].paused_until = 0;
+        if std::mem::take(&mut self.machines[m].receiving) {
+            self.marks.hit(Mark::CrashWhileInstalling);
+        }
+        self.group.ended(m);
+        self.links_lost(m);
+        self.readers_lost(m);
     }
 
     // Rot
 
-    fn rot_wal(&mut self, salt: u64) {
+    fn rot_wal(&mut self, m: usize, salt: u64) {
         // The weak modes do not say what is durable, so damage of their tail cannot be told from a torn one.
         let weak = self.knobs.fsync != chronos_engine::node::Fsync::Always;
-        if self.up.is_none() || self.ills.rotten_wal.is_some() || weak {
+        if self.machines[m].up.is_none() || self.machines[m].ills.rotten_wal.is_some() || weak {
             return;
         }
-        self.end(End::Kill);
-        self.after(100_000, Event::Start);
+        self.end(m, End::Kill);
+        self.after(100_000, Event::Start(m));
         let rng = &mut Rng::new(salt, "rot");
-        let synced: Vec<Written> = self.ills.writes.iter().filter(|w| w.synced).copied().collect();
+        let synced: Vec<Written> =
+            self.machines[m].ills.writes.iter().filter(|w| w.synced).copied().collect();
         // What the newest write says of itself is proven by the ones behind it alone: docs/FORMAT.md states the gap.
         let proven = &synced[..synced.len().saturating_sub(3)];
         // A segment's header stands for what the segment holds.
@@ -275,8 +410,8 @@ impl World {
         let target = **rng.pick(&targets);
         let at = target.offset as usize + rng.below(target.length as u64) as usize;
         let bit = rng.below(8) as u8;
-        self.disk.flip(target.segment, at, bit);
-        self.ills.rotten_wal = Some((target.segment, at, bit));
+        self.machines[m].disk.flip(target.segment, at, bit);
+        self.machines[m].ills.rotten_wal = Some((target.segment, at, bit));
         let (run, write) = (target.run, target.write.0);
         self.say(
             "disk",
@@ -288,67 +423,72 @@ impl World {
         );
     }
 
-    fn rot_store(&mut self, salt: u64) {
-        if self.up.is_none() || self.ills.rotten_store.is_some() {
+    fn rot_store(&mut self, m: usize, salt: u64) {
+        if self.machines[m].up.is_none() || self.machines[m].ills.rotten_store.is_some() {
             return;
         }
-        self.end(End::Kill);
-        self.after(100_000, Event::Start);
-        let Some((rotten, key)) = self.store.rotten(&mut Rng::new(salt, "rot")) else { return };
-        self.say("disk", format_args!("a bit of the value under {key:02x?} rots"));
-        self.store = rotten;
-        self.shared = Arc::new(self.store.clone());
-        self.ills.rotten_store = Some(key);
+        self.end(m, End::Kill);
+        self.after(100_000, Event::Start(m));
+        let Some((rotten, key)) = self.machines[m].store.rotten(&mut Rng::new(salt, "rot")) else { return };
+        self.say(DISKS[m], format_args!("a bit of the value under {key:02x?} rots"));
+        self.machines[m].store = rotten;
+        self.machines[m].shared = Arc::new(self.machines[m].store.clone());
+        self.machines[m].ills.rotten_store = Some(key);
     }
 
     /// An operator puts a good copy back.
-    fn repair(&mut self) {
-        if let Some((segment, at, bit)) = self.ills.rotten_wal.take() {
-            self.disk.flip(segment, at, bit);
+    fn repair(&mut self, m: usize) {
+        if let Some((segment, at, bit)) = self.machines[m].ills.rotten_wal.take() {
+            self.machines[m].disk.flip(segment, at, bit);
         }
-        if self.ills.rotten_store.take().is_some() {
-            self.store.repair();
-            self.shared = Arc::new(self.store.clone());
+        if self.machines[m].ills.rotten_store.take().is_some() {
+            self.machines[m].store.repair();
+            self.machines[m].shared = Arc::new(self.machines[m].store.clone());
         }
     }
 
     /// The node refuses what it finds. That is right if something did rot, and only then.
-    pub(super) fn damaged(&mut self, wal: bool, what: &str) -> Held {
-        self.say("n1", format_args!("refuses: {what}"));
-        let rotten = if wal { self.ills.rotten_wal.is_some() } else { self.ills.rotten_store.is_some() };
+    pub(super) fn damaged(&mut self, m: usize, wal: bool, what: &str) -> Held {
+        self.say(NAMES[m], format_args!("refuses: {what}"));
+        let rotten = if wal {
+            self.machines[m].ills.rotten_wal.is_some()
+        } else {
+            self.machines[m].ills.rotten_store.is_some()
+        };
         // Damage of the log may show only when the state is put together.
-        if !rotten && (wal || self.ills.rotten_wal.is_none()) {
+        if !rotten && (wal || self.machines[m].ills.rotten_wal.is_none()) {
             return Err(Violation::safety("no-false-alarm", format!("nothing was damaged: {what}")));
         }
         self.marks.hit(if wal { Mark::DamagedLogRefused } else { Mark::DamagedValueRefused });
-        self.repair();
-        self.after(50_000, Event::Start);
+        self.repair(m);
+        self.after(50_000, Event::Start(m));
         Ok(())
     }
 
     /// A reader met damage: the operator stops the node, puts a good copy back and starts it again.
-    pub(super) fn damage_read(&mut self, what: &str) -> Held {
-        self.end(End::Kill);
-        self.damaged(false, what)
+    pub(super) fn damage_read(&mut self, m: usize, what: &str) -> Held {
+        self.end(m, End::Kill);
+        self.damaged(m, false, what)
     }
 
-    /// Faults stop, and what is broken is mended.
-    pub(super) fn heal(&mut self) {
-        if !self.ills.crash_operation {
-            self.ills.crash = None;
+    /// Faults stop on one machine, and what is broken is mended.
+    pub(super) fn heal(&mut self, m: usize) {
+        if !self.machines[m].ills.crash_operation {
+            self.machines[m].ills.crash = None;
         }
-        self.ills.fail_write = false;
-        self.ills.fail_checkpoint = false;
-        self.space_returns();
-        self.disk_recovers();
-        self.thaw();
-        if self.ills.rotten_store.is_some() {
+        self.machines[m].ills.fail_write = false;
+        self.machines[m].ills.fail_checkpoint = false;
+        self.machines[m].paused_until = 0;
+        self.space_returns(m);
+        self.disk_recovers(m);
+        self.thaw(m);
+        if self.machines[m].ills.rotten_store.is_some() {
             // The node would go on reading its old view: it is restarted on the good copy.
-            self.end(End::Kill);
+            self.end(m, End::Kill);
         }
-        self.repair();
-        if self.up.is_none() {
-            self.after(0, Event::Start);
+        self.repair(m);
+        if self.machines[m].up.is_none() {
+            self.after(0, Event::Start(m));
         }
     }
 }

@@ -137,6 +137,7 @@ impl World {
     /// The transaction that a job comes to; none if there is nothing to do it with.
     pub(super) fn build(
         &mut self,
+        m: usize,
         job: Job,
         view: &Published,
         rng: &mut Rng,
@@ -151,7 +152,7 @@ impl World {
                 let Some(table) = table else { return Ok(None) };
                 let mut built = self.write_rows(job, snapshot, &table, rng)?;
                 if let Some(topic) = topic.filter(|_| job == Job::Sum && rng.chance(300)) {
-                    let read = view.clock.at(self.clock.now(self.now).mono);
+                    let read = view.clock.at(self.machines[m].clock.now(self.now).mono);
                     built.counts(snapshot, &topic, read)?;
                 }
                 built
@@ -166,7 +167,7 @@ impl World {
                 let mut built = Built::on(&topic);
                 let count = if matches!(job, Job::Publish | Job::Schedule) { rng.range(1, 3) } else { 1 };
                 for _ in 0..count {
-                    let op = self.publish_op(job, view, &topic, rng);
+                    let op = self.publish_op(m, job, view, &topic, rng);
                     built.ops.push(op);
                 }
                 built
@@ -174,7 +175,7 @@ impl World {
             Job::Reschedule | Job::Cancel => {
                 let Some(topic) = topic else { return Ok(None) };
                 let mut built = Built::on(&topic);
-                self.change_timer(job, view, &topic, &mut built, rng)?;
+                self.change_timer(m, job, view, &topic, &mut built, rng)?;
                 built
             }
             Job::Mixed => {
@@ -182,11 +183,11 @@ impl World {
                 let mut built = self.write_rows(Job::Put, snapshot, &table, rng)?;
                 built.uses(&topic);
                 let ops = [
-                    self.publish_op(Job::Publish, view, &topic, rng),
-                    self.publish_op(Job::Schedule, view, &topic, rng),
+                    self.publish_op(m, Job::Publish, view, &topic, rng),
+                    self.publish_op(m, Job::Schedule, view, &topic, rng),
                 ];
                 built.ops.extend(ops);
-                self.change_timer(Job::Cancel, view, &topic, &mut built, rng)?;
+                self.change_timer(m, Job::Cancel, view, &topic, &mut built, rng)?;
                 built
             }
             Job::Create => self.create(snapshot, rng),
@@ -277,7 +278,7 @@ impl World {
         built
     }
 
-    fn publish_op(&mut self, job: Job, view: &Published, topic: &Relation, rng: &mut Rng) -> Op {
+    fn publish_op(&mut self, m: usize, job: Job, view: &Published, topic: &Relation, rng: &mut Rng) -> Op {
         let number = self.next_number();
         let claim = matches!(job, Job::Claim | Job::ScheduleClaim);
         let message_id = match claim {
@@ -297,15 +298,15 @@ impl World {
         match job {
             Job::Publish | Job::Claim => Op::Publish { topic, partition: PARTITION, event, claim },
             _ => {
-                let deliver_at = self.due_time(view, rng);
+                let deliver_at = self.due_time(m, view, rng);
                 Op::Schedule { topic, partition: PARTITION, timer_id: message_id, event, deliver_at, claim }
             }
         }
     }
 
     /// Around the wheel's slots, its window's edge, the present, and anywhere.
-    fn due_time(&mut self, view: &Published, rng: &mut Rng) -> Timestamp {
-        let now = view.clock.at(self.clock.now(self.now).mono);
+    fn due_time(&mut self, m: usize, view: &Published, rng: &mut Rng) -> Timestamp {
+        let now = view.clock.at(self.machines[m].clock.now(self.now).mono);
         let spread = self.knobs.timer_spread.max(1);
         let around = |rng: &mut Rng, at: i64| at + rng.range(0, 4_000) as i64 - 2_000;
         let from_now = match rng.below(10) {
@@ -330,6 +331,7 @@ impl World {
 
     fn change_timer(
         &mut self,
+        m: usize,
         job: Job,
         view: &Published,
         topic: &Relation,
@@ -364,7 +366,7 @@ impl World {
                 topic,
                 timer_id,
                 if_version,
-                deliver_at: rng.chance(800).then(|| self.due_time(view, rng)),
+                deliver_at: rng.chance(800).then(|| self.due_time(m, view, rng)),
                 payload: None,
                 headers: rng.chance(200).then(|| r#"{"moved":true}"#.to_owned()),
             },

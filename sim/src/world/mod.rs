@@ -1,61 +1,84 @@
-//! One run: a node, its disk and clocks, its clients and subscribers, what goes wrong, and who watches.
+//! One run: a node or a cluster of them, their disks and clocks and the network between them, clients and
+//! subscribers, what goes wrong, and who watches.
 //!
 //! A discrete-event loop. Everything that takes time is an event in a queue, ordered by (time, number); nothing else
 //! moves the simulated time. All choices come from streams that are seeded by the run's seed, so a run is a function
 //! of its knobs and its plan.
+//!
+//! ```text
+//! machine            a computer: disk, clock, store, the process on it, what is wrong with it
+//! shell              the driver around the node: steps, effects, disk operations
+//! links              messages between nodes, and the links that carry them
+//! clients, jobs      who asks, and what for
+//! readers            subscribers, and clients that look around
+//! faults             what goes wrong with one machine
+//! members            what operators do: members come and go, leaders hand over
+//! audit, settle      who watches, and what must be true in the end
+//! ```
 
 mod audit;
 mod clients;
 mod faults;
 mod jobs;
+mod links;
+mod machine;
+mod members;
 mod readers;
+mod settle;
 mod shell;
 
-use crate::checker::clock::ClusterTime;
 use crate::checker::dedup::Dedup;
 use crate::checker::delivery::Delivery;
 use crate::checker::log::Log;
+use crate::checker::raft::Group;
 use crate::checker::requests::Requests;
 use crate::checker::serial::Saw;
 use crate::checker::timers::Timers;
-use crate::clock::Clock;
-use crate::disk::Disk;
 use crate::knobs::Knobs;
 use crate::marks::Marks;
 use crate::model::Model;
+use crate::network::Network;
 use crate::plan::Planned;
 use crate::rng::Rng;
-use crate::store::SimStore;
 use crate::trace::Trace;
 use crate::violation::{Class, Held, Violation};
-use chronos_engine::step::{CheckpointId, SubscriberId, Token};
-use chronos_engine::store::SharedStore;
-use chronos_engine::txn::{Committed, Refused};
+use chronos_engine::step::{CheckpointId, Reply, SubscriberId, Token};
 use chronos_proto::id::SessionId;
-use std::cmp::Reverse;
+use chronos_proto::peer::PeerMessage;
+use machine::Machine;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::Arc;
 
 /// How long the world may take to settle once faults have stopped, in microseconds.
 pub const SETTLE: u64 = 60_000_000;
 
-/// Something that will happen.
+/// Something that will happen. What belongs to a process names its machine and its run.
 #[derive(Clone, Debug)]
 enum Event {
     /// The plan's act of this place.
     Planned(usize),
-    /// The driver takes what has gathered. Events of the node carry the run of the process they belong to.
-    Drive(u64),
+    /// The driver takes what has gathered.
+    Drive(usize, u64),
     /// The deadline that the node asked for, unless it has asked for another since.
-    Deadline(u64, u64),
+    Deadline(usize, u64, u64),
     /// The disk operation in progress is done.
-    DiskDone(u64),
+    DiskDone(usize, u64),
     /// The checkpoint in progress is done.
-    CheckpointDone(u64, CheckpointId),
-    /// A request reaches the node's machine.
+    CheckpointDone(usize, u64, CheckpointId),
+    /// A message reaches the process that it was sent to.
+    Deliver { from: usize, to: usize, run: u64, link: u64, message: Box<PeerMessage> },
+    /// Two machines look whether they can reach each other.
+    Dial(usize, usize),
+    /// One end of a link learns that it stands (the other's run), or that it does not.
+    Linked(usize, usize, Option<u64>),
+    /// A partition begins.
+    Cut(u64),
+    /// It ends.
+    Heal(u64),
+    /// A request reaches a machine.
     Arrive(Token),
     /// An answer reaches a client.
-    Answer(Token, Box<Result<Committed, Refused>>),
+    Answer(Token, Box<Reply>),
     /// A client has waited long enough for the answer to this attempt.
     Timeout(Token),
     /// A subscriber is done with an offset, or not.
@@ -63,19 +86,47 @@ enum Event {
     /// A subscriber comes.
     Open(u64),
     /// The armed crash happens now at the latest.
-    CrashNow(u64),
+    CrashNow(usize, u64),
     /// The process starts.
-    Start,
+    Start(usize),
     /// There is space again.
-    SpaceReturns,
+    SpaceReturns(usize),
     /// The disk is fast again.
-    DiskRecovers,
+    DiskRecovers(usize),
     /// The wall clock goes on.
-    Thaw,
+    Thaw(usize),
     /// The watch looks around.
     Watch,
     /// Clients and faults stop.
     Settle,
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The first is the greatest, as the heap wants it.
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
 }
 
 /// What a run came to.
@@ -104,22 +155,20 @@ pub struct World {
     trace: Trace,
     marks: Marks,
     now: u64,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Event>,
+    queue: BinaryHeap<Scheduled>,
     scheduled: u64,
     settling: Option<u64>,
     performed: u32,
 
-    clock: Clock,
-    disk: Disk,
-    store: SimStore,
-    shared: SharedStore,
-    up: Option<shell::Up>,
-    run: u64,
-    ills: faults::Ills,
+    machines: Vec<Machine>,
+    network: Network,
+    links: links::Links,
+    /// The machines that must come to terms in the end.
+    core: Vec<usize>,
 
     clients: Vec<clients::Client>,
     tokens: BTreeMap<Token, clients::Attempt>,
+    looks: BTreeMap<Token, readers::Look>,
     saw: BTreeMap<(SessionId, u64), Vec<Saw>>,
     readers: Vec<readers::Reader>,
     last_token: u64,
@@ -127,12 +176,13 @@ pub struct World {
     last_number: u64,
 
     model: Model,
+    /// The log of a node that is alone; [`World::group`] is that of a cluster.
     log: Log,
+    group: Group,
     requests: Requests,
     timers: Timers,
     dedup: Dedup,
     delivery: Delivery,
-    cluster_time: ClusterTime,
     watch: audit::Watch,
 
     disk_rng: Rng,
@@ -144,17 +194,19 @@ impl World {
     /// A world that is about to begin. `plan` may be a part of what the seed draws.
     pub fn new(knobs: Knobs, plan: Vec<Planned>, keep_trace: bool) -> World {
         let seed = knobs.seed;
-        let store = SimStore::default();
+        let count = knobs.machines();
+        let rng = &mut Rng::new(seed, "machines");
+        let machines: Vec<Machine> = (0..count).map(|m| Machine::new(m, &knobs, rng)).collect();
+        let home = |client: u64| client as usize % knobs.nodes;
         World {
-            clock: Clock::new(knobs.drift_ppm, knobs.wall_offset, knobs.synchronised),
-            disk: Disk::default(),
-            shared: Arc::new(store.clone()),
-            store,
-            up: None,
-            run: 0,
-            ills: faults::Ills::default(),
-            clients: (0..knobs.clients).map(|_| clients::Client::default()).collect(),
+            network: Network::new(count, &knobs.network, seed),
+            links: links::Links::new(count),
+            core: (0..count).collect(),
+            group: Group::new(machines.iter().map(|machine| machine.id())),
+            machines,
+            clients: (0..knobs.clients).map(|client| clients::Client::at(home(client))).collect(),
             tokens: BTreeMap::new(),
+            looks: BTreeMap::new(),
             saw: BTreeMap::new(),
             readers: (0..knobs.subscribers).map(|_| readers::Reader::default()).collect(),
             last_token: 0,
@@ -166,13 +218,11 @@ impl World {
             timers: Timers::default(),
             dedup: Dedup::default(),
             delivery: Delivery::default(),
-            cluster_time: ClusterTime::default(),
             watch: audit::Watch::default(),
             trace: Trace::new(keep_trace),
             marks: Marks::default(),
             now: 0,
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
             scheduled: 0,
             settling: None,
             performed: 0,
@@ -186,7 +236,17 @@ impl World {
 
     /// Runs to the end, to the first violation, or for so many steps.
     pub fn run(mut self, steps_max: u64) -> Outcome {
-        self.after(0, Event::Start);
+        for m in 0..self.knobs.nodes {
+            self.after(0, Event::Start(m));
+        }
+        for m in self.knobs.nodes..self.machines.len() {
+            self.after(0, Event::Start(m));
+        }
+        for a in 0..self.machines.len() {
+            for b in a + 1..self.machines.len() {
+                self.after(1_000, Event::Dial(a, b));
+            }
+        }
         self.after(1_000_000, Event::Watch);
         self.at(self.knobs.duration, Event::Settle);
         for place in 0..self.plan.len() {
@@ -209,8 +269,7 @@ impl World {
     }
 
     fn go(&mut self, steps_max: u64) -> Held {
-        while let Some(Reverse((at, number))) = self.queue.pop() {
-            let Some(event) = self.events.remove(&number) else { continue };
+        while let Some(Scheduled { at, event, .. }) = self.queue.pop() {
             if self.trace.step >= steps_max {
                 return Ok(());
             }
@@ -225,37 +284,52 @@ impl World {
 
     /// True if the run is over.
     fn happens(&mut self, event: Event) -> Result<bool, Violation> {
+        if let Event::Drive(m, run)
+        | Event::Deadline(m, run, _)
+        | Event::DiskDone(m, run)
+        | Event::CheckpointDone(m, run, _)
+        | Event::CrashNow(m, run) = event
+        {
+            let machine = &self.machines[m];
+            if machine.run != run {
+                return Ok(false);
+            }
+            // A process that is stopped by a signal does nothing until it goes on; a power cut does not wait.
+            if machine.paused_until > self.now && !matches!(event, Event::CrashNow(..)) {
+                self.at(machine.paused_until, event);
+                return Ok(false);
+            }
+        }
         match event {
             Event::Planned(place) => self.perform(place)?,
-            Event::Drive(run) if run == self.run => self.drive()?,
-            Event::Deadline(run, number) if run == self.run => self.deadline(number)?,
-            Event::DiskDone(run) if run == self.run => self.disk_done()?,
-            Event::CheckpointDone(run, id) if run == self.run => self.checkpoint_done(id)?,
+            Event::Drive(m, _) => self.drive(m)?,
+            Event::Deadline(m, _, number) => self.deadline(m, number)?,
+            Event::DiskDone(m, _) => self.disk_done(m)?,
+            Event::CheckpointDone(m, _, id) => self.checkpoint_done(m, id)?,
+            Event::Deliver { from, to, run, link, message } => self.arrives(from, to, run, link, *message),
+            Event::Dial(a, b) => self.dial(a, b),
+            Event::Linked(m, peer, run) => self.linked(m, peer, run),
+            Event::Cut(number) => self.cut_network(number),
+            Event::Heal(number) => self.heal_network(number),
             Event::Arrive(token) => self.arrive(token),
             Event::Answer(token, reply) => self.answered(token, *reply)?,
             Event::Timeout(token) => self.timed_out(token),
             Event::Return { id, partition, offset, done } => self.give_back(id, partition, offset, done),
             Event::Open(reader) => self.open_reader(reader),
-            Event::CrashNow(run) if run == self.run => self.crash_armed()?,
-            Event::Start => self.start()?,
-            Event::SpaceReturns => self.space_returns(),
-            Event::DiskRecovers => self.disk_recovers(),
-            Event::Thaw => self.thaw(),
+            Event::CrashNow(m, _) => self.crash_armed(m)?,
+            Event::Start(m) => self.start(m)?,
+            Event::SpaceReturns(m) => self.space_returns(m),
+            Event::DiskRecovers(m) => self.disk_recovers(m),
+            Event::Thaw(m) => self.thaw(m),
             Event::Watch => return self.look_around(),
             Event::Settle => self.settle()?,
-            Event::Drive(_)
-            | Event::Deadline(..)
-            | Event::DiskDone(_)
-            | Event::CheckpointDone(..)
-            | Event::CrashNow(_) => {}
         }
         Ok(false)
     }
 
     fn at(&mut self, at: u64, event: Event) {
         self.scheduled += 1;
-        self.queue.push(Reverse((at.max(self.now), self.scheduled)));
-        self.events.insert(self.scheduled, event);
+        self.queue.push(Scheduled { at: at.max(self.now), number: self.scheduled, event });
     }
 
     fn after(&mut self, micros: u64, event: Event) {
@@ -269,6 +343,29 @@ impl World {
     fn next_number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
+    }
+
+    /// Whether there is one node, which decides alone.
+    fn solo(&self) -> bool {
+        self.knobs.solo()
+    }
+
+    /// Somebody is told of an entry.
+    fn promise(&mut self, who: &str, index: u64) -> Held {
+        match self.solo() {
+            true => self.log.promise(who, index),
+            false => self.group.promise(who, index),
+        }
+    }
+
+    /// The machine whose node leads in the greatest term, as far as processes that run say.
+    fn leader(&self) -> Option<usize> {
+        let leads = |m: &usize| {
+            let raft = self.machines[*m].up.as_ref()?.node.raft(shell::GROUP)?;
+            (raft.role() == chronos_engine::raft::Role::Leader).then(|| raft.term())
+        };
+        let all = (0..self.machines.len()).filter_map(|m| Some((leads(&m)?, m)));
+        all.max().map(|(_, m)| m)
     }
 }
 

@@ -1,12 +1,18 @@
 //! Readers: subscribers with credits and acknowledgements, and clients that look around.
 
+use super::machine::NAMES;
 use super::shell::GROUP;
 use super::{Event, World};
 use crate::marks::Mark;
 use crate::rng::Rng;
 use crate::violation::{Held, Violation};
-use chronos_engine::step::{Delivery, Input, Published, Start, SubscriberId, SubscriberInput, Subscription};
+use chronos_engine::step::{
+    Delivery, Fresh, Input, Published, ReadAt, Request, Start, SubscriberId, SubscriberInput, Subscription,
+    Token,
+};
+use chronos_engine::txn::Refused;
 use chronos_proto::id::RelationId;
+use chronos_proto::time::Timestamp;
 use std::collections::BTreeSet;
 
 /// A subscriber of the plan: it comes, goes, and comes back after a restart.
@@ -14,9 +20,19 @@ use std::collections::BTreeSet;
 pub(super) struct Reader {
     pub(super) wanted: bool,
     pub(super) open: Option<SubscriberId>,
+    /// The machine that it is subscribed at.
+    at: usize,
     salt: u64,
     /// Offsets that it was handed, to tell a second time from a first.
     nacked: BTreeSet<(RelationId, u32, u64)>,
+}
+
+/// A read that a client waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    salt: u64,
+    /// What somebody knew of when it began: it must see that.
+    floor: u64,
 }
 
 impl World {
@@ -30,7 +46,8 @@ impl World {
         } else if let Some(id) = self.readers[reader as usize].open.take() {
             self.say("sub", format_args!("{} closes", id.0));
             self.delivery.closed(id);
-            self.give(Input::Subscriber { id, event: SubscriberInput::Close });
+            let m = self.readers[reader as usize].at;
+            self.give(m, Input::Subscriber { id, event: SubscriberInput::Close });
         }
     }
 
@@ -47,9 +64,13 @@ impl World {
         if !state.wanted || state.open.is_some() {
             return;
         }
-        let Some(published) = self.up.as_ref().and_then(|up| up.published.clone()) else {
+        let Some(m) = self.leader() else {
+            self.after(200_000, Event::Open(reader));
+            return;
+        };
+        let Some(published) = self.machines[m].up.as_ref().and_then(|up| up.published.clone()) else {
             // It comes back when somebody answers.
-            if self.up.is_some() {
+            if self.machines[m].up.is_some() {
                 self.after(50_000, Event::Open(reader));
             }
             return;
@@ -71,16 +92,20 @@ impl World {
         self.say("sub", format_args!("{} opens {name} {consumer_group:?} {start:?} credit={credit}", id.0));
         self.delivery.opened(id, topic, consumer_group.clone(), u64::from(credit));
         self.readers[reader as usize].open = Some(id);
+        self.readers[reader as usize].at = m;
         let ack_timeout_ms = self.knobs.ack_timeout_ms;
         let event =
             SubscriberInput::Open(Subscription { topic, consumer_group, start, credit, ack_timeout_ms });
-        self.give(Input::Subscriber { id, event });
+        self.give(m, Input::Subscriber { id, event });
     }
 
     /// The process is gone, and with it every subscription.
-    pub(super) fn readers_lost(&mut self) {
-        self.delivery.restarted();
-        self.readers.iter_mut().for_each(|reader| reader.open = None);
+    pub(super) fn readers_lost(&mut self, m: usize) {
+        for reader in self.readers.iter_mut().filter(|reader| reader.at == m) {
+            if let Some(id) = reader.open.take() {
+                self.delivery.closed(id);
+            }
+        }
     }
 
     pub(super) fn reader_closed(&mut self, id: SubscriberId) {
@@ -102,11 +127,11 @@ impl World {
     }
 
     /// The node hands events out.
-    pub(super) fn deliver(&mut self, delivery: Delivery) -> Held {
+    pub(super) fn deliver(&mut self, m: usize, delivery: Delivery) -> Held {
         let Delivery { subscriber: id, topic, partition, offsets } = delivery;
-        self.say("n1", format_args!("delivers {offsets:?} of {topic} to {}", id.0));
-        let now = self.clock.now(self.now).mono;
-        let Some(published) = self.up.as_ref().and_then(|up| up.published.clone()) else {
+        self.say(NAMES[m], format_args!("delivers {offsets:?} of {topic} to {}", id.0));
+        let now = self.machines[m].clock.now(self.now).mono;
+        let Some(published) = self.machines[m].up.as_ref().and_then(|up| up.published.clone()) else {
             return Err(Violation::safety(
                 "delivery",
                 "an event was delivered before anything was published",
@@ -131,7 +156,7 @@ impl World {
                     );
                     return Err(Violation::safety("delivery", what));
                 }
-                Err(damage) => return self.damage_read(&damage.to_string()),
+                Err(damage) => return self.damage_read(m, &damage.to_string()),
             }
             if again {
                 let nacked = self.readers[place].nacked.remove(&(topic, partition, offset));
@@ -141,19 +166,19 @@ impl World {
                     (false, _) => Mark::Redelivered,
                 });
             }
-            self.plan_return(id, partition, offset, group.is_some());
+            self.plan_return(m, id, partition, offset, group.is_some());
         }
         Ok(())
     }
 
-    fn plan_return(&mut self, id: SubscriberId, partition: u32, offset: u64, grouped: bool) {
+    fn plan_return(&mut self, m: usize, id: SubscriberId, partition: u32, offset: u64, grouped: bool) {
         let calm = self.settling.is_some();
         let delay = self.net_rng.latency(if calm { 1_000 } else { 20_000 });
         if grouped && !calm && self.net_rng.chance(self.knobs.ack_lost) {
             // Forgotten: it comes again when its time is up. The reader goes on.
             self.say("sub", format_args!("{} forgets {offset}", id.0));
             self.delivery.credited(id, 1);
-            self.give(Input::Subscriber { id, event: SubscriberInput::Credit(1) });
+            self.give(m, Input::Subscriber { id, event: SubscriberInput::Credit(1) });
             return;
         }
         let done = !grouped || calm || !self.net_rng.chance(self.knobs.nack);
@@ -163,6 +188,7 @@ impl World {
     /// A subscriber says what became of an offset.
     pub(super) fn give_back(&mut self, id: SubscriberId, partition: u32, offset: u64, done: bool) {
         let Some(place) = self.readers.iter().position(|reader| reader.open == Some(id)) else { return };
+        let m = self.readers[place].at;
         if Self::group_of(place as u64).is_some() {
             self.delivery.returned(id, partition, offset);
             let event = if done {
@@ -178,15 +204,84 @@ impl World {
                 SubscriberInput::Nack { offsets: vec![(partition, offset)], delay_ms }
             };
             self.say("sub", format_args!("{} returns {offset}: done={done}", id.0));
-            self.give(Input::Subscriber { id, event });
+            self.give(m, Input::Subscriber { id, event });
         }
         self.delivery.credited(id, 1);
-        self.give(Input::Subscriber { id, event: SubscriberInput::Credit(1) });
+        self.give(m, Input::Subscriber { id, event: SubscriberInput::Credit(1) });
+    }
+
+    /// A client wants to read what is the newest at a machine.
+    pub(super) fn look(&mut self, m: usize, salt: u64) -> Held {
+        let Some(view) = self.machines[m].up.as_ref().and_then(|up| up.published.clone()) else {
+            return Ok(());
+        };
+        let now = self.machines[m].clock.now(self.now).mono;
+        let fresh = match view.fresh {
+            Fresh::Alone => true,
+            Fresh::Until(until) => now < until,
+            Fresh::Ask => false,
+        };
+        if fresh && !self.solo() {
+            self.marks.hit(Mark::ReadByLease);
+            self.sees(m, &view, self.group.floor())?;
+        }
+        if fresh {
+            return self.read(m, &view, view.clock.at(now), &mut Rng::new(salt, "look"));
+        }
+        self.last_token += 1;
+        let token = Token(self.last_token);
+        self.looks.insert(token, Look { salt, floor: self.group.floor() });
+        self.give(m, Input::Request { token, request: Request::Read(GROUP) });
+        Ok(())
+    }
+
+    /// A node tells from where on a read may be answered.
+    pub(super) fn read_reply(&mut self, m: usize, token: Token, reply: Result<ReadAt, Refused>) -> Held {
+        let Some(look) = self.looks.remove(&token) else {
+            return Err(Violation::safety(
+                "linearizable",
+                format!("a read {token:?}, which nobody asked for"),
+            ));
+        };
+        let at = match reply {
+            Ok(at) => at,
+            Err(refused) => {
+                self.say(NAMES[m], format_args!("read {} refused: {refused}", token.0));
+                self.marks.hit(Mark::ReadRefused);
+                return Ok(());
+            }
+        };
+        self.say(NAMES[m], format_args!("read {} at {}", token.0, at.index));
+        let Some(view) = self.machines[m].up.as_ref().and_then(|up| up.published.clone()) else {
+            return Err(Violation::safety(
+                "linearizable",
+                "a read was answered before anything was published",
+            ));
+        };
+        if view.snapshot.applied < at.index {
+            let what =
+                format!("a read at {} was answered while {} is published", at.index, view.snapshot.applied);
+            return Err(Violation::safety("linearizable", what));
+        }
+        let leads = self.leader() == Some(m);
+        self.marks.hit(if leads { Mark::ReadByQuorum } else { Mark::ReadOnFollower });
+        self.sees(m, &view, look.floor)?;
+        self.read(m, &view, at.time, &mut Rng::new(look.salt, "look"))
+    }
+
+    /// A read sees all that anybody knew of when it began.
+    fn sees(&mut self, m: usize, view: &Published, floor: u64) -> Held {
+        let index = view.snapshot.applied.0;
+        if index < floor {
+            let what = format!("a read at {} sees entry {index}, and {floor} was known before", NAMES[m]);
+            return Err(Violation::safety("linearizable", what));
+        }
+        self.group.known_to_client(index);
+        Ok(())
     }
 
     /// A client looks at a topic and at a few rows.
-    pub(super) fn read(&mut self, view: &Published, rng: &mut Rng) -> Held {
-        let read_time = view.clock.at(self.clock.now(self.now).mono);
+    fn read(&mut self, m: usize, view: &Published, read_time: Timestamp, rng: &mut Rng) -> Held {
         let topics: Vec<RelationId> =
             view.snapshot.catalog.iter().filter(|r| r.topic().is_some()).map(|r| r.id).collect();
         if topics.is_empty() {
@@ -196,7 +291,7 @@ impl World {
         let from = rng.below(10);
         let events = match view.snapshot.events(topic, 0, from, 40, read_time) {
             Ok(events) => events,
-            Err(damage) => return self.damage_read(&damage.to_string()),
+            Err(damage) => return self.damage_read(m, &damage.to_string()),
         };
         for event in events {
             self.event_seen(topic, event.offset, &event.stored, read_time)?;

@@ -3,6 +3,8 @@
 //! Effects without a barrier are performed before the disk has begun with what the same step asks of it: the worst
 //! order that the contract allows. Replies travel apart from everything else, in any order among themselves.
 
+use super::links::Brief;
+use super::machine::{DISKS, NAMES, WALS, member};
 use super::{Event, World};
 use crate::marks::Mark;
 use crate::plan::{End, Moment};
@@ -11,13 +13,14 @@ use crate::tap::{self, Logged};
 use crate::violation::{Held, Violation};
 use chronos_engine::node::Config;
 use chronos_engine::node::Fsync;
+use chronos_engine::raft::Role;
 use chronos_engine::step::{
     Action, Checkpoint, CheckpointId, Effect, Fatal, Input, Outputs, Published, Reply, Token, Trace,
 };
 use chronos_engine::txn::{Committed, Refused};
-use chronos_engine::wal::{self, Identity, SegmentId, WalOp, WriteId};
+use chronos_engine::wal::{self, SegmentId, WalOp, WriteId};
 use chronos_engine::{Node, proto};
-use proto::id::{ClusterId, GroupId, Incarnation, NodeId};
+use proto::id::GroupId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -28,8 +31,6 @@ const SPIN_MAX: u64 = 20_000;
 /// Snapshots that clients may still read from.
 const RING: usize = 12;
 
-const IDENTITY: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), incarnation: Incarnation(1) };
-
 /// A running process.
 pub(super) struct Up {
     pub(super) node: Node,
@@ -39,21 +40,25 @@ pub(super) struct Up {
     durable: Option<WriteId>,
     ops: VecDeque<WalOp>,
     disk_busy: bool,
-    checkpoint: Option<(CheckpointId, SimStore)>,
+    /// Under way: its name, the store once it is done, and the entry that its state is then at.
+    checkpoint: Option<(CheckpointId, SimStore, Option<u64>)>,
     pub(super) published: Option<Published>,
     pub(super) ring: VecDeque<Published>,
     deadline: u64,
     /// Segments that each write is in, until it is synced.
     unsynced: BTreeMap<WriteId, BTreeSet<SegmentId>>,
     pub(super) proven: bool,
+    /// What it was after the last step, and in which term.
+    role: (Role, u64),
     pub(super) told_synchronised: bool,
     failing: bool,
     spins: (u64, u64),
 }
 
 impl World {
-    fn config(&self) -> Config {
-        let k = &self.knobs;
+    fn config(&self, m: usize) -> Config {
+        let (k, machine) = (&self.knobs, &self.machines[m]);
+        let identity = machine.identity();
         Config {
             fsync: k.fsync,
             segment_bytes: k.segment_bytes,
@@ -64,59 +69,71 @@ impl World {
             fire_ahead_max_us: k.fire_ahead_max,
             wheel_window_us: k.wheel_window,
             wheel_max: k.wheel_max,
+            members: match k.solo() {
+                true => Vec::new(),
+                false => (0..k.nodes).map(member).collect(),
+            },
+            joins: machine.joins,
+            raft: k.raft,
             ..Config::new(
-                IDENTITY.cluster,
-                IDENTITY.node,
-                IDENTITY.incarnation,
-                self.clock.boot,
-                k.seed ^ self.run,
+                identity.cluster,
+                identity.node,
+                identity.incarnation,
+                machine.clock.boot,
+                k.seed ^ machine.run ^ identity.node.0 << 32,
             )
         }
     }
 
     /// The process starts and recovers from what the disk holds.
-    pub(super) fn start(&mut self) -> Held {
-        if self.up.is_some() {
+    pub(super) fn start(&mut self, m: usize) -> Held {
+        if self.machines[m].up.is_some() {
             return Ok(());
         }
-        self.run += 1;
-        let now = self.clock.now(self.now);
-        let run = self.run;
-        let boot = self.clock.boot;
-        self.say("n1", format_args!("start run={run} boot={boot} mono={}", now.mono.0));
-        let images: BTreeMap<SegmentId, Vec<u8>> = self.disk.images().collect();
-        let recovered = match wal::recover(IDENTITY, &images) {
+        self.machines[m].run += 1;
+        let now = self.machines[m].clock.now(self.now);
+        let run = self.machines[m].run;
+        let boot = self.machines[m].clock.boot;
+        self.say(NAMES[m], format_args!("start run={run} boot={boot} mono={}", now.mono.0));
+        let images: BTreeMap<SegmentId, Vec<u8>> = self.machines[m].disk.images().collect();
+        let recovered = match wal::recover(self.machines[m].identity(), &images) {
             Ok(recovered) => recovered,
-            Err(damage) => return self.damaged(true, &damage.to_string()),
+            Err(damage) => return self.damaged(m, true, &damage.to_string()),
         };
         drop(images);
         let last = recovered.groups.get(&GROUP).map_or(0, |log| log.last().0);
-        self.say("n1", format_args!("recovered last={last} cut={:?}", recovered.cut));
+        self.say(NAMES[m], format_args!("recovered last={last} cut={:?}", recovered.cut));
         if recovered.cut.is_some() {
             self.marks.hit(Mark::TornTailCut);
         }
-        let lossy = std::mem::take(&mut self.ills.power_was_cut) && self.knobs.fsync != Fsync::Always;
-        self.log.restarted(lossy);
-        self.delivery.restarted();
-        let before = self.log.last();
-        self.log.recovered(last)?;
-        if last < before {
-            self.marks.hit(Mark::UnsyncedWriteLost);
-            self.forget_above(last)?;
+        let lossy =
+            std::mem::take(&mut self.machines[m].ills.power_was_cut) && self.knobs.fsync != Fsync::Always;
+        if self.solo() {
+            self.log.restarted(lossy);
+            self.delivery.restarted();
+            let before = self.log.last();
+            self.log.recovered(last)?;
+            if last < before {
+                self.marks.hit(Mark::UnsyncedWriteLost);
+                self.forget_above(last)?;
+            }
+        } else {
+            self.group.recovered(m, recovered.groups.get(&GROUP))?;
         }
-        self.cluster_time.restarted(now, self.clock.synchronised);
+        let (solo, machine) = (self.solo(), &mut self.machines[m]);
+        machine.cluster_time.restarted(now, machine.clock.synchronised, solo);
         let mut out = Outputs::default();
-        let node = match Node::new(self.config(), now, recovered, &self.shared, &mut out) {
+        let node = match Node::new(self.config(m), now, recovered, &self.machines[m].shared, &mut out) {
             Ok(node) => node,
-            Err(fatal) => return self.damaged(false, &fatal.to_string()),
+            Err(fatal) => return self.damaged(m, false, &fatal.to_string()),
         };
         if let Some(status) = node.status().groups.first()
             && status.applied < last
-            && !self.store.is_empty()
+            && !self.machines[m].store.is_empty()
         {
             self.marks.hit(Mark::ReplayedAboveCheckpoint);
         }
-        self.up = Some(Up {
+        self.machines[m].up = Some(Up {
             node,
             inbox: VecDeque::new(),
             drive_scheduled: false,
@@ -130,22 +147,26 @@ impl World {
             deadline: 0,
             unsynced: BTreeMap::new(),
             proven: false,
-            told_synchronised: self.clock.synchronised,
+            role: Default::default(),
+            told_synchronised: self.machines[m].clock.synchronised,
             failing: false,
             spins: (0, 0),
         });
-        self.perform_all(out)?;
-        self.give(Input::ClockSynchronised(self.clock.synchronised));
-        self.reschedule();
-        self.ills.well_since = self.now;
+        if !self.solo() {
+            self.stepped(m)?;
+        }
+        self.perform_all(m, out)?;
+        self.give(m, Input::ClockSynchronised(self.machines[m].clock.synchronised));
+        self.reschedule(m);
+        self.machines[m].ills.well_since = self.now;
         self.reopen_readers();
         Ok(())
     }
 
     /// The last entry that recovery finds in what is synced.
-    pub(super) fn durable_last(&self) -> Result<u64, Violation> {
-        let images: BTreeMap<SegmentId, Vec<u8>> = self.disk.durable_images().collect();
-        match wal::recover(IDENTITY, &images) {
+    pub(super) fn durable_last(&self, m: usize) -> Result<u64, Violation> {
+        let images: BTreeMap<SegmentId, Vec<u8>> = self.machines[m].disk.durable_images().collect();
+        match wal::recover(self.machines[m].identity(), &images) {
             Ok(recovered) => Ok(recovered.groups.get(&GROUP).map_or(0, |log| log.last().0)),
             Err(damage) => {
                 Err(Violation::safety("no-false-alarm", format!("what is synced is refused: {damage}")))
@@ -154,50 +175,55 @@ impl World {
     }
 
     /// An input for the node; the driver takes it soon.
-    pub(super) fn give(&mut self, input: Input) {
+    pub(super) fn give(&mut self, m: usize, input: Input) {
         let delay = self.driver_rng.below(self.knobs.gather + 1);
-        let Some(up) = &mut self.up else { return };
+        let Some(up) = &mut self.machines[m].up else { return };
         up.inbox.push_back(input);
         if !std::mem::replace(&mut up.drive_scheduled, true) {
-            let run = self.run;
-            self.after(delay, Event::Drive(run));
+            let run = self.machines[m].run;
+            self.after(delay, Event::Drive(m, run));
         }
     }
 
     /// The driver's turn: a step an input, and now and then word that the queue is drained.
-    pub(super) fn drive(&mut self) -> Held {
-        if let Some(up) = &mut self.up {
+    pub(super) fn drive(&mut self, m: usize) -> Held {
+        if let Some(up) = &mut self.machines[m].up {
             up.drive_scheduled = false;
         }
         let mut since_drained = 0;
-        while let Some(input) = self.up.as_mut().and_then(|up| up.inbox.pop_front()) {
+        while let Some(input) = self.machines[m].up.as_mut().and_then(|up| up.inbox.pop_front()) {
             if self.driver_rng.chance(self.knobs.spurious_ticks) {
-                self.step(Input::Tick)?;
+                self.step(m, Input::Tick)?;
             }
-            self.step(input)?;
+            self.step(m, input)?;
             since_drained += 1;
             if since_drained >= self.knobs.batch_max {
                 since_drained = 0;
-                self.step(Input::QueueDrained)?;
+                self.step(m, Input::QueueDrained)?;
             }
         }
-        self.step(Input::QueueDrained)?;
-        self.reschedule();
+        self.step(m, Input::QueueDrained)?;
+        self.reschedule(m);
         Ok(())
     }
 
     /// One step of the node, and what comes of it.
-    fn step(&mut self, input: Input) -> Held {
-        let now = self.clock.now(self.now);
-        let vouched = self.up.as_ref().is_some_and(|up| up.told_synchronised);
-        self.cluster_time.stepped(now, vouched);
-        let Some(up) = &mut self.up else { return Ok(()) };
+    fn step(&mut self, m: usize, input: Input) -> Held {
+        let now = self.machines[m].clock.now(self.now);
+        let vouched = self.machines[m].up.as_ref().is_some_and(|up| up.told_synchronised);
+        self.machines[m].cluster_time.stepped(now, vouched);
+        let machine = &mut self.machines[m];
+        let Some(up) = &mut machine.up else { return Ok(()) };
         match &input {
             Input::Tick | Input::QueueDrained => {}
-            Input::Request { token, .. } => {
-                self.trace.line(self.now, "n1", format_args!("request {}", token.0))
+            Input::Peer { from, message } => {
+                let (from, message) = (NAMES[super::machine::of(*from)], Brief(message));
+                self.trace.line(self.now, NAMES[m], format_args!("<- {from} {message}"))
             }
-            other => self.trace.line(self.now, "n1", format_args!("input {other:?}")),
+            Input::Request { token, .. } => {
+                self.trace.line(self.now, NAMES[m], format_args!("request {}", token.0))
+            }
+            other => self.trace.line(self.now, NAMES[m], format_args!("input {other:?}")),
         }
         if let Input::ClockSynchronised(synchronised) = &input {
             up.told_synchronised = *synchronised;
@@ -205,118 +231,199 @@ impl World {
         let must_fail = matches!(input, Input::WriteFailed { .. } | Input::CheckpointFailed { .. });
         up.failing |= must_fail;
         let mut out = Outputs::default();
-        up.node.step(now, input, &self.shared, &mut out);
+        up.node.step(now, input, &machine.shared, &mut out);
         let fatal = out.effects.iter().any(|effect| matches!(effect.action, Action::Fatal(_)));
         if must_fail && !fatal {
             let what = "a failed write or checkpoint was reported and the node goes on";
             return Err(Violation::safety("failure-is-fatal", what));
         }
-        self.perform_all(out)
+        if !self.solo() && !fatal {
+            self.stepped(m)?;
+        }
+        self.perform_all(m, out)
     }
 
-    fn perform_all(&mut self, out: Outputs) -> Held {
+    fn perform_all(&mut self, m: usize, out: Outputs) -> Held {
         for effect in out.effects {
-            let held_back = match (&self.up, effect.after) {
+            let held_back = match (&self.machines[m].up, effect.after) {
                 (Some(up), Some(write)) => up.durable.is_none_or(|durable| durable < write),
                 _ => false,
             };
-            match (&mut self.up, held_back) {
+            match (&mut self.machines[m].up, held_back) {
                 (Some(up), true) => up.waiting.push(effect),
-                (Some(_), false) => self.perform_action(effect.action)?,
+                (Some(_), false) => self.perform_action(m, effect.action)?,
                 (None, _) => return Ok(()),
             }
         }
-        self.next_disk_operation()
+        self.next_disk_operation(m)
     }
 
-    fn perform_action(&mut self, action: Action) -> Held {
+    fn perform_action(&mut self, m: usize, action: Action) -> Held {
         match action {
             Action::Wal(op) => {
-                self.tap(&op)?;
-                if let Some(up) = &mut self.up {
+                self.tap(m, &op)?;
+                if let Some(up) = &mut self.machines[m].up {
                     up.ops.push_back(op);
                 }
                 Ok(())
             }
-            Action::Reply(token, Reply::Commit(reply)) => self.reply(token, reply),
-            Action::Reply(_, reply) => {
-                Err(Violation::safety("requests", format!("an answer that nobody asked for: {reply:?}")))
+            Action::Reply(token, Reply::Commit(reply)) => self.reply(m, token, reply),
+            Action::Reply(token, Reply::Unknown(why)) => self.reply_unknown(m, token, why),
+            Action::Reply(token, Reply::Read(reply)) => self.read_reply(m, token, reply),
+            Action::Reply(_, Reply::Operator(result)) => {
+                self.operated(m, &result);
+                Ok(())
             }
-            Action::Send { .. } | Action::Members(_) => {
+            Action::Send { .. } | Action::Members(_) if self.solo() => {
                 Err(Violation::safety("requests", "a node that is alone speaks to others"))
             }
-            Action::Publish(published) => self.publish(published),
-            Action::Checkpoint(checkpoint) => self.begin_checkpoint(checkpoint),
-            Action::Deliver(delivery) => self.deliver(delivery),
+            Action::Send { to, message } => self.send_message(m, to, message),
+            Action::Members(members) => {
+                self.say(NAMES[m], format_args!("knows {} members", members.len()));
+                Ok(())
+            }
+            Action::Publish(published) => self.publish(m, published),
+            Action::Checkpoint(checkpoint) => self.begin_checkpoint(m, checkpoint),
+            Action::Deliver(delivery) => self.deliver(m, delivery),
             Action::CloseSubscriber(id, why) => {
-                self.say("n1", format_args!("closes {id:?}: {why}"));
+                self.say(NAMES[m], format_args!("closes {id:?}: {why}"));
                 self.delivery.closed(id);
                 self.reader_closed(id);
                 Ok(())
             }
-            Action::Trace(trace) => {
-                self.traced(&trace);
-                Ok(())
-            }
-            Action::Fatal(fatal) => self.fatal(&fatal),
+            Action::Trace(trace) => self.traced(m, &trace),
+            Action::Fatal(fatal) => self.fatal(m, &fatal),
         }
     }
 
-    fn traced(&mut self, trace: &Trace) {
+    fn traced(&mut self, m: usize, trace: &Trace) -> Held {
         match trace {
+            Trace::Applied { .. } if !self.solo() => return Ok(()),
+            Trace::PeerRefused { peer, why } => self.refused_peer(m, super::machine::of(*peer), why)?,
+            Trace::SnapshotInstalled { .. } => {
+                self.machines[m].receiving = false;
+                self.marks.hit(Mark::SnapshotInstalled);
+            }
             Trace::SegmentRemoved(_) => self.marks.hit(Mark::SegmentRemoved),
             Trace::ClockStep { adopted, .. } => {
                 self.marks.hit(if *adopted { Mark::ClockStepAdopted } else { Mark::ClockStepIgnored });
-                self.ills.well_since = self.now;
+                self.machines[m].ills.well_since = self.now;
             }
             _ => {}
         }
-        self.say("n1", format_args!("{trace:?}"));
+        self.say(NAMES[m], format_args!("{trace:?}"));
+        Ok(())
+    }
+
+    /// What the node says of its group after a step.
+    fn stepped(&mut self, m: usize) -> Held {
+        let Some(up) = &self.machines[m].up else { return Ok(()) };
+        let (Some(raft), Some(state)) = (up.node.raft(GROUP), up.node.state(GROUP)) else { return Ok(()) };
+        let before = self.group.applied_by(m);
+        self.group.stepped(m, raft)?;
+        if state.applied().0 != before {
+            self.group.applied(m, state.applied().0, state.digests().total())?;
+        }
+        let role = (raft.role(), raft.term().0);
+        let up = self.machines[m].up.as_mut();
+        let was = up.map(|up| std::mem::replace(&mut up.role, role)).unwrap_or_default();
+        self.role_marks(m, was, role);
+        self.catch_up(self.group.committed())
+    }
+
+    fn role_marks(&mut self, m: usize, was: (Role, u64), is: (Role, u64)) {
+        if was == is {
+            return;
+        }
+        if is.0 == Role::Leader {
+            self.marks.hit(Mark::LeaderElected);
+        } else if was.0 == Role::Leader {
+            self.marks.hit(if was.1 == is.1 { Mark::LeaderSteppedDown } else { Mark::LeaderDeposed });
+            let removed =
+                self.group.committed_configuration().is_some_and(|c| !c.is_voter(self.machines[m].id()));
+            if was.1 == is.1 && removed {
+                self.marks.hit(Mark::RemovedLeaderSteppedDown);
+            }
+        }
     }
 
     /// Looks at what is handed to the disk.
-    fn tap(&mut self, op: &WalOp) -> Held {
+    fn tap(&mut self, m: usize, op: &WalOp) -> Held {
         match op {
             WalOp::Write { write, segment, offset, bytes } => {
                 self.trace.bytes(bytes);
-                self.say("wal", format_args!("write {} {segment} +{offset} {} bytes", write.0, bytes.len()));
+                self.say(
+                    WALS[m],
+                    format_args!("write {} {segment} +{offset} {} bytes", write.0, bytes.len()),
+                );
                 let logged = tap::entries(bytes).map_err(|what| Violation::safety("log", what))?;
+                if !self.solo() {
+                    return self.told_group(m, *write, logged);
+                }
                 for logged in logged {
                     match logged {
                         Logged::Entry(GROUP, entry) => {
                             let about = entry.index;
                             let cut = self.log.appended(*write, &entry)?;
-                            self.say("wal", format_args!("  entry {about} {}", brief(&entry)));
+                            self.say(WALS[m], format_args!("  entry {about} {}", brief(&entry)));
                             if let Some(last) = cut {
                                 self.forget_above(last)?;
                             }
                         }
+                        Logged::Voted(..) | Logged::Compacted(..) => {}
                         Logged::Entry(..) | Logged::Truncated(..) => {
                             return Err(Violation::safety("log", "a single voter never truncates its log"));
                         }
                     }
                 }
             }
-            other => self.say("wal", format_args!("{other:?}")),
+            other => self.say(WALS[m], format_args!("{other:?}")),
         }
         Ok(())
     }
 
-    fn publish(&mut self, published: Published) -> Held {
-        let now = self.clock.now(self.now);
+    fn told_group(&mut self, m: usize, write: WriteId, logged: Vec<Logged>) -> Held {
+        if logged.is_empty() {
+            return Ok(());
+        }
+        for logged in logged {
+            match &logged {
+                Logged::Entry(_, entry) => {
+                    self.say(WALS[m], format_args!("  entry {} {}", entry.index, brief(entry)));
+                }
+                Logged::Truncated(_, from) => {
+                    self.marks.hit(Mark::ConflictTruncated);
+                    self.say(WALS[m], format_args!("  truncated from {from}"));
+                }
+                other => self.say(WALS[m], format_args!("  {other:?}")),
+            }
+            self.group.told(m, write, logged)?;
+        }
+        self.group.told_all(m, write)
+    }
+
+    fn publish(&mut self, m: usize, published: Published) -> Held {
+        let now = self.machines[m].clock.now(self.now);
         let index = published.snapshot.applied.0;
-        self.say("n1", format_args!("publish {index} at {}", published.clock.time));
-        self.log.promise("a published snapshot", index)?;
-        let held = self.now.saturating_sub(self.ills.wall_steady_since);
-        let vouched = self.up.as_ref().is_some_and(|up| up.told_synchronised);
+        self.say(NAMES[m], format_args!("publish {index} at {}", published.clock.time));
+        self.promise("a published snapshot", index)?;
+        let held = self.now.saturating_sub(self.machines[m].ills.wall_steady_since);
+        let vouched = self.machines[m].up.as_ref().is_some_and(|up| up.told_synchronised);
         let applied = published.snapshot.applied_time;
-        self.cluster_time.read(published.clock, applied, now, vouched, held)?;
-        if index < self.log.promised() {
+        self.machines[m].cluster_time.read(published.clock, applied, now, vouched, held)?;
+        let before = self.machines[m].up.as_ref().and_then(|up| up.published.as_ref());
+        if before.is_some_and(|before| index < before.snapshot.applied.0) {
+            let what = format!("{} publishes entry {index} again", NAMES[m]);
+            return Err(Violation::safety("never-back", what));
+        }
+        if self.solo() && index < self.log.promised() {
             let what = format!("entry {index} is published, and {} was promised before", self.log.promised());
             return Err(Violation::safety("never-back", what));
         }
-        self.catch_up(index)?;
-        if let Some(up) = &mut self.up {
+        if self.solo() {
+            self.catch_up(index)?;
+        }
+        if let Some(up) = &mut self.machines[m].up {
             up.published = Some(published.clone());
             up.ring.push_back(published);
             if up.ring.len() > RING {
@@ -326,7 +433,7 @@ impl World {
         Ok(())
     }
 
-    fn reply(&mut self, token: Token, reply: Result<Committed, Refused>) -> Held {
+    fn reply(&mut self, m: usize, token: Token, reply: Result<Committed, Refused>) -> Held {
         let Some(attempt) = self.tokens.get(&token).cloned() else {
             return Err(Violation::safety(
                 "one-effect",
@@ -335,41 +442,52 @@ impl World {
         };
         match &reply {
             Ok(committed) => {
-                self.say("n1", format_args!("reply {} committed {}", token.0, committed.index));
-                self.log.promise("a reply", committed.index.0)?;
-                let published = self.up.as_ref().and_then(|up| up.published.as_ref());
-                if published.is_none_or(|p| p.snapshot.applied < committed.index) {
+                self.say(NAMES[m], format_args!("reply {} committed {}", token.0, committed.index));
+                self.promise("a reply", committed.index.0)?;
+                let published = self.machines[m].up.as_ref().and_then(|up| up.published.as_ref());
+                if self.solo() && published.is_none_or(|p| p.snapshot.applied < committed.index) {
                     let what = format!("entry {} was answered before it was published", committed.index);
                     return Err(Violation::safety("reply-after-publish", what));
                 }
                 self.requests.committed(attempt.name, committed)?;
+                if !self.solo() {
+                    self.group.known_to_client(committed.index.0);
+                }
             }
-            Err(refused) => self.say("n1", format_args!("reply {} refused: {refused}", token.0)),
+            Err(refused) => self.say(NAMES[m], format_args!("reply {} refused: {refused}", token.0)),
         }
         if self.net_rng.chance(self.knobs.reply_loss) && self.settling.is_none() {
             return Ok(());
         }
-        let delay = self.net_rng.latency(self.knobs.network);
-        self.after(delay, Event::Answer(token, Box::new(reply)));
+        let delay = self.net_rng.latency(self.knobs.client_delay);
+        self.after(delay, Event::Answer(token, Box::new(Reply::Commit(reply))));
         Ok(())
     }
 
-    fn fatal(&mut self, fatal: &Fatal) -> Held {
-        let expected = self.up.as_ref().is_some_and(|up| up.failing);
-        self.say("n1", format_args!("fatal: {fatal}"));
+    fn reply_unknown(&mut self, m: usize, token: Token, why: String) -> Held {
+        self.say(NAMES[m], format_args!("reply {} unknown: {why}", token.0));
+        self.marks.hit(Mark::AnswerUnknown);
+        let delay = self.net_rng.latency(self.knobs.client_delay);
+        self.after(delay, Event::Answer(token, Box::new(Reply::Unknown(why))));
+        Ok(())
+    }
+
+    fn fatal(&mut self, m: usize, fatal: &Fatal) -> Held {
+        let expected = self.machines[m].up.as_ref().is_some_and(|up| up.failing);
+        self.say(NAMES[m], format_args!("fatal: {fatal}"));
         match fatal {
             Fatal::WalFailed(_) | Fatal::CheckpointFailed(_) if expected => {
-                self.end(End::Kill);
-                self.ills.failed.push(match fatal {
+                self.end(m, End::Kill);
+                self.machines[m].ills.failed.push(match fatal {
                     Fatal::WalFailed(_) => Mark::SyncFailedRecovered,
                     _ => Mark::CheckpointFailedRecovered,
                 });
-                self.after(200_000, Event::Start);
+                self.after(200_000, Event::Start(m));
                 Ok(())
             }
             Fatal::StateDamaged(_) => {
-                self.end(End::Kill);
-                self.damaged(false, &fatal.to_string())
+                self.end(m, End::Kill);
+                self.damaged(m, false, &fatal.to_string())
             }
             _ => Err(Violation::safety("no-false-alarm", format!("nothing had failed: {fatal}"))),
         }
@@ -377,18 +495,18 @@ impl World {
 
     // Deadlines
 
-    fn reschedule(&mut self) {
+    fn reschedule(&mut self, m: usize) {
         let late = self.driver_rng.below(self.knobs.tick_late + 1);
-        let Some(up) = &mut self.up else { return };
+        let Some(up) = &mut self.machines[m].up else { return };
         up.deadline += 1;
         let Some((at, _)) = up.node.next_deadline() else { return };
-        let (number, run) = (up.deadline, self.run);
-        let at = self.clock.when(self.now, at);
-        self.at(at.saturating_add(late), Event::Deadline(run, number));
+        let (number, run) = (up.deadline, self.machines[m].run);
+        let at = self.machines[m].clock.when(self.now, at);
+        self.at(at.saturating_add(late), Event::Deadline(m, run, number));
     }
 
-    pub(super) fn deadline(&mut self, number: u64) -> Held {
-        let Some(up) = &mut self.up else { return Ok(()) };
+    pub(super) fn deadline(&mut self, m: usize, number: u64) -> Held {
+        let Some(up) = &mut self.machines[m].up else { return Ok(()) };
         if up.deadline != number {
             return Ok(());
         }
@@ -400,15 +518,15 @@ impl World {
             );
             return Err(Violation::liveness("no-spinning", what));
         }
-        self.step(Input::Tick)?;
-        self.reschedule();
+        self.step(m, Input::Tick)?;
+        self.reschedule(m);
         Ok(())
     }
 
     // The disk
 
-    pub(super) fn next_disk_operation(&mut self) -> Held {
-        let Some(up) = &mut self.up else { return Ok(()) };
+    pub(super) fn next_disk_operation(&mut self, m: usize) -> Held {
+        let Some(up) = &mut self.machines[m].up else { return Ok(()) };
         if up.disk_busy {
             return Ok(());
         }
@@ -422,22 +540,23 @@ impl World {
         };
         up.disk_busy = true;
         let mut latency = self.disk_rng.latency(mean);
-        if mean > 0 && self.ills.slow_extra > 0 {
-            latency += self.disk_rng.range(self.ills.slow_extra / 2, self.ills.slow_extra);
-            self.ills.slow_until = self.now + latency;
+        if mean > 0 && self.machines[m].ills.slow_extra > 0 {
+            latency +=
+                self.disk_rng.range(self.machines[m].ills.slow_extra / 2, self.machines[m].ills.slow_extra);
+            self.machines[m].ills.slow_until = self.now + latency;
         }
-        if mean > 0 && self.comes_to_crash() {
-            return self.crash_in_operation(latency);
+        if mean > 0 && self.comes_to_crash(m) {
+            return self.crash_in_operation(m, latency);
         }
-        let run = self.run;
-        self.after(latency, Event::DiskDone(run));
+        let run = self.machines[m].run;
+        self.after(latency, Event::DiskDone(m, run));
         Ok(())
     }
 
-    fn crash_in_operation(&mut self, latency: u64) -> Held {
-        let op = self.up.as_mut().and_then(|up| up.ops.pop_front());
+    fn crash_in_operation(&mut self, m: usize, latency: u64) -> Held {
+        let op = self.machines[m].up.as_mut().and_then(|up| up.ops.pop_front());
         let Some(op) = op else { return Ok(()) };
-        let moment = self.ills.crash.map_or(Moment::Now, |crash| crash.moment);
+        let moment = self.machines[m].ills.crash.map_or(Moment::Now, |crash| crash.moment);
         self.marks.hit(match op {
             WalOp::Create { .. } => Mark::CrashInCreate,
             WalOp::Write { .. } => Mark::CrashInWrite,
@@ -447,47 +566,48 @@ impl World {
         match moment {
             Moment::Before | Moment::Now => {}
             Moment::After => {
-                self.apply_operation(&op);
+                self.apply_operation(m, &op);
             }
             Moment::During => match op {
                 WalOp::Create { segment, bytes } => match self.disk_rng.below(3) {
                     0 => {}
-                    1 => self.disk.create(segment, self.disk_rng.clone().below(bytes) as usize),
-                    _ => self.disk.create(segment, bytes as usize),
+                    1 => self.machines[m].disk.create(segment, self.disk_rng.clone().below(bytes) as usize),
+                    _ => self.machines[m].disk.create(segment, bytes as usize),
                 },
                 WalOp::Write { segment, offset, bytes, .. } => {
                     let part = self.disk_rng.below(bytes.len() as u64 + 1) as usize;
-                    self.disk.write(segment, offset, bytes.slice(..part));
+                    self.machines[m].disk.write(segment, offset, bytes.slice(..part));
                 }
                 WalOp::Sync { .. } | WalOp::Remove { .. } if self.disk_rng.chance(500) => {
-                    self.apply_operation(&op);
+                    self.apply_operation(m, &op);
                 }
                 _ => {}
             },
         }
         // It happens at some time within the operation; nobody is told of anything until then.
-        let run = self.run;
+        let run = self.machines[m].run;
         let within = self.disk_rng.below(latency + 1);
-        self.ills.crash_operation = true;
-        self.after(within, Event::CrashNow(run));
+        self.machines[m].ills.crash_operation = true;
+        self.after(within, Event::CrashNow(m, run));
         Ok(())
     }
 
     /// The effect of an operation on the files. False if it cannot be done.
-    fn apply_operation(&mut self, op: &WalOp) -> bool {
+    fn apply_operation(&mut self, m: usize, op: &WalOp) -> bool {
         match op {
-            WalOp::Create { segment, bytes } => self.disk.create(*segment, *bytes as usize),
+            WalOp::Create { segment, bytes } => self.machines[m].disk.create(*segment, *bytes as usize),
             WalOp::Write { segment, offset, bytes, write } => {
-                if let Some(up) = &mut self.up {
+                if let Some(up) = &mut self.machines[m].up {
                     up.unsynced.entry(*write).or_default().insert(*segment);
                 }
-                self.ills.written(self.run, *write, *segment, *offset, bytes.len());
-                return self.disk.write(*segment, *offset, bytes.clone());
+                let run = self.machines[m].run;
+                self.machines[m].ills.written(run, *write, *segment, *offset, bytes.len());
+                return self.machines[m].disk.write(*segment, *offset, bytes.clone());
             }
             WalOp::Sync { segment, .. } => {
-                self.ills.synced(*segment);
-                let synced = self.disk.sync(*segment);
-                if let Some(up) = &mut self.up {
+                self.machines[m].ills.synced(*segment);
+                let synced = self.machines[m].disk.sync(*segment);
+                if let Some(up) = &mut self.machines[m].up {
                     up.unsynced.values_mut().for_each(|segments| {
                         segments.remove(segment);
                     });
@@ -496,37 +616,38 @@ impl World {
             }
             WalOp::Done { .. } => {}
             WalOp::Remove { segment } => {
-                self.ills.removed(*segment);
-                self.disk.remove(*segment);
+                self.machines[m].ills.removed(*segment);
+                self.machines[m].disk.remove(*segment);
             }
         }
         true
     }
 
-    pub(super) fn disk_done(&mut self) -> Held {
-        let Some(up) = &mut self.up else { return Ok(()) };
+    pub(super) fn disk_done(&mut self, m: usize) -> Held {
+        let machine = &mut self.machines[m];
+        let Some(up) = &mut machine.up else { return Ok(()) };
         up.disk_busy = false;
-        if self.now <= self.ills.slow_until {
-            self.ills.well_since = self.now;
+        if self.now <= machine.ills.slow_until {
+            machine.ills.well_since = self.now;
         }
         let Some(op) = up.ops.pop_front() else { return Ok(()) };
         let needs_medium = !matches!(op, WalOp::Done { .. } | WalOp::Remove { .. });
-        if needs_medium && std::mem::take(&mut self.ills.fail_write) {
-            return self.operation_failed(&op);
+        if needs_medium && std::mem::take(&mut self.machines[m].ills.fail_write) {
+            return self.operation_failed(m, &op);
         }
-        if self.ills.full && self.finds_no_space(&op) {
-            return self.operation_full(op);
+        if self.machines[m].ills.full && self.finds_no_space(&op) {
+            return self.operation_full(m, op);
         }
-        if !self.apply_operation(&op) {
+        if !self.apply_operation(m, &op) {
             return Err(Violation::safety("log", format!("{op:?} is outside any file")));
         }
         match op {
-            WalOp::Sync { write, .. } | WalOp::Done { write } => self.write_done(write, &op)?,
-            WalOp::Create { .. } if self.disk.len() > 1 => self.marks.hit(Mark::SegmentRolled),
+            WalOp::Sync { write, .. } | WalOp::Done { write } => self.write_done(m, write, &op)?,
+            WalOp::Create { .. } if self.machines[m].disk.len() > 1 => self.marks.hit(Mark::SegmentRolled),
             WalOp::Remove { .. } => self.marks.hit(Mark::SegmentRemoved),
             WalOp::Create { .. } | WalOp::Write { .. } => {}
         }
-        self.next_disk_operation()
+        self.next_disk_operation(m)
     }
 
     fn finds_no_space(&mut self, op: &WalOp) -> bool {
@@ -537,26 +658,26 @@ impl World {
         }
     }
 
-    fn operation_failed(&mut self, op: &WalOp) -> Held {
-        let write = self.write_of(op);
+    fn operation_failed(&mut self, m: usize, op: &WalOp) -> Held {
+        let write = self.write_of(m, op);
         if let WalOp::Sync { segment, .. } = op {
-            self.disk.fail_sync(*segment, &mut self.disk_rng);
+            self.machines[m].disk.fail_sync(*segment, &mut self.disk_rng);
         }
-        self.say("disk", format_args!("fails {}", kind(op)));
-        if let Some(up) = &mut self.up {
+        self.say(DISKS[m], format_args!("fails {}", kind(op)));
+        if let Some(up) = &mut self.machines[m].up {
             up.ops.clear();
         }
         if let Some(write) = write {
-            self.give(Input::WriteFailed { write, error: "input/output error".into() });
+            self.give(m, Input::WriteFailed { write, error: "input/output error".into() });
         }
         Ok(())
     }
 
-    fn operation_full(&mut self, op: WalOp) -> Held {
-        let Some(write) = self.write_of(&op) else { return self.next_disk_operation() };
-        self.say("disk", format_args!("full at {} of write {}", kind(&op), write.0));
-        self.ills.was_full = true;
-        if let Some(up) = &mut self.up {
+    fn operation_full(&mut self, m: usize, op: WalOp) -> Held {
+        let Some(write) = self.write_of(m, &op) else { return self.next_disk_operation(m) };
+        self.say(DISKS[m], format_args!("full at {} of write {}", kind(&op), write.0));
+        self.machines[m].ills.was_full = true;
+        if let Some(up) = &mut self.machines[m].up {
             // The rest of this write is left undone.
             while let Some(next) = up.ops.pop_front() {
                 let ends =
@@ -566,114 +687,130 @@ impl World {
                 }
             }
         }
-        self.give(Input::WriteFull(write));
-        self.next_disk_operation()
+        self.give(m, Input::WriteFull(write));
+        self.next_disk_operation(m)
     }
 
     /// The write that an operation belongs to: a create belongs to the one behind it.
-    fn write_of(&self, op: &WalOp) -> Option<WriteId> {
+    fn write_of(&self, m: usize, op: &WalOp) -> Option<WriteId> {
         let of = |op: &WalOp| match op {
             WalOp::Write { write, .. } | WalOp::Sync { write, .. } | WalOp::Done { write } => Some(*write),
             WalOp::Create { .. } | WalOp::Remove { .. } => None,
         };
-        of(op).or_else(|| self.up.as_ref()?.ops.iter().find_map(of))
+        of(op).or_else(|| self.machines[m].up.as_ref()?.ops.iter().find_map(of))
     }
 
-    fn write_done(&mut self, write: WriteId, op: &WalOp) -> Held {
+    fn write_done(&mut self, m: usize, write: WriteId, op: &WalOp) -> Held {
         let weak = self.knobs.fsync != Fsync::Always;
-        let Some(up) = &mut self.up else { return Ok(()) };
+        let Some(up) = &mut self.machines[m].up else { return Ok(()) };
         let on_medium = up.unsynced.range(..=write).all(|(_, segments)| segments.is_empty());
         if on_medium || weak {
             up.unsynced = up.unsynced.split_off(&WriteId(write.0 + 1));
-            self.log.synced(write);
+            match self.knobs.solo() {
+                true => self.log.synced(write),
+                false => self.group.synced(m, write),
+            }
         }
         if !std::mem::replace(&mut up.proven, true) {
-            let failed = std::mem::take(&mut self.ills.failed);
+            let failed = std::mem::take(&mut self.machines[m].ills.failed);
             failed.into_iter().for_each(|mark| self.marks.hit(mark));
         }
-        if self.ills.was_full && !self.ills.full {
-            self.ills.was_full = false;
+        if self.machines[m].ills.was_full && !self.machines[m].ills.full {
+            self.machines[m].ills.was_full = false;
             self.marks.hit(Mark::FullDiskRecovered);
         }
-        self.say("disk", format_args!("{} {} done", kind(op), write.0));
+        self.say(DISKS[m], format_args!("{} {} done", kind(op), write.0));
         // What waited for it may go out before the node is told, or after.
         let before = self.disk_rng.chance(500);
         if before {
-            self.release(write)?;
+            self.release(m, write)?;
         }
-        self.give(Input::WriteDurable(write));
-        if !before { self.release(write) } else { Ok(()) }
+        self.give(m, Input::WriteDurable(write));
+        if !before { self.release(m, write) } else { Ok(()) }
     }
 
-    fn release(&mut self, write: WriteId) -> Held {
-        let Some(up) = &mut self.up else { return Ok(()) };
+    fn release(&mut self, m: usize, write: WriteId) -> Held {
+        let Some(up) = &mut self.machines[m].up else { return Ok(()) };
         up.durable = up.durable.max(Some(write));
         let (ready, waiting) =
             std::mem::take(&mut up.waiting).into_iter().partition(|effect| effect.after <= Some(write));
         up.waiting = waiting;
         for effect in ready as Vec<Effect> {
-            self.perform_action(effect.action)?;
+            self.perform_action(m, effect.action)?;
         }
         Ok(())
     }
 
     // Checkpoints
 
-    fn begin_checkpoint(&mut self, checkpoint: Checkpoint) -> Held {
+    fn begin_checkpoint(&mut self, m: usize, checkpoint: Checkpoint) -> Held {
         let Checkpoint { id, .. } = checkpoint;
         let applied = checkpoint.groups.iter().map(|group| group.applied.0).max().unwrap_or(0);
-        self.say("n1", format_args!("checkpoint {} of {applied}", id.0));
-        self.log.promise("a checkpoint", applied)?;
-        let store = self.store.with(&checkpoint);
-        let latency = self.disk_rng.latency(self.knobs.checkpoint_latency);
-        let run = self.run;
-        if let Some(up) = &mut self.up {
-            up.checkpoint = Some((id, store));
+        self.say(NAMES[m], format_args!("checkpoint {} of {applied}", id.0));
+        let live = checkpoint.groups.iter().any(|group| group.root.is_some());
+        if self.solo() {
+            self.log.promise("a checkpoint", applied)?;
         }
-        if self.comes_to_crash() {
+        let store = self.machines[m].store.with(&checkpoint);
+        let latency = self.disk_rng.latency(self.knobs.checkpoint_latency);
+        let run = self.machines[m].run;
+        if let Some(up) = &mut self.machines[m].up {
+            up.checkpoint = Some((id, store, live.then_some(applied)));
+        }
+        if self.comes_to_crash(m) {
             self.marks.hit(Mark::CrashInCheckpoint);
-            if self.ills.crash.is_some_and(|crash| crash.moment == Moment::After) {
-                self.take_checkpoint();
+            if self.machines[m].ills.crash.is_some_and(|crash| crash.moment == Moment::After) {
+                self.take_checkpoint(m);
             }
-            self.ills.crash_operation = true;
+            self.machines[m].ills.crash_operation = true;
             let within = self.disk_rng.below(latency + 1);
-            self.after(within, Event::CrashNow(run));
+            self.after(within, Event::CrashNow(m, run));
             return Ok(());
         }
-        self.after(latency, Event::CheckpointDone(run, id));
+        self.after(latency, Event::CheckpointDone(m, run, id));
         Ok(())
     }
 
-    fn take_checkpoint(&mut self) {
-        if let Some((_, store)) = self.up.as_mut().and_then(|up| up.checkpoint.take()) {
-            self.store = store;
-            self.shared = Arc::new(self.store.clone());
+    fn take_checkpoint(&mut self, m: usize) {
+        let machine = &mut self.machines[m];
+        if let Some((_, store, at)) = machine.up.as_mut().and_then(|up| up.checkpoint.take()) {
+            machine.store = store;
+            machine.shared = Arc::new(machine.store.clone());
+            if let Some(at) = at.filter(|_| !self.knobs.solo()) {
+                self.group.stored(m, at);
+            }
         }
     }
 
-    pub(super) fn checkpoint_done(&mut self, id: CheckpointId) -> Held {
-        if self.up.as_ref().is_none_or(|up| up.checkpoint.as_ref().is_none_or(|(running, _)| *running != id))
+    pub(super) fn checkpoint_done(&mut self, m: usize, id: CheckpointId) -> Held {
+        if self.machines[m]
+            .up
+            .as_ref()
+            .is_none_or(|up| up.checkpoint.as_ref().is_none_or(|(running, ..)| *running != id))
         {
             return Ok(());
         }
-        if std::mem::take(&mut self.ills.fail_checkpoint) {
-            self.say("disk", format_args!("fails checkpoint {}", id.0));
-            self.give(Input::CheckpointFailed { checkpoint: id, error: "input/output error".into() });
+        if std::mem::take(&mut self.machines[m].ills.fail_checkpoint) {
+            self.say(DISKS[m], format_args!("fails checkpoint {}", id.0));
+            self.give(m, Input::CheckpointFailed { checkpoint: id, error: "input/output error".into() });
             return Ok(());
         }
-        if self.ills.full && self.disk_rng.chance(700) {
-            self.say("disk", format_args!("full at checkpoint {}", id.0));
+        if self.machines[m].ills.full && self.disk_rng.chance(700) {
+            self.say(DISKS[m], format_args!("full at checkpoint {}", id.0));
             self.marks.hit(Mark::CheckpointFull);
-            if let Some(up) = &mut self.up {
+            if let Some(up) = &mut self.machines[m].up {
                 up.checkpoint = None;
             }
-            self.give(Input::CheckpointFull(id));
+            self.give(m, Input::CheckpointFull(id));
             return Ok(());
         }
-        self.take_checkpoint();
-        self.say("disk", format_args!("checkpoint {} done, {} entries", id.0, self.store.len()));
+        self.take_checkpoint(m);
+        self.say(
+            DISKS[m],
+            format_args!("checkpoint {} done, {} entries", id.0, self.machines[m].store.len()),
+        );
         self.marks.hit(Mark::CheckpointDone);
-        self.give(Input::CheckpointDurable(id));
+        self.give(m, Input::CheckpointDurable(id));
         Ok(())
     }
 }
