@@ -8,10 +8,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+/// How long a client that was turned away may take to hear it.
+const LINGER: Duration = Duration::from_secs(1);
+/// What it may have sent by then.
+const LINGER_BYTES: u64 = 64 << 10;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -25,7 +30,13 @@ pub(crate) enum Stream {
 impl Stream {
     /// Does the server's side of a handshake.
     pub async fn encrypt(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Stream> {
-        Ok(Stream::Tls(Box::new(TlsAcceptor::from(config).accept(stream).await?)))
+        match TlsAcceptor::from(config).accept(stream).into_fallible().await {
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Err((error, stream)) => {
+                linger(stream).await;
+                Err(error)
+            }
+        }
     }
 
     /// Whom the client's certificate names; none if it showed none.
@@ -35,6 +46,17 @@ impl Stream {
         // The handshake has read it before, and would not have gone well if it could not be read.
         peer_of(session.peer_certificates()?).ok()
     }
+}
+
+/// Lets a client read why it was turned away: closing while something of it is unread would take the alert back.
+async fn linger(mut stream: TcpStream) {
+    let mut rest = stream.split();
+    let drained = async {
+        rest.1.shutdown().await?;
+        tokio::io::copy(&mut rest.0.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // Whoever neither reads nor closes has had its time.
+    let _ = tokio::time::timeout(LINGER, drained).await;
 }
 
 /// Says why handshakes fail, so that an operator sees what a client was turned away for; once a second at the most, so

@@ -6,8 +6,12 @@ use chronos_node::tls::{SERVER_NAME, explain_alert, explain_io};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use std::sync::Arc;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -60,7 +64,11 @@ pub fn refused(status: Status) -> Failure {
         {
             Failure::new(format!("{code}: {}", root(source)))
         }
-        _ => Failure::new(format!("{code}: {}", status.message())),
+        _ => {
+            let last = LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let last = last.filter(|_| status.code() == tonic::Code::Cancelled);
+            Failure::new(format!("{code}: {}", last.as_deref().unwrap_or_else(|| status.message())))
+        }
     };
     match status.code() {
         tonic::Code::Unauthenticated => failure.hint("give --token or set CHRONOS_AUTH_TOKEN"),
@@ -69,17 +77,45 @@ pub fn refused(status: Status) -> Failure {
 }
 
 /// A connection through TLS.
-async fn encrypted(
-    host: String,
-    port: u16,
-    config: Arc<ClientConfig>,
-) -> std::io::Result<TokioIo<TlsStream<TcpStream>>> {
+async fn encrypted(host: String, port: u16, config: Arc<ClientConfig>) -> std::io::Result<TokioIo<Watched>> {
     let stream = TcpStream::connect((host.as_str(), port)).await?;
     // Replies are awaited; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     // Who the server is says its certificate, not this name, which is not sent either.
     let name = ServerName::try_from(SERVER_NAME).map_err(std::io::Error::other)?;
-    Ok(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?))
+    Ok(TokioIo::new(Watched(TlsConnector::from(config).connect(name, stream).await?)))
+}
+
+/// Why the last connection ended, in TLS' words: gRPC says no more than that a call was cancelled.
+static LAST_WORDS: Mutex<Option<String>> = Mutex::new(None);
+
+/// A connection that remembers why it ended.
+struct Watched(TlsStream<TcpStream>);
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.get_mut().0).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(why) = explain_io(error)
+        {
+            *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
 }
 
 /// What is at the bottom of an error; TLS in its own words.
