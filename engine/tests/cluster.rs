@@ -4,13 +4,14 @@
 use bytes::Bytes;
 use chronos_engine::node::{Config, Node};
 use chronos_engine::raft::{Change, ChangeError, Role};
+use chronos_engine::rng::Rng;
 use chronos_engine::state::{Sessions, keys};
 use chronos_engine::step::{
     Action, Input, OperatorError, Outputs, Published, ReadAt, Reply, Request, Token, Trace,
 };
 use chronos_engine::store::{MemoryStore, SharedStore};
 use chronos_engine::txn::{Committed, Refused, Transaction};
-use chronos_engine::wal::{Identity, SegmentId, WalOp, recover};
+use chronos_engine::wal::{Identity, SegmentId, WalOp, WriteId, recover};
 use chronos_proto::command::{Event, Op};
 use chronos_proto::id::{ClusterId, ColumnId, GroupId, Incarnation, Index, NodeId, RelationId, RequestId};
 use chronos_proto::membership::{Configuration, Member};
@@ -42,6 +43,8 @@ struct Host {
     owed: VecDeque<Input>,
     published: Option<Published>,
     replies: BTreeMap<Token, Reply>,
+    /// There is no space for what its WAL is told to write.
+    full: bool,
     /// It is killed when a snapshot has become its state, and nothing of that is in its log.
     dies_at_flip: bool,
 }
@@ -58,6 +61,10 @@ struct Cluster {
     net: VecDeque<(NodeId, NodeId, PeerMessage)>,
     /// Nodes that nobody reaches.
     isolated: BTreeSet<NodeId>,
+    /// Messages are lost, doubled and overtaken by this; none is otherwise.
+    noise: Option<Rng>,
+    /// The next message of this kind is lost.
+    lose: Option<&'static str>,
     /// How many messages were sent, by kind.
     sent: BTreeMap<&'static str, usize>,
     traces: Vec<(NodeId, Trace)>,
@@ -77,6 +84,8 @@ impl Cluster {
             mono: 0,
             net: VecDeque::new(),
             isolated: BTreeSet::new(),
+            noise: None,
+            lose: None,
             sent: BTreeMap::new(),
             traces: Vec::new(),
             tokens: 0,
@@ -107,6 +116,7 @@ impl Cluster {
             owed: VecDeque::new(),
             published: None,
             replies: BTreeMap::new(),
+            full: false,
             dies_at_flip: false,
         };
         self.hosts.insert(NodeId(number), host);
@@ -123,7 +133,7 @@ impl Cluster {
         let recovered = recover(identity, &host.wal).expect("a sound WAL");
         let mut out = Outputs::default();
         let node = Node::new(
-            Config { boots: host.boots, ..host.config.clone() },
+            Config { boots: host.boots, seed: host.config.seed + 1_000 * host.boots, ..host.config.clone() },
             now,
             recovered,
             &host.shared,
@@ -204,6 +214,8 @@ impl Cluster {
                     WalOp::Create { segment, bytes } => {
                         host.wal.insert(segment, vec![0; bytes as usize]);
                     }
+                    WalOp::Write { .. } if host.full => {}
+                    WalOp::Sync { write, .. } if host.full => host.owed.push_back(Input::WriteFull(write)),
                     WalOp::Write { segment, offset, bytes, .. } => {
                         let file = host.wal.get_mut(&segment).expect("written after it is created");
                         file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
@@ -220,7 +232,9 @@ impl Cluster {
                 }
                 Action::Send { to, message } => {
                     *self.sent.entry(message.kind()).or_default() += 1;
-                    self.net.push_back((id, to, message));
+                    if self.lose.take_if(|kind| *kind == message.kind()).is_none() {
+                        self.net.push_back((id, to, message));
+                    }
                 }
                 Action::Publish(published) => host.published = Some(published),
                 Action::Checkpoint(checkpoint) => {
@@ -254,7 +268,7 @@ impl Cluster {
                     host.shared = Arc::new(host.store.clone());
                 }
                 self.input(id, input);
-            } else if let Some((from, to, message)) = self.net.pop_front() {
+            } else if let Some((from, to, message)) = self.next_message() {
                 if !self.isolated.contains(&from) && !self.isolated.contains(&to) {
                     self.input(to, Input::Peer { from, message });
                 }
@@ -262,7 +276,14 @@ impl Cluster {
                 return;
             }
         }
-        panic!("it does not come to rest");
+        panic!("it does not come to rest: {:?}", self.sent);
+    }
+
+    fn next_message(&mut self) -> Option<(NodeId, NodeId, PeerMessage)> {
+        let Some(noise) = &mut self.noise else { return self.net.pop_front() };
+        while noise.one_in(10) && self.net.pop_front().is_some() {}
+        let first = noise.below(self.net.len().min(3) as u64) as usize;
+        if noise.one_in(10) { self.net.get(first).cloned() } else { self.net.remove(first) }
     }
 
     /// Lets time pass; every node ticks at its deadlines.
@@ -342,7 +363,13 @@ impl Cluster {
         let leader = self.leader();
         let state = |id| self.node(id).state(GROUP).expect("the group");
         for id in self.up() {
-            assert_eq!(self.applied(id), self.applied(leader), "{id} is not where the leader {leader} is");
+            assert_eq!(
+                self.applied(id),
+                self.applied(leader),
+                "{id} is not where the leader is:\n{:?}\n{:?}",
+                self.node(id).raft(GROUP).map(|raft| raft.status()),
+                self.node(leader).raft(GROUP).map(|raft| raft.status()),
+            );
             assert_eq!(
                 state(id).digests().differences(state(leader).digests()),
                 [],
@@ -377,6 +404,22 @@ impl Cluster {
             self.pass(100 * MS);
         }
         panic!("no answer came");
+    }
+
+    /// Takes the answers that have come.
+    fn collect(
+        &mut self,
+        asked: &mut Vec<(NodeId, Token, String)>,
+        done: &mut BTreeSet<String>,
+        refused: &mut BTreeSet<String>,
+    ) {
+        asked.retain(|(id, token, name)| match self.answer(*id, *token) {
+            Some(Reply::Commit(Ok(_))) => !done.insert(name.clone()),
+            Some(Reply::Commit(Err(_))) => !refused.insert(name.clone()),
+            Some(Reply::Unknown(_)) => false,
+            Some(other) => panic!("asked for a commit, got {other:?}"),
+            None => true,
+        });
     }
 
     fn transaction(&self, id: NodeId, ops: Vec<Op>) -> Transaction {
@@ -712,6 +755,122 @@ fn a_timer_that_outlives_its_leader_fires_once_and_not_before_its_time() {
         assert_eq!(cluster.events(id), ["later"]);
     }
     cluster.check_equal();
+}
+
+/// P4: its disk takes nothing. It lets another lead, takes no write, answers reads, and goes on when there is space.
+#[test]
+fn a_leader_whose_disk_is_full_hands_over_and_comes_back() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let full = cluster.leader();
+    cluster.hosts.get_mut(&full).expect("it").full = true;
+    let transaction = cluster.transaction(full, vec![put(1)]);
+    cluster.ask(full, Request::Commit(GROUP, transaction));
+    cluster.pass(2_000 * MS);
+    let next = cluster.leader();
+    assert_ne!(next, full, "a leader that cannot write leads on");
+    cluster.write(next, vec![put(2)]);
+    cluster.read(next).expect("a read");
+    cluster.hosts.get_mut(&full).expect("it").full = false;
+    cluster.pass(3_000 * MS);
+    cluster.write(full, vec![put(3)]);
+    cluster.pass(1_000 * MS);
+    assert!([2, 3].into_iter().all(|row| cluster.has_row(full, row)));
+    cluster.check_equal();
+}
+
+/// P3: what a failed sync left on the disk is unknown. The node ends, and the others go on without it.
+#[test]
+fn a_node_whose_sync_fails_ends() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let id = cluster.leader();
+    let (now, host) = (cluster.now(), cluster.hosts.get_mut(&id).expect("it"));
+    let mut out = Outputs::default();
+    let failed = Input::WriteFailed { write: WriteId(u64::MAX), error: "EIO".into() };
+    host.node.as_mut().expect("it is up").step(now, failed, &host.shared, &mut out);
+    assert!(out.effects.iter().any(|effect| matches!(effect.action, Action::Fatal(_))));
+    let mut out = Outputs::default();
+    host.node.as_mut().expect("it is up").step(now, Input::Tick, &host.shared, &mut out);
+    assert!(out.effects.is_empty(), "it goes on: {:?}", out.effects);
+    cluster.kill(id);
+    cluster.pass(3_000 * MS);
+    let next = cluster.leader();
+    cluster.write(next, vec![put(1)]);
+}
+
+/// P19: the word that a snapshot has arrived whole is lost. The chunks that are sent again are answered with it.
+#[test]
+fn the_last_answer_to_a_snapshot_may_be_lost() {
+    let mut cluster = Cluster::of_three(keeping_nothing);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.isolate(follower);
+    cluster.write(leader, vec![put(1)]);
+    cluster.lose = Some("ChunkReply");
+    cluster.heal();
+    cluster.pass(2_000 * MS);
+    assert_eq!(cluster.lose, None, "no snapshot was sent");
+    assert_eq!(cluster.installed(follower), 1);
+    cluster.check_equal();
+}
+
+/// What clients were told, over a network that loses, doubles and reorders, with nodes that are killed and cut off:
+/// acknowledged is there once, refused is not there, and what nobody was told is there once or not at all (R9, R10).
+#[test]
+fn what_clients_are_told_is_true_whatever_the_network_does() {
+    let mut acknowledged = 0;
+    let mut installed = 0;
+    let seeds = std::env::var("CLUSTER_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(20);
+    for seed in 0..seeds {
+        println!("seed {seed}");
+        let mut cluster = Cluster::of_three(if seed % 2 == 0 { keeping_nothing } else { |config| config });
+        let mut rng = Rng::new(seed);
+        cluster.noise = Some(rng.split("network"));
+        let all: Vec<NodeId> = cluster.up().collect();
+        let mut asked: Vec<(NodeId, Token, String)> = Vec::new();
+        let (mut done, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        for step in 0..60 {
+            let id = all[rng.below(3) as usize];
+            match rng.below(12) {
+                0 if cluster.up().count() == 3 => cluster.kill(id),
+                1 if cluster.isolated.is_empty() => cluster.isolate(id),
+                2 => cluster.heal(),
+                3 | 4 => {
+                    if let Some(down) = all.iter().find(|id| cluster.hosts[id].node.is_none()) {
+                        cluster.start(*down);
+                    }
+                }
+                5 | 6 => cluster.pass(rng.below(1_500 * MS)),
+                _ if cluster.hosts[&id].node.is_some() => {
+                    let name = format!("m{step}");
+                    let transaction = cluster.transaction(id, vec![publish(&name)]);
+                    let token = cluster.ask(id, Request::Commit(GROUP, transaction));
+                    asked.push((id, token, name));
+                }
+                _ => {}
+            }
+            cluster.collect(&mut asked, &mut done, &mut refused);
+        }
+        cluster.noise = None;
+        cluster.heal();
+        for id in &all {
+            if cluster.hosts[id].node.is_none() {
+                cluster.start(*id);
+            }
+        }
+        cluster.pass(15_000 * MS);
+        cluster.collect(&mut asked, &mut done, &mut refused);
+        cluster.check_equal();
+        let events = cluster.events(all[0]);
+        let distinct: BTreeSet<String> = events.iter().cloned().collect();
+        assert_eq!(distinct.len(), events.len(), "an effect twice: {events:?}");
+        assert!(done.is_subset(&distinct), "lost: {:?}", done.difference(&distinct));
+        assert!(refused.is_disjoint(&distinct), "done and refused: {:?}", refused.intersection(&distinct));
+        acknowledged += done.len();
+        installed += all.iter().map(|id| cluster.installed(*id)).sum::<usize>();
+    }
+    assert!(
+        acknowledged > 100 && installed > 0,
+        "{acknowledged} acknowledged, {installed} snapshots installed"
+    );
 }
 
 #[test]

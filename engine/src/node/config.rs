@@ -37,7 +37,7 @@ pub struct Config {
     pub boot: u64,
     /// Counts the starts of this store.
     pub boots: u64,
-    /// Seeds the node's generator.
+    /// Seeds the node's generator. Another one at every start: requests of clients that name none are named by it.
     pub seed: u64,
     /// When a write counts as durable.
     pub fsync: Fsync,
