@@ -11,7 +11,7 @@ use std::time::Instant;
 /// How far ahead the alert is scheduled that is pending when the leader is killed: longer than an election takes.
 const AHEAD_SECONDS: u32 = 4;
 /// Rows that each writer is to have written before something happens, and after it.
-const ROWS: u64 = 40;
+const ROWS: u64 = 30;
 
 /// What the kill came to.
 pub struct Kill {
