@@ -1,6 +1,9 @@
 //! Nodes wired in memory: what one sends reaches the others at once unless a link is cut, disks do at once what they
 //! are told, and a killed node comes back with what its disk holds.
 
+// Tests may read files and the environment; the crate may not.
+#![allow(clippy::disallowed_methods)]
+
 use bytes::Bytes;
 use chronos_engine::node::{Config, Node};
 use chronos_engine::raft::{Change, ChangeError, Role};
