@@ -425,7 +425,8 @@ impl Knobs {
         let delay = *rng.pick(&[100, 500, 2_000, 20_000]);
         let timeout = *rng.pick(&[200_000, 300_000, 600_000]);
         let timeout = if slow || delay >= 20_000 { 600_000 } else { timeout };
-        let leases = rng.chance(350);
+        let clock = profile == Profile::Clock;
+        let leases = rng.chance(if clock { 800 } else { 350 });
         self.raft = Settings {
             election_timeout_us: timeout,
             heartbeat_us: timeout / *rng.pick(&[4, 6, 10]),
@@ -437,7 +438,7 @@ impl Knobs {
             leases,
             drift_permille: 100,
         };
-        self.drift_ppm = match (leases, rng.chance(500)) {
+        self.drift_ppm = match (leases, rng.chance(if clock { 900 } else { 500 })) {
             // Two clocks differ by less than the allowance.
             (true, true) => 45_000,
             (false, true) => *rng.pick(&[0, 20, 1_000, 300_000]),
@@ -460,12 +461,12 @@ impl Knobs {
         let faults = &mut self.faults;
         faults.blackout = rate(&[1, 2], false);
         faults.pause = rate(&[2, 8], false);
-        faults.partition = rate(&[3, 10, 20], profile == Profile::Network);
+        faults.partition = rate(&[3, 10, 20], profile == Profile::Network || clock);
         faults.clog = rate(&[2, 8], false);
         faults.transfer = rate(&[2, 8], profile == Profile::Membership);
         faults.churn = if churns { rate(&[4, 12], true) } else { 0 };
         faults.wipe = rate(&[1, 2], false);
-        if profile == Profile::Clock {
+        if clock {
             faults.drift = faults.drift.max(3);
         }
     }

@@ -14,7 +14,7 @@ cargo sim                        a few hundred fresh seeds, and a summary
 cargo sim --seed N               one seed, replayed twice: knobs, marks, verdict, trace hash
 cargo sim --seeds N [--seed S]   N seeds, fresh or from S on; with 1000 or more every mark must be hit
 cargo sim --time SECONDS         fresh seeds for so long
-  --profile swarm|disk|clock|timers   what a run leans towards (default swarm)
+  --profile swarm|single|network|disk|clock|membership|timers   what a run leans towards (default swarm)
   --steps N                      stop after N events
   --trace                        print every event
   --shrink                       make the failing plan of --seed small, and print its trace
@@ -259,13 +259,27 @@ fn explore(arguments: &Arguments) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Where a bug is looked for, unless a profile is given.
+fn profile_for(bug: Bug) -> Profile {
+    match bug {
+        Bug::LeaseWithoutDrift => Profile::Clock,
+        Bug::ReadWithoutQuorum | Bug::StaleAck => Profile::Network,
+        Bug::SingleStepChange => Profile::Membership,
+        _ => Profile::Swarm,
+    }
+}
+
 /// Each planted bug, until it is caught.
 fn catch_bugs(arguments: &Arguments) -> ExitCode {
     let first = arguments.seed.unwrap_or(1);
     let most = arguments.seeds.unwrap_or(BUG_SEEDS);
     let mut missed = 0;
     for bug in Bug::ALL {
-        let options = Options { bug: Some(bug), trace: false, ..arguments.options.clone() };
+        let profile = match arguments.options.profile {
+            Profile::Swarm => profile_for(bug),
+            chosen => chosen,
+        };
+        let options = Options { bug: Some(bug), trace: false, profile, ..arguments.options.clone() };
         let began = Instant::now();
         let mut caught: Option<(u64, Violation)> = None;
         let mut seeds = 0;
@@ -278,9 +292,10 @@ fn catch_bugs(arguments: &Arguments) -> ExitCode {
         match caught {
             Some((seed, violation)) => {
                 println!(
-                    "{:<28} caught by {:<20} seed {seed:#x}, {seeds} seeds, {wall:.1} s",
+                    "{:<28} caught by {:<20} profile {}, seed {seed:#x}, {seeds} seeds, {wall:.1} s",
                     bug.name(),
-                    violation.checker
+                    violation.checker,
+                    profile.name()
                 );
             }
             None => {

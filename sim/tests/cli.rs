@@ -59,15 +59,16 @@ mod planted {
     /// The alarm rings: a planted bug fails by its class, names its checker, and shows how to see it again.
     #[test]
     fn a_failure_names_checker_seed_and_replay_and_shrinks() {
-        let failed = sim(&["--seed", "1", "--bug", "ack-before-sync"]);
+        let failed = sim(&["--seed", "1", "--profile", "single", "--bug", "ack-before-sync"]);
         assert_eq!(failed.status.code(), Some(3), "{}", text(&failed));
         let report = text(&failed);
-        for part in
-            ["FAILED reply-after-sync: ", "replay: cargo sim --seed 0x1 --bug ack-before-sync --steps "]
-        {
+        for part in [
+            "FAILED reply-after-sync: ",
+            "replay: cargo sim --seed 0x1 --profile single --bug ack-before-sync --steps ",
+        ] {
             assert!(report.contains(part), "{part:?} is missing in {report}");
         }
-        let shrunk = sim(&["--seed", "1", "--bug", "ack-before-sync", "--shrink"]);
+        let shrunk = sim(&["--seed", "1", "--profile", "single", "--bug", "ack-before-sync", "--shrink"]);
         assert_eq!(shrunk.status.code(), Some(3), "{}", text(&shrunk));
         let only = text(&shrunk)
             .lines()

@@ -335,15 +335,17 @@ impl Group {
         };
         let mut candidate = synced.clone();
         let mut explained = candidate.same(&found);
-        for (_, all) in writes {
+        // What was written and not synced is durable once the first write of this run is, which comes behind it.
+        let mut unsynced = Vec::new();
+        for logged in writes.into_iter().flat_map(|(_, all)| all) {
             if explained {
                 break;
             }
-            for logged in &all {
-                candidate.apply(logged);
-                explained |= candidate.same(&found);
-            }
+            candidate.apply(&logged);
+            explained = candidate.same(&found);
+            unsynced.push(logged);
         }
+        let writes = [(WriteId(0), unsynced)].into();
         if !explained {
             let brief =
                 |j: &Journal| format!("{:?}..{:?} term {} vote {:?}", j.base, j.last(), j.term, j.vote);
@@ -356,14 +358,8 @@ impl Group {
             );
             return wrong("recovery", what);
         }
-        self.members[m] = Member {
-            told: found.clone(),
-            synced: found,
-            stored,
-            opening: Some(None),
-            lost,
-            ..Member::default()
-        };
+        self.members[m] =
+            Member { told: found, synced, writes, stored, opening: Some(None), lost, ..Member::default() };
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use super::machine::{DISKS, NAMES};
 use super::{Event, World};
 use crate::disk::{SECTOR, Survival};
+use crate::knobs::Job;
 use crate::marks::Mark;
 use crate::plan::{Act, End, Fault, Moment, Split, Trouble};
 use crate::rng::Rng;
@@ -155,6 +156,9 @@ impl World {
                 }
             }
             Trouble::Partition { split, lasts, flaps } => {
+                if let (Split::IsolateLeader, Some(leader)) = (split, self.leader()) {
+                    self.plan_probes(leader, lasts, salt);
+                }
                 let each = lasts / flaps.max(1);
                 let paths = self.split(split, &mut Rng::new(salt, "split"));
                 for flap in 0..flaps {
@@ -180,6 +184,30 @@ impl World {
             Trouble::Transfer => self.transfer(salt),
         }
         Ok(())
+    }
+
+    /// A leader that is cut off is asked all the time, while the others may have another: it must not answer.
+    fn plan_probes(&mut self, leader: usize, lasts: u64, salt: u64) {
+        let timeout = self.knobs.raft.election_timeout_us;
+        let rng = &mut Rng::new(salt, "probes");
+        for part in 0..60 {
+            let at = timeout / 2 + part * timeout / 20;
+            if at < lasts {
+                self.after(at, Event::Probe(leader, rng.bits()));
+            }
+        }
+    }
+
+    pub(super) fn probe(&mut self, m: usize, salt: u64) -> Held {
+        if self.settling.is_some() {
+            return Ok(());
+        }
+        self.look(m, salt)?;
+        let rng = &mut Rng::new(salt, "probe");
+        let client = rng.below(self.knobs.clients);
+        let other = (m + 1 + rng.below(self.machines.len().max(2) as u64 - 1) as usize) % self.machines.len();
+        self.clients[client as usize].turn_to(other);
+        self.act(client, Job::Put, rng.bits())
     }
 
     /// The paths that a partition cuts.

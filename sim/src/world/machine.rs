@@ -53,7 +53,7 @@ impl Machine {
         let (drift, offset) = match knobs.solo() {
             true => (knobs.drift_ppm, knobs.wall_offset),
             false => (
-                *rng.pick(&[0, knobs.drift_ppm, -knobs.drift_ppm]),
+                if rng.chance(500) { knobs.drift_ppm } else { -knobs.drift_ppm },
                 *rng.pick(&[0, knobs.wall_offset, -knobs.wall_offset]),
             ),
         };

@@ -71,6 +71,8 @@ enum Event {
     Dial(usize, usize),
     /// One end of a link learns that it stands (the other's run), or that it does not.
     Linked(usize, usize, Option<u64>),
+    /// Somebody reads at a machine that the network cuts off, and somebody writes elsewhere.
+    Probe(usize, u64),
     /// A partition begins.
     Cut(u64),
     /// It ends.
@@ -309,6 +311,7 @@ impl World {
             Event::Deliver { from, to, run, link, message } => self.arrives(from, to, run, link, *message),
             Event::Dial(a, b) => self.dial(a, b),
             Event::Linked(m, peer, run) => self.linked(m, peer, run),
+            Event::Probe(m, salt) => self.probe(m, salt)?,
             Event::Cut(number) => self.cut_network(number),
             Event::Heal(number) => self.heal_network(number),
             Event::Arrive(token) => self.arrive(token),
