@@ -34,6 +34,13 @@ struct Pending {
     until: Instant,
 }
 
+/// A write that is committed, and that this node's own state does not show yet.
+struct Applying {
+    token: Token,
+    committed: Committed,
+    until: Instant,
+}
+
 /// The writes of one node.
 #[derive(Default)]
 pub(super) struct Forwards {
@@ -42,7 +49,7 @@ pub(super) struct Forwards {
     session: Option<(SessionId, i64)>,
     next_sequence: u64,
     /// Committed, and not applied here yet.
-    applying: BTreeMap<GroupId, Vec<(Index, Token, Committed)>>,
+    applying: BTreeMap<GroupId, Vec<Applying>>,
     /// Sequences of the session that are not answered, by number of the write.
     open: BTreeMap<u64, u64>,
 }
@@ -55,6 +62,8 @@ impl Forwards {
     /// Nobody waits longer than this.
     pub fn hurry(&mut self, until: Instant) {
         self.pending.values_mut().for_each(|pending| pending.until = pending.until.min(until));
+        let applying = self.applying.values_mut().flatten();
+        applying.for_each(|write| write.until = write.until.min(until));
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -62,7 +71,8 @@ impl Forwards {
             Some((_, _, again)) => pending.until.min(again),
             None => pending.until,
         };
-        self.pending.values().map(retry).min()
+        let applying = self.applying.values().flatten().map(|write| write.until);
+        self.pending.values().map(retry).chain(applying).min()
     }
 }
 
@@ -181,7 +191,8 @@ impl Node {
             group.raft.learn_committed(term, committed.index);
             self.dirty.insert(id);
         }
-        self.forwards.applying.entry(id).or_default().push((committed.index, token, committed));
+        let until = self.now.mono + FORWARD_PATIENCE;
+        self.forwards.applying.entry(id).or_default().push(Applying { token, committed, until });
         self.forwards_applied(id);
     }
 
@@ -190,8 +201,10 @@ impl Node {
         let (Some(group), Some(waiting)) = (self.groups.get(&id), self.forwards.applying.get_mut(&id)) else {
             return;
         };
-        let applied = group.state.applied;
-        for (_, token, committed) in waiting.extract_if(.., |(index, ..)| *index <= applied) {
+        let (applied, now) = (group.state.applied, self.now.mono);
+        // One that has waited long enough is told all the same: it is committed, only not seen here.
+        let ready = |write: &mut Applying| write.committed.index <= applied || now >= write.until;
+        for Applying { token, committed, .. } in waiting.extract_if(.., ready) {
             self.replies.push((token, Reply::Commit(Ok(committed))));
         }
     }
@@ -228,6 +241,8 @@ impl Node {
 
     /// Asks again what was not answered, and gives up what has waited too long.
     pub(super) fn tick_forwards(&mut self, out: &mut Outputs) {
+        let groups: Vec<GroupId> = self.forwards.applying.keys().copied().collect();
+        groups.into_iter().for_each(|id| self.forwards_applied(id));
         let now = self.now.mono;
         let numbers: Vec<u64> = self.forwards.pending.keys().copied().collect();
         for number in numbers {
