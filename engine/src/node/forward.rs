@@ -9,7 +9,7 @@ use super::group::Waiter;
 use crate::state::{SESSION_IDLE_US, Sessions};
 use crate::step::{Action, Outputs, Reply, Token};
 use crate::txn::{Committed, Refused, Transaction};
-use chronos_proto::id::{GroupId, Index, NodeId, RequestId, SessionId, Term};
+use chronos_proto::id::{GroupId, NodeId, RequestId, SessionId, Term};
 use chronos_proto::peer::{Forward, ForwardOutcome, PeerMessage};
 use chronos_proto::time::Instant;
 use std::collections::BTreeMap;
