@@ -1,10 +1,11 @@
-//! The simulator: one node of the engine on a disk and clocks that misbehave, with clients, subscribers, an oracle
-//! and checkers, all from one seed. `docs/SIMULATION.md` tells how to run it and how to read it.
+//! The simulator: a node of the engine or a cluster of them, on disks, clocks and a network that misbehave, with
+//! clients, subscribers, an oracle and checkers, all from one seed. `docs/SIMULATION.md` tells how to run it and how to read it.
 //!
 //! ```text
 //! knobs, plan   what a seed means: settings and rates, then every act and its time
-//! world         the event loop; in it: shell (driver and disk), faults, clients, jobs, readers, audit
+//! world         the event loop; in it: machines, shell (driver and disk), links, faults, clients, members, audit
 //! disk, clock   the machine, as wrong as it may be and not more
+//! network       the paths between machines
 //! store         the checkpoint store
 //! tap, model    what the log says, by a second reader, and what the state must be by it
 //! checker       one promise a file
@@ -13,8 +14,8 @@
 //! report        what is printed
 //! ```
 //!
-//! Not implemented: several nodes and the network between them; the madsim and turmoil stages; clients that speak
-//! SQL; space-time diagrams; replay of recordings.
+//! Not implemented: subscribers and several groups in clusters; the madsim and turmoil stages; clients that speak SQL;
+//! space-time diagrams; replay of recordings.
 
 pub mod checker;
 pub mod clock;

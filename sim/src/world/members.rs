@@ -106,6 +106,8 @@ impl World {
         let now = raft.configuration();
         let lost = (0..self.machines.len()).filter(|o| *o == m || self.machines[*o].wiped);
         let lost = lost.filter(|o| now.is_voter(id(*o))).count();
+        // A majority of those that the cluster began with, wiped, would take itself for the beginning of one.
+        let begun = (0..self.knobs.nodes).filter(|o| *o == m || self.machines[*o].wiped).count();
         let knows = |other: usize| {
             let noted = self.machines[other].up.as_ref().and_then(|up| {
                 up.node.members().into_iter().find(|member| member.node == id(m))?.incarnation
@@ -117,6 +119,7 @@ impl World {
             && !now.is_joint()
             && now.voters.len() >= 3
             && lost <= (now.voters.len() - 1) / 2
+            && begun <= (self.knobs.nodes - 1) / 2
             && (0..self.machines.len()).all(knows)
     }
 
