@@ -48,6 +48,8 @@ struct Host {
     replies: BTreeMap<Token, Reply>,
     /// There is no space for what its WAL is told to write.
     full: bool,
+    /// With whom it is to link; it sends to nobody else.
+    links: BTreeSet<NodeId>,
     /// It is killed when a snapshot has become its state, and nothing of that is in its log.
     dies_at_flip: bool,
 }
@@ -82,6 +84,10 @@ fn member(number: u64) -> Member {
 impl Cluster {
     /// Three nodes that have just elected a leader, with a table and a topic.
     fn of_three(adjust: impl Fn(Config) -> Config) -> Cluster {
+        Cluster::of(3, adjust)
+    }
+
+    fn of(nodes: u64, adjust: impl Fn(Config) -> Config) -> Cluster {
         let mut cluster = Cluster {
             hosts: BTreeMap::new(),
             mono: 0,
@@ -93,8 +99,8 @@ impl Cluster {
             traces: Vec::new(),
             tokens: 0,
         };
-        for number in 1..=3 {
-            let members = (1..=3).map(member).collect();
+        for number in 1..=nodes {
+            let members = (1..=nodes).map(member).collect();
             cluster.add(number, adjust(Config { members, ..Cluster::config(number) }));
         }
         cluster.pass(3_000 * MS);
@@ -120,6 +126,7 @@ impl Cluster {
             published: None,
             replies: BTreeMap::new(),
             full: false,
+            links: BTreeSet::new(),
             dies_at_flip: false,
         };
         self.hosts.insert(NodeId(number), host);
@@ -257,7 +264,10 @@ impl Cluster {
                     }
                 }
                 Action::Fatal(fatal) => panic!("{id}: {fatal}"),
-                Action::Members(_) | Action::Deliver(_) | Action::CloseSubscriber(..) => {}
+                Action::Members(members) => {
+                    host.links = members.iter().map(|member| member.node).collect();
+                }
+                Action::Deliver(_) | Action::CloseSubscriber(..) => {}
             }
         }
     }
@@ -272,7 +282,8 @@ impl Cluster {
                 }
                 self.input(id, input);
             } else if let Some((from, to, message)) = self.next_message() {
-                if !self.isolated.contains(&from) && !self.isolated.contains(&to) {
+                let linked = self.hosts[&from].links.contains(&to);
+                if linked && !self.isolated.contains(&from) && !self.isolated.contains(&to) {
                     self.input(to, Input::Peer { from, message });
                 }
             } else {
@@ -691,6 +702,43 @@ fn a_node_is_taken_in_as_a_learner_becomes_a_voter_and_another_leaves() {
     assert!(cluster.has_row(cluster.leader(), 99));
     cluster.pass(500 * MS);
     cluster.check_equal();
+}
+
+/// What a node was given counts until its log tells of the cluster, and a log that is yet to be applied tells of it.
+#[test]
+fn a_node_that_starts_again_links_as_its_log_says_and_not_as_it_is_told() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let restarted = cluster.up().find(|id| *id != cluster.leader()).expect("a follower");
+    let other = (1..=3).map(NodeId).find(|id| *id != restarted).expect("another");
+    cluster.kill(restarted);
+    let host = cluster.hosts.get_mut(&restarted).expect("a host");
+    host.config.members.retain(|member| member.node != other);
+    host.config.members.push(member(9));
+    cluster.isolated.insert(restarted);
+    cluster.start(restarted);
+    assert_eq!(cluster.hosts[&restarted].links, (1..=3).map(NodeId).collect());
+    cluster.heal();
+    cluster.pass(1_000 * MS);
+    cluster.check_equal();
+}
+
+/// A node that is dropped is heard until its groups have let it go: of two, it takes both to do so.
+#[test]
+fn of_two_nodes_either_can_be_dropped_and_the_other_goes_on_alone() {
+    for drops_the_leader in [false, true] {
+        let mut cluster = Cluster::of(2, |config| config);
+        let leader = cluster.leader();
+        let other = cluster.up().find(|id| *id != leader).expect("another");
+        let (gone, stays) = if drops_the_leader { (leader, other) } else { (other, leader) };
+        cluster.operate(leader, Request::DropMember(gone)).expect("a note");
+        cluster.pass(4_000 * MS);
+        assert_eq!(cluster.members(stays), Configuration::of([stays]));
+        assert!(!cluster.hosts[&stays].links.contains(&gone), "linked with one that has left");
+        cluster.kill(gone);
+        cluster.pass(2_000 * MS);
+        cluster.write(stays, vec![put(1)]);
+        assert!(cluster.has_row(stays, 1));
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Tests of the real binary: `chronos` as a child process, reached over its sockets and its files alone.
 //!
-//! - [`node`] starts, kills, stops and restarts it, and never leaves one behind.
+//! - [`node`] starts, kills, stops and restarts it, and never leaves one behind; [`cluster`] does so with several.
 //! - [`http`] and [`wire`] are clients thin enough to send what a proper client would refuse to send; ordinary
 //!   sessions use tokio-postgres and [`grpc`].
 //! - [`postgres`] starts a PostgreSQL of its own, for what compares the two.
@@ -9,8 +9,9 @@
 //! The everyday suite needs nothing but the binary. The second suite (`tests/clients.sh`) brings psql, psycopg,
 //! promtool and a small tmpfs, and fails where one of them is missing.
 //!
-//! Not here: more than one node, links between nodes, and clocks set by a test; the simulator has these.
+//! Not here: broken networks and clocks set by a test; `cargo chaos` and the simulator have these.
 
+pub mod cluster;
 pub mod grpc;
 pub mod http;
 pub mod node;

@@ -104,6 +104,13 @@ impl Node {
         }
     }
 
+    /// The same for a named node of a cluster.
+    pub fn named(name: &str) -> Node {
+        let mut node = Node::new();
+        node.arguments = vec!["node".into(), "--id".into(), name.into()];
+        node
+    }
+
     /// With this data directory instead.
     pub fn data_dir(mut self, data: &Path) -> Node {
         self.data = data.to_owned();
@@ -114,6 +121,11 @@ impl Node {
     pub fn arg(mut self, argument: impl Into<String>) -> Node {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// With other arguments from the next start on, in place of all that were given.
+    pub fn set_arguments(&mut self, arguments: Vec<String>) {
+        self.arguments = arguments;
     }
 
     /// With an environment variable.

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use chronos_proto::command::{Command, Op};
 use chronos_proto::id::{GroupId, Index, NodeId, RelationId, SessionId, Term};
 use chronos_proto::limits::{REPLICATED_TRANSACTION_MAX_BYTES, TRANSACTION_MAX_BYTES};
-use chronos_proto::membership::Member;
 use chronos_proto::peer::{ForwardOutcome, PeerMessage};
 use chronos_proto::stamp::Hlc;
 use chronos_proto::time::{Instant, Timestamp};
@@ -59,6 +58,9 @@ pub(super) struct Group {
     pub(super) published: bool,
     /// The role and leader that were acted upon last.
     known: (Role, Option<NodeId>),
+    /// For `/metrics`.
+    pub(super) leader_changes: u64,
+    pub(super) elections_won: u64,
 }
 
 /// Background work is proposed one slice at a time.
@@ -83,6 +85,8 @@ impl Group {
             advance_at: None,
             published: false,
             known: (Role::Follower, None),
+            leader_changes: 0,
+            elections_won: 0,
             raft,
             state,
         }
@@ -211,6 +215,8 @@ impl Node {
             return;
         }
         let term = group.raft.term();
+        group.leader_changes += u64::from(known.1.is_some() && known.1 != before.1);
+        group.elections_won += u64::from(known.0 == Role::Leader);
         if known.0 == Role::Leader {
             out.now(Action::Trace(Trace::Elected { group: id, term: term.0 }));
             group.resolver.reset(group.raft.own_term_from());
@@ -275,7 +281,7 @@ impl Node {
         self.reads_applied(id);
         self.forwards_applied(id);
         if id == GroupId(0) {
-            out.now(Action::Members(self.members()));
+            self.relink(out);
         }
     }
 
@@ -489,11 +495,9 @@ impl Node {
         let Some(group) = self.groups.get_mut(&id) else { return };
         match change {
             Change::Members => {
-                let members: BTreeMap<NodeId, Member> =
-                    group.state.members().map(|member| (member.node, member.clone())).collect();
                 let applied = group.state.applied;
                 self.noting.retain(|_, index| *index > applied);
-                out.now(Action::Members(members.into_values().collect()));
+                self.relink(out);
             }
             // Only a leader fires and delivers; another begins from its state when it is elected.
             Change::TimerSet(_) | Change::Appended { .. } | Change::Acked { .. } if !serves => {}

@@ -41,6 +41,7 @@ use crate::wal::{Compacted, Record, Recovered, WriteId, Writer};
 use checkpoint::Checkpoints;
 use chronos_proto::command::Command;
 use chronos_proto::id::{GroupId, Index, NodeId};
+use chronos_proto::membership::Member;
 use chronos_proto::peer::{PeerHello, PeerMessage};
 use chronos_proto::raft::LogId;
 use chronos_proto::time::{Instant, Now, Timestamp};
@@ -93,6 +94,8 @@ pub struct Node {
     raft_outputs: Vec<raft::Output>,
     rng: Rng,
 
+    /// Nodes to link with, as was said last.
+    linked: Vec<Member>,
     /// Nodes that are linked with, and admitted.
     links: BTreeMap<NodeId, PeerHello>,
     beats: peers::Beats,
@@ -187,6 +190,7 @@ impl Node {
             behind: BTreeSet::new(),
             raft_outputs: Vec::new(),
             rng: rng.split("node"),
+            linked: Vec::new(),
             links: BTreeMap::new(),
             beats: peers::Beats::default(),
             forwards: forward::Forwards::default(),
@@ -205,10 +209,7 @@ impl Node {
             node.append(id, &Record::Compacted(Compacted { index: last.index, term: last.term }));
         }
         node.snapshots.sweep.extend(ids);
-        let members = node.members();
-        if !members.is_empty() {
-            out.now(Action::Members(members));
-        }
+        node.relink(out);
         node.campaign_alone();
         node.settle(store, out)?;
         node.cut(out);
@@ -411,6 +412,7 @@ impl Node {
         self.tick_snapshots(out);
         if self.placement_deadline().is_some_and(|at| mono >= at) {
             self.place();
+            self.relink(out);
         }
         self.tick_groups(store, out)?;
         self.delivery.tick(mono);

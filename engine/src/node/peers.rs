@@ -10,7 +10,7 @@ use chronos_proto::membership::Member;
 use chronos_proto::peer::{Beat, BeatReply, PeerHello, PeerMessage};
 use chronos_proto::raft::Message;
 use chronos_proto::time::Instant;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Beats and answers to them that gather over one step, by peer.
 #[derive(Default)]
@@ -44,6 +44,22 @@ pub fn admit(members: &[Member], hello: &PeerHello, name: &str) -> Result<(), St
     }
 }
 
+/// The nodes that a log tells of which nothing is applied of yet: after a start they are better known than what was
+/// given. None unless it tells of all that are in the group.
+fn noted(raft: &raft::Raft) -> Option<Vec<Member>> {
+    let mut noted = BTreeMap::new();
+    for entry in raft.log().iter() {
+        match &*entry.command {
+            Command::PutMember(member) => drop(noted.insert(member.node, member.clone())),
+            Command::DropMember(node) => drop(noted.remove(node)),
+            _ => {}
+        }
+    }
+    let voters = &raft.configuration().voters;
+    let all = !voters.is_empty() && voters.iter().all(|node| noted.contains_key(node));
+    all.then(|| noted.into_values().collect())
+}
+
 impl Node {
     /// A link stands.
     pub(super) fn peer_up(&mut self, hello: PeerHello, out: &mut Outputs) {
@@ -73,7 +89,7 @@ impl Node {
 
     /// Whether a peer is taken for the node that it says it is; see [`admit`].
     pub fn admit_peer(&self, hello: &PeerHello) -> Result<(), String> {
-        let mut members = self.members();
+        let mut members = self.linked.clone();
         // What a restart has in its log and does not know to be committed tells of a wiped node as well.
         if let Some(group) = self.groups.get(&GroupId(0)) {
             let mut index = group.state.applied.next();
@@ -100,13 +116,44 @@ impl Node {
     pub fn members(&self) -> Vec<Member> {
         let Some(group) = self.groups.get(&GroupId(0)) else { return self.config.members.clone() };
         let mut members: Vec<Member> = group.state.members().cloned().collect();
-        let none = members.is_empty();
+        if members.is_empty() {
+            let is_cluster = !self.config.members.is_empty();
+            let noted = if is_cluster { noted(&group.raft) } else { None };
+            return noted.unwrap_or_else(|| self.config.members.clone());
+        }
         let given = self.config.members.iter().filter(|given| {
-            none || group.raft.configuration().contains(given.node)
+            group.raft.configuration().contains(given.node)
                 && !group.state.members().any(|logged| logged.node == given.node)
         });
         members.extend(given.cloned());
         members
+    }
+
+    /// Says with which nodes to link, if it has changed: the cluster's, and those that are none any more and that a group
+    /// has not let go. Their votes may be what it takes to do so.
+    pub(super) fn relink(&mut self, out: &mut Outputs) {
+        let mut wanted = self.members();
+        let held: BTreeSet<NodeId> =
+            self.groups.values().flat_map(|group| group.raft.configuration().members()).collect();
+        for node in held {
+            let known = self.linked.iter().chain(&self.config.members).find(|member| member.node == node);
+            if let Some(leaving) = known
+                && !wanted.iter().any(|member| member.node == node)
+            {
+                wanted.push(leaving.clone());
+            }
+        }
+        if wanted != self.linked {
+            self.linked.clone_from(&wanted);
+            out.now(Action::Members(wanted));
+        }
+    }
+
+    /// Nodes that are no members any more and that a group has not let go.
+    pub(super) fn leaving(&self) -> Vec<NodeId> {
+        let members = self.members();
+        let stays = |node: &NodeId| members.iter().any(|member| member.node == *node);
+        self.linked.iter().map(|member| member.node).filter(|node| !stays(node)).collect()
     }
 
     /// The leader of group 0 writes down the nodes it was given, and which store each of them has.

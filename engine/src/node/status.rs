@@ -1,6 +1,6 @@
 //! What `/status` and `/metrics` show of the engine.
 
-use super::Node;
+use super::{Group, Node};
 use crate::raft::Role;
 use chronos_proto::id::{GroupId, NodeId};
 
@@ -25,6 +25,8 @@ pub struct Status {
     pub subscribers: u64,
     /// How far ahead of due times firings are written now, in microseconds.
     pub fire_ahead_us: i64,
+    /// Nodes that are no members any more and that a group has not let go.
+    pub leaving: Vec<NodeId>,
     /// Writes are refused, and why.
     pub refusing: Option<String>,
 }
@@ -40,12 +42,22 @@ pub struct GroupStatus {
     pub leader: bool,
     /// Its role.
     pub role: Role,
-    /// Who votes.
+    /// Who votes; while members change, who will.
     pub voters: Vec<NodeId>,
+    /// Who voted before a change that is under way.
+    pub outgoing: Vec<NodeId>,
+    /// Who follows without a vote.
+    pub learners: Vec<NodeId>,
+    /// A leader's followers, and up to where the log of each is known to be the same.
+    pub followers: Vec<(NodeId, u64)>,
     /// Whether it has no vote.
     pub learns: bool,
     /// Who leads, as far as it knows.
     pub leads: Option<NodeId>,
+    /// How often another leader became known here since the start, this node among them.
+    pub leader_changes: u64,
+    /// Elections that this node won since the start.
+    pub elections_won: u64,
     /// The end of its log.
     pub last: u64,
     /// Committed so far.
@@ -57,27 +69,38 @@ pub struct GroupStatus {
 }
 
 impl Node {
+    fn group_status(&self, group: &Group) -> GroupStatus {
+        let raft = group.raft.status();
+        let members = raft.configuration;
+        GroupStatus {
+            group: group.raft.group(),
+            term: raft.term.0,
+            leader: group.serves(),
+            role: raft.role,
+            learns: !members.is_voter(self.config.node),
+            voters: members.voters.into_iter().collect(),
+            outgoing: members.outgoing.into_iter().collect(),
+            learners: members.learners.into_iter().collect(),
+            followers: match raft.role {
+                Role::Leader => raft.followers.into_iter().map(|(node, (at, _))| (node, at.0)).collect(),
+                _ => Vec::new(),
+            },
+            leads: raft.leader,
+            leader_changes: group.leader_changes,
+            elections_won: group.elections_won,
+            last: raft.last.index.0,
+            committed: raft.committed.0,
+            applied: group.state.applied.0,
+            digest: group.state.digests().total(),
+        }
+    }
+
     /// What an operator may want to know.
     pub fn status(&self) -> Status {
         let sum = |of: &dyn Fn(&super::Group) -> u64| self.groups.values().map(of).sum();
         Status {
-            groups: self
-                .groups
-                .values()
-                .map(|group| GroupStatus {
-                    group: group.raft.group(),
-                    term: group.raft.term().0,
-                    leader: group.serves(),
-                    role: group.raft.role(),
-                    voters: group.raft.configuration().voters.iter().copied().collect(),
-                    learns: !group.raft.configuration().is_voter(self.config.node),
-                    leads: group.raft.leader(),
-                    last: group.raft.log().last().index.0,
-                    committed: group.raft.committed().0,
-                    applied: group.state.applied.0,
-                    digest: group.state.digests().total(),
-                })
-                .collect(),
+            leaving: self.leaving(),
+            groups: self.groups.values().map(|group| self.group_status(group)).collect(),
             timers_pending: sum(&|group| group.state.timers_pending),
             timers_near: sum(&|group| group.timers.near() as u64),
             overlay_bytes: sum(&|group| group.state.overlay_bytes() as u64),

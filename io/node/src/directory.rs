@@ -254,6 +254,32 @@ fn left_behind(root: &Path) -> Result<Left, OpenError> {
     Ok(left)
 }
 
+/// Deletes a node's own files, and nothing else that is in its directory; says whether there were any. Refused while
+/// a process has the directory.
+pub fn wipe(root: &Path) -> Result<bool, OpenError> {
+    if !root.join("identity").exists() {
+        return Ok(false);
+    }
+    let _lock = lock(root)?;
+    let there = |result: io::Result<()>, path: &Path| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(OpenError::io("cannot delete", path)(error))
+        }
+        _ => Ok(()),
+    };
+    for name in ["wal", "store"] {
+        let path = root.join(name);
+        there(fs::remove_dir_all(&path), &path)?;
+    }
+    // Its identity goes last: what is left of a wipe that was cut short does not pass for a new directory.
+    for name in ["boots", "clean", "died-by-signal", "verify-needed", "served", "identity"] {
+        let path = root.join(name);
+        there(fs::remove_file(&path), &path)?;
+    }
+    sync_dir(root)?;
+    Ok(true)
+}
+
 fn make_dir(path: &Path) -> Result<(), OpenError> {
     if path.is_dir() {
         return Ok(());

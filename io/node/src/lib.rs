@@ -43,6 +43,7 @@ mod verify;
 pub mod wal_files;
 
 pub use chronos_engine as engine;
+pub use directory::wipe;
 pub use error::{CommitError, Exit, OpenError};
 pub use handle::{CommitReply, NodeHandle, OperatorReply, ReadReply, Sink, SubscriberEvent};
 pub use open::open;

@@ -52,6 +52,7 @@ pub const SETTINGS: &[Setting] = &[
     switch("insecure", "listen beyond loopback without certificates"),
     setting("certs_dir", "", "certificates, as `chronos certs` makes them: ca.crt, node.crt, node.key"),
     setting("tls_ca", "", "the authority's certificate; ca.crt in certs_dir unless given"),
+    setting("tls_ca_cert", "", "the same as tls_ca"),
     setting("tls_cert", "", "the node's certificate; node.crt in certs_dir unless given"),
     setting("tls_key", "", "its private key; node.key in certs_dir unless given"),
     secret("auth_token_admin", "bearer token, and PostgreSQL password, that may do everything"),
@@ -84,6 +85,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("result_max_bytes", "256MB", "the largest result that is held for one client"),
     setting("ingest_max_body_bytes", "8MB", "the largest body of /ingest"),
     setting("ingest_max_inflight", "1024", "requests to /ingest at once"),
+    setting("log_file", "", "write the log to this file too, and rotate it"),
+    setting("log_max_size_mb", "10", "the largest log file, in MiB, before it is set aside"),
+    setting("log_max_files", "3", "log files that are kept beside the newest"),
 ];
 
 /// Where a value came from.
@@ -183,7 +187,7 @@ impl Address {
     }
 
     /// The same host, `above` ports up; port 0 stays 0.
-    fn shifted(&self, above: u16) -> Option<Address> {
+    pub fn shifted(&self, above: u16) -> Option<Address> {
         let port = if self.port == 0 { 0 } else { self.port.checked_add(above)? };
         Some(Address { host: self.host.clone(), port })
     }
@@ -276,6 +280,12 @@ pub struct Config {
     pub ingest_max_body_bytes: usize,
     /// Requests to /ingest at once.
     pub ingest_max_inflight: usize,
+    /// Where the log is written too.
+    pub log_file: Option<PathBuf>,
+    /// The largest log file.
+    pub log_max_bytes: u64,
+    /// Log files that are kept beside the newest.
+    pub log_max_files: u32,
 }
 
 impl Config {
@@ -431,7 +441,10 @@ impl Reader<'_> {
             pg_address: follow("pg_address", 2000)?,
             insecure: self.read("insecure", parse_bool)?,
             certs_dir: self.path("certs_dir")?,
-            tls_ca: self.path("tls_ca")?,
+            tls_ca: match self.path("tls_ca")? {
+                None => self.path("tls_ca_cert")?,
+                some => some,
+            },
             tls_cert: self.path("tls_cert")?,
             tls_key: self.path("tls_key")?,
             auth_token_admin: match self.token("auth_token_admin")? {
@@ -454,6 +467,15 @@ impl Reader<'_> {
             result_max_bytes: self.size("result_max_bytes")?,
             ingest_max_body_bytes: self.size("ingest_max_body_bytes")?,
             ingest_max_inflight: self.read("ingest_max_inflight", parse_count)?,
+            log_file: self.path("log_file")?,
+            log_max_bytes: self.read("log_max_size_mb", |text| match parse_count(text) {
+                Ok(megabytes) if megabytes <= 1 << 20 => Ok((megabytes as u64) << 20),
+                _ => Err("expected a number of MiB, up to a million".into()),
+            })?,
+            log_max_files: self.read("log_max_files", |text| match text.parse() {
+                Ok(files) if files <= 1_000 => Ok(files),
+                _ => Err("expected a number up to 1000".into()),
+            })?,
             address,
         };
         let given =
@@ -528,6 +550,20 @@ impl Reader<'_> {
 
     fn size(&self, key: &'static str) -> Result<usize, ConfigError> {
         self.read(key, |text| usize::try_from(parse_bytes(text)?).map_err(|e| e.to_string()))
+    }
+}
+
+/// A node's name.
+pub fn node_name(text: &str) -> Result<String, String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(is_name)
+        && text.len() <= 64
+    {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a name has up to 64 letters, digits, -, _ and ., and begins with a letter or digit".into())
+        }
     }
 }
 

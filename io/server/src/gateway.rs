@@ -187,6 +187,27 @@ impl Gateway {
         Ok((snapshot, read_time))
     }
 
+    /// Finds something in the state that is here or, if it is not there, in the newest: it may have been made on
+    /// another node a moment ago.
+    pub async fn find<T>(&self, find: impl Fn(&Snapshot) -> Result<T, SqlError>) -> Result<T, SqlError> {
+        let (found, is_newest) = {
+            let published = self.node.published();
+            (find(&published.snapshot), published.fresh == Fresh::Alone || self.read_mode == ReadMode::Local)
+        };
+        match found {
+            Err(error) if !is_newest => match self.read_newest(self.read_mode).await {
+                Ok((snapshot, _)) => find(&snapshot),
+                Err(_) => Err(error),
+            },
+            found => found,
+        }
+    }
+
+    /// How reads are answered unless a session says otherwise.
+    pub fn default_read_mode(&self) -> ReadMode {
+        self.read_mode
+    }
+
     /// How a session reads.
     fn read_mode(&self, session: &Session) -> ReadMode {
         session.setting("chronos.read_mode").and_then(|mode| ReadMode::parse(&mode)).unwrap_or(self.read_mode)

@@ -1,7 +1,11 @@
 //! What `/metrics` shows. Counters are held by whoever counts; gauges of the node are read when they are scraped.
 
+use chronos_engine::node::GroupStatus;
+use chronos_node::link::{LaneStatus, LinkState, LinkStatus};
 use chronos_node::tls::Credentials;
 use chronos_node::{Histogram as NodeHistogram, NodeStatus, Role};
+use chronos_proto::id::NodeId;
+use chronos_proto::peer::Lane;
 use chronos_sql::Kind;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
@@ -11,7 +15,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use std::fmt::Write;
+use std::fmt::{Debug, Write};
+use std::hash::Hash;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// What `Content-Type` a scrape is answered with.
@@ -221,6 +227,10 @@ impl Metrics {
                 segment_bytes: self.segment_bytes,
             }));
             let _ = encode(&mut page, &gauges);
+            let _ = encode(&mut page, &groups(node));
+            if !node.members.is_empty() {
+                let _ = encode(&mut page, &links(node));
+            }
         }
         if let Some(credentials) = credentials {
             let _ = encode(&mut page, &certificates(credentials));
@@ -233,6 +243,159 @@ impl Metrics {
 struct ByCertificate {
     certificate: String,
     fingerprint: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByGroup {
+    group: u32,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByFollower {
+    group: u32,
+    peer: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByPeer {
+    peer: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByLane {
+    peer: String,
+    lane: &'static str,
+}
+
+/// A family of gauges that are read now.
+fn gauges<L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (L, u64)>,
+) {
+    let family = Family::<L, Gauge>::default();
+    for (labels, value) in values {
+        family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    registry.register(name, help, family);
+}
+
+/// The same for what only grows.
+fn counters<L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (L, u64)>,
+) {
+    let family = Family::<L, Counter>::default();
+    for (labels, value) in values {
+        family.get_or_create(&labels).inc_by(value);
+    }
+    registry.register(name, help, family);
+}
+
+/// Raft, by group.
+fn groups(node: &NodeStatus) -> Registry {
+    let mut registry = Registry::default();
+    let up = |id: &NodeId| {
+        let connected = |link: &LinkStatus| link.peer == *id && link.state == LinkState::Connected;
+        *id == node.node || node.links.iter().any(connected)
+    };
+    let reachable = |group: &GroupStatus| group.voters.iter().filter(|id| up(id)).count();
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&GroupStatus) -> u64| {
+        let values = node.engine.groups.iter().map(|group| (ByGroup { group: group.group.0 }, value(group)));
+        gauges(&mut registry, name, help, values);
+    };
+    each("chronos_raft_is_leader", "1 on the node that leads the group", &|g| u64::from(g.leader));
+    each("chronos_raft_group_term", "The group's term", &|g| g.term);
+    each("chronos_raft_last_index", "The end of the group's log here", &|g| g.last);
+    each("chronos_raft_committed_index", "Last entry known to be committed", &|g| g.committed);
+    each("chronos_raft_applied_index", "Last entry applied", &|g| g.applied);
+    let help = "Entries that are committed and not applied here yet";
+    each("chronos_raft_apply_lag_entries", help, &|g| g.committed.saturating_sub(g.applied));
+    each("chronos_raft_voters", "Nodes that vote in the group", &|g| g.voters.len() as u64);
+    let help = "Voters that this node has a link to, itself among them";
+    each("chronos_raft_voters_reachable", help, &|g| reachable(g) as u64);
+    let help = "1 if they are a majority, and there is a leader";
+    each("chronos_raft_quorum", help, &|g| u64::from(reachable(g) * 2 > g.voters.len() && g.leads.is_some()));
+    let lags = node.engine.groups.iter().flat_map(|group| {
+        let lag = |(id, at): &(NodeId, u64)| {
+            let labels = ByFollower { group: group.group.0, peer: peer_name(node, *id) };
+            (labels, group.last.saturating_sub(*at))
+        };
+        group.followers.iter().filter(|(id, _)| *id != node.node).map(lag)
+    });
+    let help = "Entries that a follower is behind this leader's log";
+    gauges(&mut registry, "chronos_raft_follower_lag_entries", help, lags);
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&GroupStatus) -> u64| {
+        let values = node.engine.groups.iter().map(|group| (ByGroup { group: group.group.0 }, value(group)));
+        counters(&mut registry, name, help, values);
+    };
+    each("chronos_raft_leader_changes", "How often another leader became known here", &|g| g.leader_changes);
+    each("chronos_raft_elections_won", "Elections that this node won", &|g| g.elections_won);
+    registry
+}
+
+/// Links to the other nodes.
+fn links(node: &NodeStatus) -> Registry {
+    let mut registry = Registry::default();
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&LinkStatus) -> Option<u64>| {
+        let values =
+            node.links.iter().filter_map(|link| Some((ByPeer { peer: link.name.clone() }, value(link)?)));
+        gauges(&mut registry, name, help, values);
+    };
+    let is_up = |link: &LinkStatus| u64::from(link.state == LinkState::Connected);
+    each("chronos_link_up", "1 while this node's link to the peer is up", &|link| Some(is_up(link)));
+    let help = "1 while the peer's own link to this node is up";
+    each("chronos_link_heard", help, &|link| Some(u64::from(link.heard)));
+    let help = "When the certificate that the peer showed last expires, in seconds since 1970";
+    each("chronos_peer_certificate_expiry_seconds", help, &|link| {
+        u64::try_from(link.certificate_expires?.0 / 1_000_000).ok()
+    });
+    let queued = |link: &LinkStatus| link.lanes.iter().map(|lane| lane.queued_bytes as u64).sum();
+    each("chronos_link_queued_bytes", "Bytes that wait to be sent to the peer", &|link| Some(queued(link)));
+    let rtt = Family::<ByPeer, Gauge<f64, AtomicU64>>::default();
+    for link in &node.links {
+        if let Some(measured) = link.rtt {
+            rtt.get_or_create(&ByPeer { peer: link.name.clone() }).set(measured.as_secs_f64());
+        }
+    }
+    registry.register("chronos_link_rtt_seconds", "Round trip to the peer, smoothed", rtt);
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&LinkStatus) -> u64| {
+        let values = node.links.iter().map(|link| (ByPeer { peer: link.name.clone() }, value(link)));
+        counters(&mut registry, name, help, values);
+    };
+    each("chronos_link_reconnects", "How often this node's link came up again", &|link| link.reconnects);
+    let help = "Links of the peer that ended over something damaged, too long or unknown";
+    each("chronos_link_broken", help, &|link| link.broken);
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&LaneStatus) -> u64| {
+        let values = node.links.iter().flat_map(|link| {
+            let labels = |lane: &LaneStatus| ByLane { peer: link.name.clone(), lane: lane_name(lane.lane) };
+            link.lanes.iter().map(move |lane| (labels(lane), value(lane)))
+        });
+        counters(&mut registry, name, help, values);
+    };
+    each("chronos_link_sent_bytes", "Bytes of messages sent, by lane", &|lane| lane.sent_bytes);
+    each("chronos_link_received_bytes", "Bytes of messages received, by lane", &|lane| lane.received_bytes);
+    each("chronos_link_sent_messages", "Messages sent, by lane", &|lane| lane.sent_frames);
+    each("chronos_link_received_messages", "Messages received, by lane", &|lane| lane.received_frames);
+    let help = "Messages dropped because a lane or its receiver was full, by lane";
+    each("chronos_link_dropped_messages", help, &|lane| lane.dropped + lane.overrun);
+    registry
+}
+
+fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Control => "control",
+        Lane::Replication => "replication",
+        Lane::Snapshot => "snapshot",
+    }
+}
+
+fn peer_name(node: &NodeStatus, id: NodeId) -> String {
+    let member = node.members.iter().find(|member| member.node == id);
+    member.map_or_else(|| format!("{:016x}", id.0), |member| member.name.clone())
 }
 
 /// When certificates expire, and how often they were replaced.
@@ -313,8 +476,6 @@ impl prometheus_client::collector::Collector for NodeCollector {
         };
         gauge("chronos_raft_term", "Group 0's term", node.term)?;
         gauge("chronos_raft_role", "Group 0's role: 0 follower, 1 candidate, 2 leader, 3 learner", role)?;
-        let applied = node.engine.groups.first().map_or(0, |group| group.applied);
-        gauge("chronos_raft_applied_index", "Last entry applied in group 0", applied)?;
         let storage = node.store.file_bytes + node.wal.segments * self.segment_bytes;
         gauge("chronos_storage_size_bytes", "Bytes on disk, checkpoint store and WAL together", storage)?;
         gauge("chronos_store_used_bytes", "Bytes in use in the checkpoint store", node.store.used_bytes)?;

@@ -1,7 +1,7 @@
 //! `chronos publish` and `chronos subscribe`, over gRPC.
 
 use super::channel::{self, refused};
-use super::connect::Connect;
+use super::connect::{Connect, HostPort};
 use super::failure::{Failure, Outcome};
 use super::when;
 use chronos_server::api::events_client::EventsClient;
@@ -9,17 +9,24 @@ use chronos_server::api::{
     Delivered, Event, Position, PublishRequest, PublishResponse, SubscribeRequest, SubscribeResponse,
     publish_response, subscribe_request, subscribe_response,
 };
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::io::{Read, Write};
+use std::pin::Pin;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Request, Streaming};
+use tonic::{Request, Status, Streaming};
 
 /// How long leaving a group may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For how long a leader is looked for once the last one is gone.
+const FAILOVER_WAIT: Duration = Duration::from_secs(60);
+/// Between attempts.
+const RECONNECT_EVERY: Duration = Duration::from_millis(200);
 /// How many events may be under way to us.
 const CREDIT: u32 = 256;
 
@@ -153,6 +160,16 @@ impl Events {
         from: Begin,
         ack_timeout: Duration,
     ) -> Outcome<Subscription> {
+        self.open(topic, group, from, ack_timeout).await.map_err(refused)
+    }
+
+    async fn open(
+        &mut self,
+        topic: &str,
+        group: &str,
+        from: Begin,
+        ack_timeout: Duration,
+    ) -> Result<Subscription, Status> {
         let start = match from {
             Begin::Earliest => subscribe_request::open::Start::Earliest(true),
             Begin::Latest => subscribe_request::open::Start::Latest(true),
@@ -168,15 +185,16 @@ impl Events {
         let (requests, queue) = mpsc::unbounded_channel();
         let acknowledges = !group.is_empty();
         let mut subscription = Subscription { requests, responses: None, acknowledges, taken: 0 };
-        subscription.say(subscribe_request::Request::Open(open))?;
+        // The queue is there for as long as the request is.
+        let _ = subscription.say(subscribe_request::Request::Open(open));
         let request = self.request(UnboundedReceiverStream::new(queue));
-        let mut responses = self.client.subscribe(request).await.map_err(refused)?.into_inner();
-        match responses.message().await.map_err(refused)? {
+        let mut responses = self.client.subscribe(request).await?.into_inner();
+        match responses.message().await? {
             Some(SubscribeResponse { response: Some(subscribe_response::Response::Opened(_)) }) => {
                 subscription.responses = Some(responses);
                 Ok(subscription)
             }
-            _ => Err(Failure::new("the node did not open the subscription")),
+            _ => Err(Status::unavailable("the node did not open the subscription")),
         }
     }
 
@@ -200,9 +218,13 @@ pub struct Subscription {
 impl Subscription {
     /// The next event; none when the node ends the subscription.
     pub async fn next(&mut self) -> Outcome<Option<Delivered>> {
+        self.message().await.map_err(refused)
+    }
+
+    async fn message(&mut self) -> Result<Option<Delivered>, Status> {
         let Some(responses) = &mut self.responses else { return Ok(None) };
         loop {
-            match responses.message().await.map_err(refused)?.map(|message| message.response) {
+            match responses.message().await?.map(|message| message.response) {
                 Some(Some(subscribe_response::Response::Event(event))) => return Ok(Some(event)),
                 Some(_) => {}
                 None => return Ok(None),
@@ -294,32 +316,164 @@ pub async fn publish(args: PublishArgs, quiet: bool) -> Outcome {
     Ok(())
 }
 
-/// Runs `chronos subscribe`.
+/// Runs `chronos subscribe`: at the topic's leader, whichever node was given, and at the next one if it changes.
 pub async fn subscribe(args: SubscribeArgs, quiet: bool) -> Outcome {
-    let mut events = Events::connect(&args.connect).await?;
-    let mut subscription = events.subscribe(&args.topic, &args.group, args.from, args.ack_timeout).await?;
-    if !quiet {
-        eprintln!("subscribed to {}; Ctrl-C leaves", args.topic);
-    }
+    let mut nodes = Nodes { first: args.connect.http()?, others: Vec::new(), next: 0 };
     let mut stop = std::pin::pin!(super::signals::stop());
-    let mut seen = 0;
-    while args.count.is_none_or(|count| seen < count) {
+    let mut progress = Progress { begin: args.from, positions: BTreeMap::new(), seen: 0 };
+    let mut at = nodes.first.clone();
+    let mut patience: Option<Instant> = None;
+    let mut opened = false;
+    loop {
+        let connect = Connect { http_address: Some(at.clone()), ..args.connect.clone() };
+        let opening = async {
+            let mut events = Events::connect(&connect).await.map_err(Ended::Unreachable)?;
+            let subscription = events.open(&args.topic, &args.group, progress.begin(), args.ack_timeout);
+            subscription.await.map_err(Ended::Status)
+        };
+        let subscription = tokio::select! {
+            subscription = opening => subscription,
+            () = &mut stop => return Ok(()),
+        };
+        let ended = match subscription {
+            Ok(subscription) => {
+                if !quiet && !opened {
+                    eprintln!("subscribed to {}; Ctrl-C leaves", args.topic);
+                } else if !quiet {
+                    eprintln!("subscribed again, at {at}");
+                }
+                (opened, patience) = (true, None);
+                nodes.learn(&connect).await;
+                take(subscription, &args, &mut progress, stop.as_mut()).await
+            }
+            Err(ended) => Err(ended),
+        };
+        let (failure, leader) = match ended {
+            Ok(()) => return Ok(()),
+            Err(Ended::Done(outcome)) => return outcome,
+            Err(Ended::Status(status)) if status.code() == tonic::Code::Unavailable || is_lost(&status) => {
+                let leader = status.metadata().get("chronos-leader");
+                let leader = leader.and_then(|leader| leader.to_str().ok()?.parse::<HostPort>().ok());
+                (refused(status), leader)
+            }
+            Err(Ended::Status(status)) => return Err(refused(status)),
+            Err(Ended::Unreachable(failure)) => (failure, None),
+        };
+        let until = *patience.get_or_insert_with(|| Instant::now() + FAILOVER_WAIT);
+        // A node that is not there at the very first is not worth waiting for; one alone has no others.
+        let hopeless = leader.is_none() && nodes.others.is_empty();
+        if hopeless || Instant::now() >= until {
+            return Err(failure);
+        }
+        at = match leader {
+            Some(leader) if leader != at => leader,
+            _ => {
+                tokio::time::sleep(RECONNECT_EVERY).await;
+                nodes.another()
+            }
+        };
+    }
+}
+
+/// How a session at one node ended.
+enum Ended {
+    /// The node does not answer.
+    Unreachable(Failure),
+    /// The node ended it, or the connection did.
+    Status(Status),
+    /// There is no more to do.
+    Done(Outcome),
+}
+
+/// Whether it was not the node that spoke: what a node says has a code of its own.
+fn is_lost(status: &Status) -> bool {
+    status.metadata().get("chronos-code").is_none()
+        && matches!(status.code(), tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled)
+}
+
+/// The nodes to turn to.
+struct Nodes {
+    first: HostPort,
+    others: Vec<HostPort>,
+    next: usize,
+}
+
+impl Nodes {
+    /// Asks a node for the others.
+    async fn learn(&mut self, connect: &Connect) {
+        let Ok(answer) = super::admin::ask(connect, axum::http::Method::GET, "/cluster", None).await else {
+            return;
+        };
+        let Ok(view) = answer.json() else { return };
+        let members = view["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let addresses = members.iter().filter_map(|member| member["http_address"].as_str()?.parse().ok());
+        self.others = addresses.collect();
+    }
+
+    fn another(&mut self) -> HostPort {
+        self.next += 1;
+        match self.others.get(self.next % (self.others.len() + 1)) {
+            Some(other) => other.clone(),
+            None => self.first.clone(),
+        }
+    }
+}
+
+/// How far a subscription without a group has come, by partition.
+struct Progress {
+    begin: Begin,
+    positions: BTreeMap<u32, u64>,
+    seen: u64,
+}
+
+impl Progress {
+    /// Where to begin again.
+    fn begin(&self) -> Begin {
+        self.positions.values().min().map_or(self.begin, |next| Begin::Offset(*next))
+    }
+
+    /// Whether an event is new.
+    fn is_new(&mut self, position: Position) -> bool {
+        let next = self.positions.entry(position.partition).or_default();
+        let is_new = position.offset >= *next;
+        *next = (*next).max(position.offset + 1);
+        is_new
+    }
+}
+
+/// Shows events until there are as many as were wanted.
+async fn take(
+    mut subscription: Subscription,
+    args: &SubscribeArgs,
+    progress: &mut Progress,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), Ended> {
+    let done = |outcome: Outcome| outcome.map_err(|failure| Ended::Done(Err(failure)));
+    while args.count.is_none_or(|count| progress.seen < count) {
         let event = tokio::select! {
-            event = subscription.next() => event?,
+            event = subscription.message() => event.map_err(Ended::Status)?,
             () = &mut stop => break,
         };
         let Some(event) = event else {
-            return Err(Failure::new("the node ended the subscription"));
+            return Err(Ended::Status(Status::unavailable("the node ended the subscription")));
         };
-        let mut out = std::io::stdout().lock();
-        show(&mut out, args.format, &event)?;
-        out.flush()?;
-        drop(out);
+        // A group knows what it was done with, and may hand out the rest again.
+        let alone = args.group.is_empty();
+        if !alone || event.position.is_none_or(|position| progress.is_new(position)) {
+            done(print(args.format, &event))?;
+            progress.seen += 1;
+        }
         // Printed is dealt with; if printing fails the event stays the group's.
-        subscription.done(&event)?;
-        seen += 1;
+        let told = subscription.done(&event);
+        told.map_err(|_| Ended::Status(Status::unavailable("the node ended the subscription")))?;
     }
-    subscription.close().await
+    done(subscription.close().await)
+}
+
+fn print(format: EventFormat, event: &Delivered) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    show(&mut out, format, event)?;
+    Ok(out.flush()?)
 }
 
 fn show(out: &mut impl Write, format: EventFormat, delivered: &Delivered) -> std::io::Result<()> {

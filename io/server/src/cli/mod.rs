@@ -5,15 +5,18 @@
 //! - Rows and answers go to standard output, everything else to standard error, so pipes see what was asked for.
 //! - Exit codes: 0 done, 1 failed, 2 the command line makes no sense.
 //!
-//! Not implemented: rotated log files, and the commands for more than one node.
+//! Not implemented: snapshots.
 
+mod admin;
 mod certs;
 mod channel;
+mod cluster;
 mod complete;
 mod connect;
 mod demo;
 mod events;
 mod failure;
+mod log_file;
 mod logging;
 mod pg;
 mod print;
@@ -61,7 +64,11 @@ enum Command {
     Verify(verify::VerifyArgs),
     Demo(demo::DemoArgs),
     #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    #[command(subcommand)]
     Certs(certs::CertsCommand),
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     #[command(subcommand)]
     Config(serve::ConfigCommand),
     /// Prints a completion script for a shell
@@ -99,6 +106,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Schedule(command) => topics::schedule(command, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Cluster(command) => block_on(cluster::run(command, quiet)),
+        Command::Admin(command) => block_on(admin::run(command)),
         Command::Certs(command) => certs::run(command, quiet),
         Command::Config(serve::ConfigCommand::Show(settings)) => serve::show(&settings),
         Command::Completions { shell } => {

@@ -2,11 +2,12 @@
 
 use super::failure::{Failure, Outcome};
 use super::{logging, signals};
+use chronos_engine::node::GroupStatus;
 use chronos_node::tls::{Credentials, Development, Role};
-use chronos_node::{Cluster, Exit, Fsync};
+use chronos_node::{Cluster, Exit, Fsync, NodeHandle};
 use chronos_proto::id::NodeId;
 use chronos_proto::membership::Member;
-use chronos_server::config::{self, Address, Config, Resolved, SETTINGS};
+use chronos_server::config::{self, Address, Config, Resolved, SETTINGS, node_name};
 use chronos_server::{ReadMode, Server};
 use clap::{Arg, ArgAction, ArgMatches, FromArgMatches};
 use std::collections::BTreeMap;
@@ -17,6 +18,11 @@ use std::time::Duration;
 
 /// A stop that takes longer is cut short.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
+
+/// Between looks whether the cluster's nodes are known.
+const PEERS_CHECK: Duration = Duration::from_millis(100);
+/// How many looks in a row must find them known.
+const PEERS_LOOKS: u32 = 5;
 
 /// One node's settings.
 #[derive(Debug, clap::Args)]
@@ -33,7 +39,7 @@ pub struct NodeArgs {
     /// The node's name; its files are in a folder of that name in the data root, unless --data-dir is given
     #[arg(long, value_name = "NAME", value_parser = node_name)]
     id: String,
-    /// The other nodes that the cluster begins with, or, to join one, those to turn to
+    /// The other nodes that the cluster begins with; to join one, all that are in it
     #[arg(long, value_name = "NAME=HOST:PORT,…", value_delimiter = ',', value_parser = peer)]
     peers: Vec<(String, Address)>,
     /// Join a cluster that is there already: wait until `chronos cluster add` takes this node in
@@ -51,6 +57,12 @@ struct RunArgs {
     /// Accepted for older scripts: /ingest is always on
     #[arg(long)]
     enable_ingest: bool,
+    /// Accepted for older scripts: what has expired is deleted all the time
+    #[arg(long, value_name = "SECONDS")]
+    ttl_cleanup_interval_secs: Option<u64>,
+    /// Delete the node's own files first: it starts as a new one, and all that it alone had is gone
+    #[arg(long)]
+    clean: bool,
     /// Stop when standard input ends: for a parent that wants no orphans
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -142,6 +154,7 @@ impl FromArgMatches for Settings {
 
 fn value_name(key: &str) -> &'static str {
     match key.rsplit('_').next() {
+        Some("file") => "FILE",
         Some("address") => "HOST:PORT",
         Some("dir") => "DIR",
         Some("ca" | "cert" | "key") => "FILE",
@@ -156,19 +169,6 @@ fn value_name(key: &str) -> &'static str {
 fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
-fn node_name(text: &str) -> Result<String, String> {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    match text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(is_name)
-        && text.len() <= 64
-    {
-        true => Ok(text.to_owned()),
-        false => {
-            Err("a name has up to 64 letters, digits, -, _ and ., and begins with a letter or digit".into())
-        }
-    }
 }
 
 /// Runs `chronos dev`.
@@ -263,8 +263,10 @@ pub fn show(settings: &Settings) -> Outcome {
 }
 
 /// Why a node's process is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
+    /// It was given peers that are not the cluster's.
+    Contradiction(String),
     /// Somebody wants it to.
     Asked,
     /// The node cannot go on.
@@ -281,7 +283,15 @@ fn serve(
     run: &RunArgs,
     quiet: bool,
 ) -> Outcome {
-    logging::init(quiet)?;
+    logging::init(quiet, &config)?;
+    if run.clean {
+        let dir = config.data_dir.display();
+        match chronos_node::wipe(&config.data_dir) {
+            Ok(true) => tracing::warn!("--clean: all that the node had in {dir} is deleted"),
+            Ok(false) => tracing::info!("--clean: there is nothing to delete in {dir}"),
+            Err(error) => return Err(Failure::new(error.to_string())),
+        }
+    }
     let (ends, ended) = mpsc::channel();
     let stopped = || {
         let _ = super::block_on(async {
@@ -300,11 +310,13 @@ fn serve(
         ..config.node_options(name, &config.data_dir)
     };
     let node = chronos_node::open(options).map_err(|error| Failure::new(error.to_string()))?;
-    if let Some(cluster) = &cluster
-        && let Err(why) = agree(&cluster.members, &node.members())
-    {
-        node.stop();
-        return Err(Failure::usage(why));
+    if let Some(cluster) = &cluster {
+        if let Err(why) = agree(&cluster.members, &node.members()) {
+            node.stop();
+            return Err(Failure::usage(why));
+        }
+        let (node, given, ends) = (node.clone(), cluster.members.clone(), ends.clone());
+        std::thread::spawn(move || check_peers(&node, &given, &ends));
     }
     for notice in node.status().map(|status| status.notices).unwrap_or_default() {
         tracing::warn!("{notice}");
@@ -336,15 +348,38 @@ fn serve(
     let (pg, http) = (server.pg_address(), server.http_address());
     tracing::info!("chronos {} serves {place}", env!("CARGO_PKG_VERSION"));
     tracing::info!("PostgreSQL {pg}, HTTP and gRPC {http}; `psql -h {} -p {} chronos`", pg.ip(), pg.port());
-    if let Ok(End::Asked) = ended.recv() {
+    let end = ended.recv();
+    if end == Ok(End::Asked) {
         tracing::info!("stopping");
     }
     server.close();
     let exit = node.stop();
     server.stop();
-    match exit {
-        Exit::Stopped => Ok(()),
-        Exit::Fatal(text) => Err(Failure::new(text)),
+    match (exit, end) {
+        (Exit::Fatal(text), _) => Err(Failure::new(text)),
+        (Exit::Stopped, Ok(End::Contradiction(why))) => Err(Failure::usage(why)),
+        (Exit::Stopped, _) => Ok(()),
+    }
+}
+
+/// Compares the peers that were given with what the log says, once that has been the same for a few looks.
+fn check_peers(node: &NodeHandle, given: &[Member], ends: &mpsc::Sender<End>) {
+    let (alive, watch) = mpsc::channel::<()>();
+    node.on_exit(Box::new(move |_| drop(alive)));
+    let mut settled = 0;
+    while watch.recv_timeout(PEERS_CHECK) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let Some(status) = node.status() else { continue };
+        let is_logged = status.members.iter().any(|member| member.incarnation.is_some());
+        let caught_up = |group: &GroupStatus| group.leads.is_some() && group.applied >= group.committed;
+        let is_known = is_logged && status.engine.groups.first().is_some_and(caught_up);
+        settled = if is_known { settled + 1 } else { 0 };
+        if settled == PEERS_LOOKS {
+            if let Err(why) = agree(given, &status.members) {
+                // Whoever does not listen any more is on its way out already.
+                let _ = ends.send(End::Contradiction(why));
+            }
+            return;
+        }
     }
 }
 

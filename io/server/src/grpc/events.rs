@@ -105,7 +105,9 @@ impl api::events_server::Events for Services {
         self.role(&request)?;
         let api::ListSchedulesRequest { topic, limit } = request.into_inner();
         let limit = if limit == 0 { LIST_LIMIT } else { limit } as usize;
-        let (snapshot, _) = self.gateway.read();
+        self.gateway.wait_until_ready().await.map_err(status)?;
+        let mode = self.gateway.default_read_mode();
+        let (snapshot, _) = self.gateway.read_newest(mode).await.map_err(status)?;
         let listed = tokio::task::block_in_place(|| list(&snapshot, &topic, limit)).map_err(status)?;
         Ok(Response::new(api::ListSchedulesResponse { timers: listed }))
     }
@@ -150,7 +152,7 @@ impl Services {
         asks: Vec<Ask>,
     ) -> Result<Vec<Result<api::PublishResponse, SqlError>>, SqlError> {
         self.gateway.wait_until_ready().await?;
-        let relation = topic_of(&self.gateway.read().0, topic)?;
+        let relation = self.gateway.find(|snapshot| topic_of(snapshot, topic)).await?;
         let mut names = Vec::with_capacity(asks.len());
         let mut ops = Vec::with_capacity(asks.len());
         for ask in asks {
@@ -232,7 +234,7 @@ impl Services {
         if_version: Option<u64>,
     ) -> Result<bool, SqlError> {
         self.gateway.wait_until_ready().await?;
-        let relation = topic_of(&self.gateway.read().0, topic)?;
+        let relation = self.gateway.find(|snapshot| topic_of(snapshot, topic)).await?;
         let build = |snapshot: &Snapshot, _| {
             let op = Op::Cancel { topic: relation.id, timer_id: timer_id.clone(), if_version };
             Ok((transaction(snapshot, &relation, vec![op])?, ()))

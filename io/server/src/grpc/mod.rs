@@ -112,7 +112,7 @@ async fn report_health(
     let _ = gateway.wait_until_ready().await;
     loop {
         let status = gateway.status().await;
-        let serves = status.is_some_and(|s| s.fatal.is_none() && s.role == chronos_node::Role::Leader);
+        let serves = status.is_some_and(|status| crate::http::readiness(&status).is_ok());
         let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
         for name in HEALTH_NAMES {
             reporter.set_service_status(name, status).await;

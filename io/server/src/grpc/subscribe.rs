@@ -7,12 +7,14 @@ use super::events::{event, topic_of};
 use super::{Services, api, misuse, status};
 use crate::auth::Role;
 use crate::gateway::Gateway;
+use crate::http::http_address;
 use crate::server::stopped;
 use api::subscribe_request::{Open, Request, open::Start as AskedStart};
 use api::subscribe_response::{Opened, Response};
 use chronos_engine::step::{Delivery, Start, SubscriberId, SubscriberInput, Subscription};
 use chronos_node::{NodeHandle, SubscriberEvent};
 use chronos_proto::Timestamp;
+use chronos_proto::id::GroupId;
 use chronos_sql::{SqlError, SqlState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,8 +61,12 @@ pub(super) async fn open(
         return Err(status(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message)));
     }
     services.gateway.wait_until_ready().await.map_err(status)?;
-    let (snapshot, opened_at) = services.gateway.read();
-    let topic = topic_of(&snapshot, &open.topic).map_err(status)?;
+    let topic = services.gateway.find(|snapshot| topic_of(snapshot, &open.topic)).await.map_err(status)?;
+    if let Some(elsewhere) = elsewhere(&services.gateway, topic.group, None).await {
+        return Err(elsewhere);
+    }
+    let (_, opened_at) = services.gateway.read();
+    let group = topic.group;
     let subscription = subscription(&open, topic.id);
     let (deliver, deliveries) = mpsc::unbounded_channel();
     let node = services.gateway.node().clone();
@@ -76,9 +82,41 @@ pub(super) async fn open(
     let _ = send.send(Ok(api::SubscribeResponse { response: Some(opened) })).await;
     let grouped = !open.group.is_empty();
     tokio::spawn(listen(requests, subscriber.clone(), send.clone(), grouped, services.stop.clone()));
-    let talk = Talk { gateway: services.gateway.clone(), _subscriber: subscriber, send, opened_at };
+    let gateway = services.gateway.clone();
+    let talk = Talk { gateway, group, _subscriber: subscriber, send, opened_at };
     tokio::spawn(talk.run(deliveries, services.stop.clone()));
     Ok(ReceiverStream::new(receive))
+}
+
+/// Where to subscribe instead, if this node does not lead the topic's group: in words, and in the metadata.
+async fn elsewhere(gateway: &Gateway, group: GroupId, why: Option<&str>) -> Option<Status> {
+    let node = gateway.status().await?;
+    let group = node.engine.groups.iter().find(|known| known.group == group)?;
+    if group.leader {
+        return None;
+    }
+    let leader = group.leads.filter(|leader| *leader != node.node);
+    let leader = leader.and_then(|leader| node.members.iter().find(|member| member.node == leader));
+    let address = leader.map(|leader| http_address(&leader.address));
+    let words = match (why, leader, &address) {
+        (Some(why), ..) => why.to_owned(),
+        (None, Some(leader), Some(address)) => format!(
+            "this node does not lead the topic: subscribe at its leader, node {} at {address}",
+            leader.name
+        ),
+        _ => "the topic has no leader that this node knows of: try again".to_owned(),
+    };
+    let mut elsewhere = status(SqlError::new(SqlState::CANNOT_CONNECT_NOW, words));
+    let mut note = |key: &'static str, text: &str| {
+        if let Ok(value) = text.parse() {
+            elsewhere.metadata_mut().insert(key, value);
+        }
+    };
+    if let (Some(leader), Some(address)) = (leader, &address) {
+        note("chronos-leader", address);
+        note("chronos-leader-name", &leader.name);
+    }
+    Some(elsewhere)
 }
 
 fn subscription(open: &Open, topic: chronos_proto::RelationId) -> Subscription {
@@ -142,6 +180,8 @@ fn offsets(positions: &[api::Position]) -> Vec<(u32, u64)> {
 /// The side that sends.
 struct Talk {
     gateway: Arc<Gateway>,
+    /// The group that holds the topic.
+    group: GroupId,
     _subscriber: Arc<Subscriber>,
     send: Sender,
     opened_at: Timestamp,
@@ -170,8 +210,13 @@ impl Talk {
                     Ok(false) => return,
                     Err(error) => status(error),
                 },
-                // The node stops, or the topic is gone: opening it again tells.
-                Some(SubscriberEvent::Closed(why)) => status(SqlError::new(SqlState::SHUTDOWN, why)),
+                Some(SubscriberEvent::Closed(why)) => {
+                    match elsewhere(&self.gateway, self.group, Some(&why)).await {
+                        Some(elsewhere) => elsewhere,
+                        // The node stops, or the topic is gone: opening it again tells.
+                        None => status(SqlError::new(SqlState::SHUTDOWN, why)),
+                    }
+                }
                 None => return,
             };
             let _ = self.send.send(Err(last)).await;

@@ -5,10 +5,13 @@
 //! POST /ingest   sensor readings, durable          GET /livez    the process is up
 //! GET  /status   all there is to know, as JSON     GET /readyz   the node serves
 //! GET  /metrics  the same for Prometheus           /chronos.v1…  gRPC (see `grpc`)
+//! GET  /cluster  who is in it, and who leads      POST /cluster/members, /cluster/transfer
+//!                                                DELETE /cluster/members/NAME
 //! ```
 //!
 //! Errors are problem JSON (RFC 9457) with a stable `code`. Not implemented: Arrow and CSV results, the console.
 
+mod cluster;
 mod ingest;
 mod json;
 mod limit;
@@ -29,9 +32,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
+pub(crate) use cluster::http_address;
 use problem::Problem;
-pub(crate) use status::{describe, warnings};
+pub(crate) use status::{describe, readiness, warnings};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -107,6 +111,10 @@ pub(crate) async fn serve(
         .route("/readyz", get(status::ready))
         .route("/status", get(status::status))
         .route("/metrics", get(status::metrics))
+        .route("/cluster", get(cluster::view))
+        .route("/cluster/members", post(cluster::add))
+        .route("/cluster/members/{name}", delete(cluster::remove))
+        .route("/cluster/transfer", post(cluster::transfer))
         .with_state(app);
     let router = grpc.merge(http).fallback(nothing_here).method_not_allowed_fallback(wrong_method);
     let router = router.layer(from_fn_with_state(auth, identify));

@@ -26,6 +26,15 @@ struct Details {
     more: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<Leader>,
+}
+
+/// Whom to ask instead.
+#[derive(Debug, Serialize)]
+struct Leader {
+    name: String,
+    http_address: String,
 }
 
 impl Problem {
@@ -40,7 +49,14 @@ impl Problem {
             hint: None,
             more: None,
             position: None,
+            leader: None,
         }))
+    }
+
+    /// Names the node that can do it.
+    pub fn leader(mut self, name: &str, http_address: String) -> Problem {
+        self.0.leader = Some(Leader { name: name.to_owned(), http_address });
+        self
     }
 }
 

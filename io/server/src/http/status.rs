@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use chronos_node::link::LinkState;
 use chronos_node::{Fsync, NodeStatus, VerifyState};
 use chronos_proto::id::NodeId;
 use chronos_proto::membership::Member;
@@ -33,10 +34,30 @@ pub(super) async fn live() -> &'static str {
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     let not = |why: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "57P03", why);
     let status = app.gateway.status().await.ok_or_else(|| not("the node has stopped"))?;
-    match status.fatal {
-        Some(why) => Err(not(&why)),
-        None if !status.has_leader() || !app.gateway.is_ready() => Err(not("there is no leader")),
-        None => Ok("ok\n"),
+    match readiness(&status) {
+        Err(why) => Err(not(&why)),
+        Ok(()) if !app.gateway.is_ready() => Err(not("there is no leader")),
+        Ok(()) => Ok("ok\n"),
+    }
+}
+
+/// Whether reads and writes can be served now, or why not.
+pub(crate) fn readiness(status: &NodeStatus) -> Result<(), String> {
+    if let Some(why) = &status.fatal {
+        return Err(why.clone());
+    }
+    let is_member = status.members.iter().any(|member| member.node == status.node);
+    if !status.members.is_empty() && (!is_member || status.engine.leaving.contains(&status.node)) {
+        return Err("this node is no member of the cluster".to_owned());
+    }
+    if !status.has_leader() {
+        return Err("there is no leader".to_owned());
+    }
+    let leader = status.leader().filter(|leader| *leader != status.node);
+    let link = leader.and_then(|leader| status.links.iter().find(|link| link.peer == leader));
+    match link.filter(|link| link.state != LinkState::Connected) {
+        Some(link) => Err(format!("node {} leads, and cannot be reached", link.name)),
+        None => Ok(()),
     }
 }
 
@@ -83,7 +104,7 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
         "node": format!("{:016x}", status.node.0),
         "role": status.role.to_string(),
         "term": status.term,
-        "ready": ready && status.fatal.is_none() && status.has_leader(),
+        "ready": ready && readiness(status).is_ok(),
         "uptime_seconds": status.uptime.as_secs(),
         "data_dir": status.data_dir.display().to_string(),
         "fsync": status.fsync.to_string(),
@@ -130,7 +151,7 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
     })
 }
 
-fn name_of(status: &NodeStatus, node: NodeId) -> String {
+pub(super) fn name_of(status: &NodeStatus, node: NodeId) -> String {
     let member = status.members.iter().find(|member| member.node == node);
     member.map_or_else(
         || if node == status.node { status.name.clone() } else { format!("{:016x}", node.0) },
