@@ -277,7 +277,10 @@ fn catch_bugs(arguments: &Arguments) -> ExitCode {
     for bug in Bug::ALL {
         if bug == Bug::LeaseWithoutDrift && arguments.options.profile == Profile::Swarm {
             // No profile finds it within a few hundred seeds yet.
-            println!("{:<28} is not found here: the random schedules of Raft's own tests find it", bug.name());
+            println!(
+                "{:<28} is not found here: the random schedules of Raft's own tests find it",
+                bug.name()
+            );
             continue;
         }
         let profile = match arguments.options.profile {
