@@ -123,6 +123,7 @@ impl Node {
         }
         let given = self.config.members.iter().filter(|given| {
             group.raft.configuration().contains(given.node)
+                && !group.state.has_left(given.node)
                 && !group.state.members().any(|logged| logged.node == given.node)
         });
         members.extend(given.cloned());

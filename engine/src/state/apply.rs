@@ -132,8 +132,12 @@ impl Apply<'_> {
                 self.changes.push(Change::Members);
             }
             Command::DropMember(node) => {
-                self.state.put(keys::member(*node), None, self.store)?;
-                self.state.members.remove(node);
+                // That it has left is kept: who gives it as a peer still does not bring it back.
+                if let Some(member) = self.state.members.get_mut(node) {
+                    member.address.clear();
+                    let value = Bytes::from(codec::encode(member));
+                    self.state.put(keys::member(*node), Some(value), self.store)?;
+                }
                 self.changes.push(Change::Members);
             }
         }

@@ -13,7 +13,7 @@
 //! 12 relation index                     cursor of an index being filled
 //! 13 relation index                     mark of a dropped index whose entries still go
 //! 14                                    the group's members
-//! 15 node                               a node of the cluster (group 0)
+//! 15 node                               a node of the cluster (group 0); without an address, one that has left
 //! 20 relation key                       row
 //! 21 relation                           next hidden rowid
 //! 30 relation index columns… key        secondary index entry

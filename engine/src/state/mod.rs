@@ -203,7 +203,12 @@ impl State {
 
     /// The cluster's nodes, as far as this group's state knows them.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
+        self.members.values().filter(|member| !member.address.is_empty())
+    }
+
+    /// Whether a node was one of the cluster's and is not any more.
+    pub fn has_left(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(|member| member.address.is_empty())
     }
 
     /// All of the state as others may have it: a snapshot whose group record is that of this very index.
