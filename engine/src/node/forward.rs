@@ -32,6 +32,8 @@ struct Pending {
     /// To whom it went last, in which term, and from when on it is sent again to the same.
     sent: Option<(NodeId, Term, Instant)>,
     until: Instant,
+    /// How often it was sent.
+    asked: u32,
 }
 
 /// A write that is committed, and that this node's own state does not show yet.
@@ -95,7 +97,9 @@ impl Node {
             transaction.request = self.name_request(number);
         }
         let until = self.now.mono + FORWARD_PATIENCE;
-        self.forwards.pending.insert(number, Pending { token, group, transaction, sent: None, until });
+        self.forwards
+            .pending
+            .insert(number, Pending { token, group, transaction, sent: None, until, asked: 0 });
         self.send_forward(number, out);
     }
 
@@ -129,6 +133,7 @@ impl Node {
             return;
         }
         let term = group.raft.term();
+        pending.asked += 1;
         pending.sent = Some((leader, term, self.now.mono + FORWARD_RETRY));
         let Transaction { request, read_index, reads, valid_until, ops } = pending.transaction.clone();
         let reads = reads.into_iter().map(|range| (range.start, range.end)).collect();
@@ -169,6 +174,15 @@ impl Node {
                 return self.retry_forward(number, out);
             }
             ForwardOutcome::Conflict => Err(Refused::Conflict),
+            // Asked once it had no effect; asked again, the first asking may have had one that is forgotten by now.
+            ForwardOutcome::Expired if pending.asked > 1 => {
+                self.forwards.open.remove(&number);
+                if let Some(pending) = self.forwards.pending.remove(&number) {
+                    let why = "the outcome is no longer kept: it was asked for again too late".to_owned();
+                    self.replies.push((pending.token, Reply::Unknown(why)));
+                }
+                return;
+            }
             ForwardOutcome::Expired => Err(Refused::Expired(request)),
             ForwardOutcome::Full(why) => Err(Refused::Full(why)),
             ForwardOutcome::Overloaded(waiting) => Err(Refused::Overloaded(waiting as usize)),
@@ -233,7 +247,13 @@ impl Node {
             self.forwards.open.remove(&number);
             let Some(pending) = self.forwards.pending.remove(&number) else { continue };
             let waiter = Waiter::Client(pending.token);
+            let asked = pending.asked;
             if let Some(result) = self.commit(id, waiter, pending.transaction) {
+                if asked > 0 && matches!(result, Err(Refused::Expired(_))) {
+                    let why = "the outcome is no longer kept: it was asked for again too late".to_owned();
+                    self.replies.push((pending.token, Reply::Unknown(why)));
+                    continue;
+                }
                 self.answer(id, waiter, result);
             }
         }
