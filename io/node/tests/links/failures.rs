@@ -55,7 +55,13 @@ async fn a_cut_is_noticed_and_healed() {
         let log = node.seen.until("down", |log| !log.downs.is_empty()).await;
         assert!(log.downs[0].1.contains("no answer"), "{:?}", log.downs);
     }
-    assert!(matches!(one.status("node2").state, LinkState::Connecting { why: Some(_) }));
+    // The event is told just before the status shows it.
+    within("the reason", async {
+        while !matches!(one.status("node2").state, LinkState::Connecting { why: Some(_) }) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     two.socket.cut.store(false, Ordering::Relaxed);
     one.until_up(two, 2).await;
     two.until_up(one, 2).await;
