@@ -13,10 +13,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How long a client that was turned away may take to hear it.
+/// How long a client that is turned away or bidden goodbye may take to hear it.
 const LINGER: Duration = Duration::from_secs(1);
 /// What it may have sent by then.
-const LINGER_BYTES: u64 = 64 << 10;
+const LINGER_BYTES: usize = 64 << 10;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Stream {
         match TlsAcceptor::from(config).accept(stream).into_fallible().await {
             Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
             Err((error, stream)) => {
-                linger(stream).await;
+                linger(stream, LINGER, LINGER_BYTES).await;
                 Err(error)
             }
         }
@@ -48,14 +48,22 @@ impl Stream {
     }
 }
 
-/// Lets a client read why it was turned away: closing while something of it is unread would take the alert back.
-async fn linger(mut stream: TcpStream) {
-    let mut rest = stream.split();
+/// Closes a connection so that the client can read what was said last: closing while something of it is unread would
+/// take that back. Ends when the client closes too, is quiet for `quiet`, has sent more than `most` bytes, or has had
+/// its time.
+pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin, quiet: Duration, most: usize) {
     let drained = async {
-        rest.1.shutdown().await?;
-        tokio::io::copy(&mut rest.0.take(LINGER_BYTES), &mut tokio::io::sink()).await
+        stream.shutdown().await?;
+        let (mut unread, mut seen) = ([0; 4096], 0);
+        while let Ok(read) = tokio::time::timeout(quiet, stream.read(&mut unread)).await {
+            let read = read?;
+            seen += read;
+            if read == 0 || seen > most {
+                break;
+            }
+        }
+        io::Result::Ok(())
     };
-    // Whoever neither reads nor closes has had its time.
     let _ = tokio::time::timeout(LINGER, drained).await;
 }
 

@@ -9,7 +9,7 @@ use super::frontend::{self, Bind, Formats, Malformed, Message, Target};
 use super::startup::Started;
 use super::{Listener, Registered, types};
 use crate::gateway::{Answer, Gateway};
-use crate::stream::Stream;
+use crate::stream::{Stream, linger};
 use bytes::{Buf, BytesMut};
 use chronos_proto::{Type, Value};
 use chronos_sql::{Deallocated, Prepared, RowSet, Session, SqlError, SqlState, TransactionStatus, oid};
@@ -27,6 +27,8 @@ const SEND_AT_BYTES: usize = 64 << 10;
 const BUFFER_KEEP_BYTES: usize = 1 << 20;
 /// The type number that clients declare when they mean "you tell me".
 const UNKNOWN_OID: u32 = 705;
+/// A client that sends nothing for so long after its goodbye has nothing under way that would undo it.
+const GOODBYE_QUIET: Duration = Duration::from_millis(100);
 
 /// One client.
 pub(super) struct Connection<'a> {
@@ -135,7 +137,9 @@ impl<'a> Connection<'a> {
         };
         self.out.error(&fatal, true);
         self.send().await?;
-        self.stream.shutdown().await
+        // It may be sending all the while; one that waits for us keeps nobody.
+        linger(self.stream, GOODBYE_QUIET, usize::MAX).await;
+        Ok(())
     }
 
     /// Ends well only if the server stops.
