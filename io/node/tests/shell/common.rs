@@ -93,9 +93,11 @@ pub fn checkpoint(node: &NodeHandle) {
     until(|| node.status().unwrap().store.checkpoints > before);
 }
 
-/// Polls for what another thread does; a test that waits for ever is stopped by its harness.
+/// Polls for what another thread does, for half a minute at the most.
 pub fn until(mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !done() {
+        assert!(std::time::Instant::now() < deadline, "it did not come about");
         std::thread::yield_now();
     }
 }
