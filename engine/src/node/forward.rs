@@ -78,6 +78,25 @@ impl Forwards {
     }
 }
 
+impl Forwards {
+    /// A write that is settled: it is not asked again, and its name is free.
+    fn take(&mut self, number: u64) -> Option<Pending> {
+        self.open.remove(&number);
+        self.pending.remove(&number)
+    }
+}
+
+/// What a client is told of a write that was sent `earlier` times before this result. One that has expired had no effect
+/// if it was never sent before; otherwise an earlier asking may have had one that is forgotten by now.
+fn told(earlier: u32, result: Result<Committed, Refused>) -> Reply {
+    match result {
+        Err(Refused::Expired(_)) if earlier > 0 => {
+            Reply::Unknown("the outcome is no longer kept: it was asked for again too late".to_owned())
+        }
+        result => Reply::Commit(result),
+    }
+}
+
 impl Node {
     /// Takes a transaction for a group that another node leads, or nobody yet.
     pub(super) fn forward(
@@ -174,15 +193,6 @@ impl Node {
                 return self.retry_forward(number, out);
             }
             ForwardOutcome::Conflict => Err(Refused::Conflict),
-            // Asked once it had no effect; asked again, the first asking may have had one that is forgotten by now.
-            ForwardOutcome::Expired if pending.asked > 1 => {
-                self.forwards.open.remove(&number);
-                if let Some(pending) = self.forwards.pending.remove(&number) {
-                    let why = "the outcome is no longer kept: it was asked for again too late".to_owned();
-                    self.replies.push((pending.token, Reply::Unknown(why)));
-                }
-                return;
-            }
             ForwardOutcome::Expired => Err(Refused::Expired(request)),
             ForwardOutcome::Full(why) => Err(Refused::Full(why)),
             ForwardOutcome::Overloaded(waiting) => Err(Refused::Overloaded(waiting as usize)),
@@ -191,16 +201,14 @@ impl Node {
             }
             ForwardOutcome::Stopping => Err(Refused::NotLeader),
         };
-        self.forwards.open.remove(&number);
-        if let Some(pending) = self.forwards.pending.remove(&number) {
-            self.replies.push((pending.token, Reply::Commit(result)));
+        if let Some(pending) = self.forwards.take(number) {
+            self.replies.push((pending.token, told(pending.asked.saturating_sub(1), result)));
         }
     }
 
     /// The write is committed. Its client is told once this node's own state shows it: it reads what it wrote.
     fn forward_committed(&mut self, number: u64, term: Term, committed: Committed) {
-        self.forwards.open.remove(&number);
-        let Some(Pending { token, group: id, .. }) = self.forwards.pending.remove(&number) else { return };
+        let Some(Pending { token, group: id, .. }) = self.forwards.take(number) else { return };
         if let Some(group) = self.groups.get_mut(&id) {
             group.raft.learn_committed(term, committed.index);
             self.dirty.insert(id);
@@ -244,17 +252,11 @@ impl Node {
                 continue;
             }
             // This node leads now: it looks the request up itself.
-            self.forwards.open.remove(&number);
-            let Some(pending) = self.forwards.pending.remove(&number) else { continue };
-            let waiter = Waiter::Client(pending.token);
-            let asked = pending.asked;
-            if let Some(result) = self.commit(id, waiter, pending.transaction) {
-                if asked > 0 && matches!(result, Err(Refused::Expired(_))) {
-                    let why = "the outcome is no longer kept: it was asked for again too late".to_owned();
-                    self.replies.push((pending.token, Reply::Unknown(why)));
-                    continue;
-                }
-                self.answer(id, waiter, result);
+            let Some(Pending { token, transaction, asked, .. }) = self.forwards.take(number) else {
+                continue;
+            };
+            if let Some(result) = self.commit(id, Waiter::Client(token), transaction) {
+                self.replies.push((token, told(asked, result)));
             }
         }
     }
@@ -268,17 +270,16 @@ impl Node {
         for number in numbers {
             let Some(pending) = self.forwards.pending.get(&number) else { continue };
             if now >= pending.until {
-                let reply = match pending.sent {
-                    None => Reply::Commit(Err(Refused::NotLeader)),
-                    Some(_) => Reply::Unknown(format!(
+                let reply = match pending.asked {
+                    0 => Reply::Commit(Err(Refused::NotLeader)),
+                    _ => Reply::Unknown(format!(
                         "the write was sent to the leader of group {}, and no answer came in {} s",
                         pending.group,
                         FORWARD_PATIENCE.as_secs()
                     )),
                 };
                 self.replies.push((pending.token, reply));
-                self.forwards.pending.remove(&number);
-                self.forwards.open.remove(&number);
+                self.forwards.take(number);
             } else if pending.sent.is_none_or(|(_, _, again)| now >= again) {
                 self.send_forward(number, out);
                 // If nobody can be asked now, it is tried again in a while, not at once.

@@ -407,6 +407,7 @@ impl Node {
         let served = group.serves();
         let before = group.state.applied;
         let mut bytes = 0;
+        let mut settled = Vec::new();
         while let Some(entry) = group.raft.next_committed(group.state.applied) {
             if bytes > APPLY_SLICE_BYTES {
                 // Heartbeats and votes come in between.
@@ -431,15 +432,7 @@ impl Node {
                     // Another leader's entry took its place.
                     false => Err(Refused::NotLeader),
                 };
-                for waiter in waiters {
-                    match waiter {
-                        Waiter::Client(token) => self.replies.push((token, Reply::Commit(result.clone()))),
-                        Waiter::Peer(to, number) => {
-                            let outcome = super::forward::outcome(group.raft.term(), result.clone());
-                            self.peer_replies.push((to, PeerMessage::ForwardReply { number, outcome }));
-                        }
-                    }
-                }
+                settled.extend(waiters.into_iter().map(|waiter| (waiter, result.clone())));
             }
             if group.work == WorkState::Proposed(index) {
                 group.work = WorkState::LookAt(self.now.mono);
@@ -467,6 +460,9 @@ impl Node {
             changes.extend(
                 partitions.into_iter().map(|(topic, partition)| Change::Appended { topic, partition }),
             );
+        }
+        for (waiter, result) in settled {
+            self.answer(id, waiter, result);
         }
         for change in changes {
             self.changed(id, change, serves, now, out);
