@@ -4,7 +4,9 @@
 // Tests may read files and the environment; the crate may not.
 #![allow(clippy::disallowed_methods)]
 
-use bytes::Bytes;
+#[path = "support/relations.rs"]
+mod relations;
+
 use chronos_engine::node::{Config, Node};
 use chronos_engine::raft::{Change, ChangeError, Role};
 use chronos_engine::rng::Rng;
@@ -16,22 +18,17 @@ use chronos_engine::store::{MemoryStore, SharedStore};
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_engine::wal::{Identity, SegmentId, WalOp, WriteId, recover};
 use chronos_proto::command::{Event, Op};
-use chronos_proto::id::{ClusterId, ColumnId, GroupId, Incarnation, Index, NodeId, RelationId, RequestId};
+use chronos_proto::id::{ClusterId, Incarnation, Index, NodeId, RequestId};
 use chronos_proto::membership::{Configuration, Member};
 use chronos_proto::peer::{PeerHello, PeerMessage};
-use chronos_proto::schema::{Column, Relation, RelationKind, Table, Topic};
 use chronos_proto::time::{Instant, Now, Timestamp};
-use chronos_proto::value::{Type, Value};
-use chronos_proto::{key, row};
+use relations::{GROUP, TABLE, TOPIC, primary_key};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-const GROUP: GroupId = GroupId(0);
 const CLUSTER: ClusterId = ClusterId(7);
 const START: Timestamp = Timestamp(1_700_000_000_000_000);
-const TABLE: RelationId = RelationId(16);
-const TOPIC: RelationId = RelationId(17);
 const MS: u64 = 1_000;
 
 struct Host {
@@ -468,48 +465,12 @@ impl Cluster {
     }
 
     fn make_relations(&mut self, at: NodeId) {
-        let column = |id, name: &str, not_null| Column {
-            id: ColumnId(id),
-            name: name.into(),
-            ty: Type::Int,
-            not_null,
-            default: None,
-        };
-        let table = Table {
-            columns: vec![column(1, "id", true), column(2, "x", false)],
-            primary_key: vec![ColumnId(1)],
-            next_column: 3,
-            next_index: 1,
-            ..Table::default()
-        };
-        let topic = Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text };
-        let relation =
-            |id, name: &str, kind| Relation { id, name: name.into(), group: GROUP, version: 1, kind };
-        self.write(
-            at,
-            vec![
-                Op::PutRelation(relation(TABLE, "t", RelationKind::Table(table))),
-                Op::PutRelation(relation(TOPIC, "alerts", RelationKind::Topic(topic))),
-            ],
-        );
+        self.write(at, relations::make_relations());
     }
-}
-
-fn primary_key(id: i64) -> Bytes {
-    let mut out = Vec::new();
-    key::encode(&mut out, &Value::Int(id));
-    out.into()
 }
 
 fn put(id: i64) -> Op {
-    let value = Value::Int(id * 10);
-    Op::PutRow {
-        relation: TABLE,
-        key: primary_key(id),
-        row: row::encode([(ColumnId(2), &value)].into_iter()),
-        replaces: 0,
-        indexes: Vec::new(),
-    }
+    relations::put(id, id * 10)
 }
 
 fn publish(id: &str) -> Op {

@@ -1,6 +1,8 @@
 //! One node on a disk that does at once what it is told: what a client sees of a write, a timer, a request asked
 //! twice, an index that fills, a checkpoint.
 
+#[path = "support/relations.rs"]
+mod relations;
 #[path = "support/world.rs"]
 mod world;
 
@@ -8,17 +10,13 @@ use bytes::Bytes;
 use chronos_engine::state::{Sessions, keys};
 use chronos_engine::step::{Input, Start, SubscriberId, SubscriberInput, Subscription};
 use chronos_engine::txn::{Committed, Refused, Transaction};
+use chronos_proto::codec;
 use chronos_proto::command::{Event, IndexChange, Op, OpOutcome};
-use chronos_proto::id::{ColumnId, GroupId, Index, IndexId, RelationId, RequestId};
-use chronos_proto::schema::{Column, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic};
+use chronos_proto::id::{ColumnId, Index, IndexId, RequestId};
+use chronos_proto::schema::{IndexState, Relation, RelationKind, SecondaryIndex};
 use chronos_proto::time::{Instant, Timestamp};
-use chronos_proto::value::{Type, Value};
-use chronos_proto::{codec, key, row};
+use relations::{GROUP, TABLE, TOPIC, primary_key, put};
 use world::{START, World};
-
-const GROUP: GroupId = GroupId(0);
-const TABLE: RelationId = RelationId(16);
-const TOPIC: RelationId = RelationId(17);
 
 impl World {
     fn submit(&mut self, transaction: Transaction) -> Result<Committed, Refused> {
@@ -31,27 +29,7 @@ impl World {
     }
 
     fn make_relations(&mut self) {
-        let column = |id, name: &str, not_null| Column {
-            id: ColumnId(id),
-            name: name.into(),
-            ty: Type::Int,
-            not_null,
-            default: None,
-        };
-        let table = Table {
-            columns: vec![column(1, "id", true), column(2, "x", false)],
-            primary_key: vec![ColumnId(1)],
-            next_column: 3,
-            next_index: 1,
-            ..Table::default()
-        };
-        let topic = Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text };
-        let relation =
-            |id, name: &str, kind| Relation { id, name: name.into(), group: GROUP, version: 1, kind };
-        self.write(vec![
-            Op::PutRelation(relation(TABLE, "t", RelationKind::Table(table))),
-            Op::PutRelation(relation(TOPIC, "alerts", RelationKind::Topic(topic))),
-        ]);
+        self.write(relations::make_relations());
     }
 
     fn offsets(&self) -> Vec<(u64, String)> {
@@ -82,23 +60,6 @@ fn indexed(world: &World) -> Relation {
     table.next_index = 2;
     relation.version += 1;
     relation
-}
-
-fn primary_key(id: i64) -> Bytes {
-    let mut out = Vec::new();
-    key::encode(&mut out, &Value::Int(id));
-    out.into()
-}
-
-fn put(id: i64, x: i64) -> Op {
-    let value = Value::Int(x);
-    Op::PutRow {
-        relation: TABLE,
-        key: primary_key(id),
-        row: row::encode([(ColumnId(2), &value)].into_iter()),
-        replaces: 0,
-        indexes: Vec::new(),
-    }
 }
 
 fn schedule(id: &str, at: Timestamp) -> Op {
