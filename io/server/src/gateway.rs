@@ -190,12 +190,20 @@ impl Gateway {
     /// Finds something in the state that is here or, if it is not there, in the newest: it may have been made on
     /// another node a moment ago.
     pub async fn find<T>(&self, find: impl Fn(&Snapshot) -> Result<T, SqlError>) -> Result<T, SqlError> {
+        self.find_by(self.read_mode, find).await
+    }
+
+    async fn find_by<T>(
+        &self,
+        mode: ReadMode,
+        find: impl Fn(&Snapshot) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
         let (found, is_newest) = {
             let published = self.node.published();
-            (find(&published.snapshot), published.fresh == Fresh::Alone || self.read_mode == ReadMode::Local)
+            (find(&published.snapshot), published.fresh == Fresh::Alone || mode == ReadMode::Local)
         };
         match found {
-            Err(error) if !is_newest => match self.read_newest(self.read_mode).await {
+            Err(error) if !is_newest => match self.read_newest(mode).await {
                 Ok((snapshot, _)) => find(&snapshot),
                 Err(_) => Err(error),
             },
@@ -220,17 +228,11 @@ impl Gateway {
         statement: &Statement,
         declared: &[Option<Type>],
     ) -> Result<Arc<Prepared>, SqlError> {
-        let published = self.node.published();
-        let prepared = session.try_prepare(statement, declared, &published.snapshot);
-        let stale = published.fresh != Fresh::Alone && session.reads_anew();
-        drop(published);
-        let prepared = match prepared {
-            // What it names may have been made on another node a moment ago.
-            Err(error) if stale => match self.read_newest(self.read_mode(session)).await {
-                Ok((snapshot, _)) => session.try_prepare(statement, declared, &snapshot),
-                Err(_) => Err(error),
-            },
-            prepared => prepared,
+        let try_on = |snapshot: &Snapshot| session.try_prepare(statement, declared, snapshot);
+        let prepared = match session.reads_anew() {
+            true => self.find_by(self.read_mode(session), try_on).await,
+            // A block has a catalogue of its own.
+            false => try_on(&self.node.published().snapshot),
         };
         if prepared.is_err() {
             session.fail();
@@ -317,9 +319,17 @@ impl Gateway {
         loop {
             let reads = matches!(kind, Kind::Query) || writes;
             let sure = newest && reads && session.reads_anew();
-            let alone = self.node.published().fresh == Fresh::Alone;
-            let (snapshot, read_time) =
-                if sure { self.read_newest(self.read_mode(session)).await? } else { self.read() };
+            let (snapshot, read_time, alone) = match sure {
+                true => {
+                    let (snapshot, read_time) = self.read_newest(self.read_mode(session)).await?;
+                    (snapshot, read_time, false)
+                }
+                false => {
+                    let published = self.node.published();
+                    let read_time = published.clock.at(self.node.mono());
+                    (published.snapshot, read_time, published.fresh == Fresh::Alone)
+                }
+            };
             let read_index = snapshot.applied;
             let (random, request, limits) = (self.random(), RequestId::default(), self.limits);
             let cx = Context { snapshot: &snapshot, read_time, random, request, cancel, limits };
