@@ -167,7 +167,7 @@ fn run(arguments: &RunArguments) -> Result<bool, String> {
     let told = tokio::task::LocalSet::new().block_on(&runtime, async {
         tokio::select! {
             told = work => told,
-            () = told_to_stop() => Err("stopped; what was recorded so far can be checked".to_owned()),
+            () = chronos_server::signals::stop() => Err("stopped; what was recorded so far can be checked".to_owned()),
         }
     });
     recorder.flush().map_err(|e| format!("{}: {e}", history.display()))?;
@@ -177,22 +177,6 @@ fn run(arguments: &RunArguments) -> Result<bool, String> {
         cluster.clean();
     }
     Ok(holds)
-}
-
-/// Waits for SIGINT or SIGTERM, so that nothing is left behind by a run that is stopped.
-async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    match (interrupt, terminate) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        // Without handlers the signals end the process by themselves.
-        _ => std::future::pending().await,
-    }
 }
 
 /// Room for what a run stores, with some to spare.

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod pg;
 mod scram;
 pub mod server;
+pub mod signals;
 mod stream;
 
 pub use config::Config;

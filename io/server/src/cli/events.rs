@@ -319,7 +319,7 @@ pub async fn publish(args: PublishArgs, quiet: bool) -> Outcome {
 /// Runs `chronos subscribe`: at the topic's leader, whichever node was given, and at the next one if it changes.
 pub async fn subscribe(args: SubscribeArgs, quiet: bool) -> Outcome {
     let mut nodes = Nodes { first: args.connect.http()?, others: Vec::new(), next: 0 };
-    let mut stop = std::pin::pin!(super::signals::stop());
+    let mut stop = std::pin::pin!(chronos_server::signals::stop());
     let mut progress = Progress { begin: args.from, positions: BTreeMap::new(), seen: 0 };
     let mut at = nodes.first.clone();
     let mut patience: Option<Instant> = None;

@@ -22,7 +22,6 @@ mod pg;
 mod print;
 mod serve;
 mod shell;
-mod signals;
 mod split;
 mod sql;
 mod topics;

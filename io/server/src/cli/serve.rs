@@ -1,14 +1,14 @@
 //! `chronos dev`, `chronos node` and `chronos config show`.
 
 use super::failure::{Failure, Outcome};
-use super::{logging, signals};
+use super::logging;
 use chronos_engine::node::GroupStatus;
 use chronos_node::tls::{Credentials, Development, Role};
 use chronos_node::{Cluster, Exit, Fsync, NodeHandle};
 use chronos_proto::id::NodeId;
 use chronos_proto::membership::Member;
 use chronos_server::config::{self, Address, Config, Resolved, SETTINGS, node_name};
-use chronos_server::{ReadMode, Server};
+use chronos_server::{ReadMode, Server, signals};
 use clap::{Arg, ArgAction, ArgMatches, FromArgMatches};
 use std::collections::BTreeMap;
 use std::io::Write;

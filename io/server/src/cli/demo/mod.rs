@@ -25,8 +25,9 @@ mod readings;
 mod story;
 
 use super::failure::{Failure, Outcome};
-use super::{signals, when};
+use super::when;
 use alerts::{Alert, Subscriber};
+use chronos_server::signals;
 use client::Client;
 use cluster::{Cluster, NODES};
 use data::{DEVICE, METRIC};
