@@ -123,6 +123,19 @@ async fn the_psycopg_session_holds_on_postgresql() {
     psycopg(postgres.address(), &[]).await;
 }
 
+/// Keeps the answers that the language is tested against honest: they are what PostgreSQL 15 says.
+#[tokio::test]
+async fn the_expected_answers_are_postgresqls() {
+    let postgres = Postgres::start(&std::env::temp_dir()).await.expect("PostgreSQL 15");
+    let mut command = Command::new("python3");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/sql/tests/postgres/record.py"));
+    command.arg("--check").env("PGHOST", "127.0.0.1").env("PGPORT", postgres.address().port().to_string());
+    command.env("PGUSER", "chronos").env("PGDATABASE", "chronos").env("PGCLIENTENCODING", "UTF8");
+    let output = tool(command, Vec::new()).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// By password and by certificate; and what does not get in.
 #[tokio::test]
 async fn sessions_through_tls_are_the_same() {
