@@ -547,6 +547,37 @@ fn a_leader_is_replaced_and_the_retry_of_a_write_has_one_effect() {
     cluster.check_equal();
 }
 
+/// The leader answers what an earlier run of a node forwarded: the new run must not take it for an answer to its own.
+#[test]
+fn an_answer_to_an_earlier_run_is_none_to_the_next() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let leader = cluster.leader();
+    let (forwarding, away) = {
+        let mut followers = cluster.up().filter(|id| *id != leader);
+        (followers.next().expect("one"), followers.next().expect("another"))
+    };
+    cluster.kill(away);
+    cluster.lose = Some("Appended");
+    let first = cluster.transaction(forwarding, vec![put(1)]);
+    cluster.ask(forwarding, Request::Commit(GROUP, first));
+    assert_eq!(cluster.lose, None, "nothing was appended");
+    cluster.kill(forwarding);
+    cluster.isolate(forwarding);
+    cluster.start(forwarding);
+    let before = cluster.node(leader).raft(GROUP).expect("the group").status().last.index;
+    let second = cluster.transaction(forwarding, vec![put(2)]);
+    let token = cluster.ask(forwarding, Request::Commit(GROUP, second));
+    cluster.heal();
+    cluster.pass(1_000 * MS);
+    match cluster.answer(forwarding, token) {
+        Some(Reply::Commit(Ok(Committed { index, .. }))) => {
+            assert!(index > before, "{index} is the other write's")
+        }
+        other => panic!("asked for a commit, got {other:?}"),
+    }
+    assert!(cluster.has_row(forwarding, 1) && cluster.has_row(forwarding, 2));
+}
+
 #[test]
 fn a_write_that_its_leader_takes_along_is_asked_again_and_done_once() {
     let mut cluster = Cluster::of_three(|config| config);

@@ -6,6 +6,7 @@
 
 use super::Node;
 use super::group::Waiter;
+use crate::rng::Rng;
 use crate::state::{SESSION_IDLE_US, Sessions};
 use crate::step::{Action, Outputs, Reply, Token};
 use crate::txn::{Committed, Refused, Transaction};
@@ -57,6 +58,11 @@ pub(super) struct Forwards {
 }
 
 impl Forwards {
+    /// None, and numbers that no earlier run of this node used: answers to those may still be on their way.
+    pub fn new(rng: &mut Rng) -> Forwards {
+        Forwards { next_number: rng.next_u64() >> 1, ..Forwards::default() }
+    }
+
     pub fn len(&self) -> usize {
         self.pending.len()
     }

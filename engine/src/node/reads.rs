@@ -2,6 +2,7 @@
 //! to the reader once this node's own published state is there.
 
 use super::Node;
+use crate::rng::Rng;
 use crate::step::{Action, Outputs, ReadAt, Reply, Token};
 use crate::txn::Refused;
 use chronos_proto::id::{GroupId, Index, NodeId, Term};
@@ -51,6 +52,11 @@ pub(super) struct Reads {
 }
 
 impl Reads {
+    /// None, and numbers that no earlier run of this node used: answers to those may still be on their way.
+    pub fn new(rng: &mut Rng) -> Reads {
+        Reads { next: rng.next_u64() >> 1, ..Reads::default() }
+    }
+
     /// Nobody waits longer than this.
     pub fn hurry(&mut self, until: Instant) {
         self.reads.values_mut().for_each(|read| read.until = read.until.min(until));
