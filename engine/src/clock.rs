@@ -20,11 +20,17 @@
 //! After a restart in the same boot of the machine, time goes on from the last anchor by the monotonic clock, which
 //! counted the time between. After another boot it starts at the greatest time that was stored.
 //!
-//! **With peers** their clocks are evidence too: every answer to a heartbeat brings a reading, which lies somewhere
+//! **With peers** their clocks are evidence too: every answer to a leader's heartbeat brings a reading, which lies somewhere
 //! within the round trip. Where the readings of a quorum agree to within [`AGREEMENT`] (Marzullo, "Maintaining the Time in
 //! a Distributed System", 1984; NTP does the same), the interval that spans them is the truth, and cluster time is its
 //! lower bound, unless it is there already: it does not go back, and this node's own wall clock has no say beyond its
-//! vote. Without such a quorum (a node alone, cut off, or among clocks that all differ) the rules above hold.
+//! vote. A heartbeat brings the leader's cluster time, below which no follower stays ([`ClusterClock::hear`]).
+//!
+//! Who reads no quorum of clocks, a follower or a node cut off, goes on by the monotonic clock: it could act on no other
+//! time, and a time that it took from its own wall clock would be the cluster's once it leads. Where a quorum is read and
+//! differs, the rules above hold, without the small steps. A node of a cluster whose store is empty has no time yet
+//! ([`ClusterClock::is_set`]) and takes the first that it hears of: the leader's, or, founding the cluster, what a quorum
+//! agrees on, or the lower median of its clocks.
 //!
 //! Not here: an operator's `TimeEpoch`, the only way back. A time that was only read, and never
 //! written with an anchor, is forgotten by a crash: the caller writes an entry when a step is adopted.
@@ -82,6 +88,8 @@ pub struct ClusterClock {
     told_us: i64,
     /// How many clocks make a quorum; 1 for a node alone.
     quorum: usize,
+    /// False where the store was empty and other clocks than this node's decide.
+    set: bool,
     /// The last reading of each peer's clock.
     samples: BTreeMap<NodeId, Sample>,
 }
@@ -97,15 +105,26 @@ struct Sample {
 
 impl ClusterClock {
     /// The clock at a start. `anchor` is the last one in the WAL, `persisted` the greatest time that was applied or
-    /// logged; without either the store is empty.
-    pub fn start(boot: u64, now: Now, anchor: Option<Anchor>, persisted: Timestamp) -> ClusterClock {
+    /// logged; without either the store is empty, and the wall clock is taken unless there are `peers` to ask.
+    pub fn start(
+        boot: u64,
+        now: Now,
+        anchor: Option<Anchor>,
+        persisted: Timestamp,
+        peers: bool,
+    ) -> ClusterClock {
         let stored = anchor.map_or(Timestamp::EPOCH, |anchor| match anchor.boot == boot {
             true => ClockReading { mono: anchor.mono, time: anchor.time }.at(now.mono),
             false => anchor.time,
         });
         let stored = stored.max(persisted);
         let empty = stored <= Timestamp::EPOCH;
-        let time = if empty { now.wall.clamp(Timestamp::EPOCH, Timestamp::MAX) } else { stored };
+        let set = !(empty && peers);
+        let time = match empty {
+            true if peers => Timestamp::EPOCH,
+            true => now.wall.clamp(Timestamp::EPOCH, Timestamp::MAX),
+            false => stored,
+        };
         ClusterClock {
             boot,
             base: ClockReading { mono: now.mono, time },
@@ -115,8 +134,24 @@ impl ClusterClock {
             checked: now.mono,
             told_us: 0,
             quorum: 1,
+            set,
             samples: BTreeMap::new(),
         }
+    }
+
+    /// Whether there is a time to go by: not in a cluster's node that is new and has heard of none.
+    pub fn is_set(&self) -> bool {
+        self.set
+    }
+
+    /// A leader says that cluster time is `time` at least. Tells of the step if it is more than a small one.
+    pub fn hear(&mut self, mono: Instant, time: Timestamp) -> Option<ClockStepped> {
+        let ahead_us = time.micros_since(self.time(mono));
+        if ahead_us <= 0 || time > Timestamp::MAX {
+            return None;
+        }
+        let step = self.adopt_time(mono, time);
+        (ahead_us > SMALL_STEP_US).then_some(step)
     }
 
     /// How many voters decide, this one included: so many clocks must agree.
@@ -144,14 +179,8 @@ impl ClusterClock {
 
     /// The interval of true time that a quorum of clocks, this node's among them, agrees on.
     pub fn agreed(&self, now: Now) -> Option<(Timestamp, Timestamp)> {
-        if self.quorum < 2 {
-            return None;
-        }
         let mono = now.mono.0 as i64;
-        let own = now.wall.0.saturating_sub(mono);
-        let fresh = self.samples.values().filter(|sample| now.mono < sample.at + SAMPLE_AGE);
-        let mut clocks: Vec<(i64, i64)> = fresh.map(|sample| (sample.low, sample.high)).collect();
-        clocks.push((own, own));
+        let clocks = self.clocks(now)?;
         let margin = AGREEMENT.as_micros() as i64 / 2;
         // The point that most widened intervals hold; of several, the lowest.
         let holds = |point: i64| {
@@ -171,6 +200,23 @@ impl ClusterClock {
         let low = agreeing.iter().map(|(low, _)| *low).min()?;
         let high = agreeing.iter().map(|(_, high)| *high).max()?;
         Some((Timestamp(low.saturating_add(mono)), Timestamp(high.saturating_add(mono))))
+    }
+
+    /// What the clocks of a quorum show, this node's among them, as distances to its monotonic clock.
+    fn clocks(&self, now: Now) -> Option<Vec<(i64, i64)>> {
+        let own = now.wall.0.saturating_sub(now.mono.0 as i64);
+        let fresh = self.samples.values().filter(|sample| now.mono < sample.at + SAMPLE_AGE);
+        let mut clocks: Vec<(i64, i64)> = fresh.map(|sample| (sample.low, sample.high)).collect();
+        clocks.push((own, own));
+        (self.quorum >= 2 && clocks.len() >= self.quorum).then_some(clocks)
+    }
+
+    /// The lower median of what a quorum's clocks show.
+    fn median(&self, now: Now) -> Option<Timestamp> {
+        let mut lows: Vec<i64> = self.clocks(now)?.iter().map(|(low, _)| *low).collect();
+        lows.sort_unstable();
+        let median = lows[(lows.len() - 1) / 2].saturating_add(now.mono.0 as i64);
+        Some(Timestamp(median).clamp(Timestamp::EPOCH, Timestamp::MAX))
     }
 
     /// Cluster time: the lower bound of what it may be. Never goes back.
@@ -208,13 +254,23 @@ impl ClusterClock {
             let step = self.adopt_time(now.mono, low);
             return (ahead_us > SMALL_STEP_US).then_some(step);
         }
+        let follows_peers = self.quorum >= 2 || !self.set;
+        if follows_peers && self.clocks(now).is_none() {
+            self.trial = None;
+            return None;
+        }
+        if !self.set
+            && let Some(median) = self.median(now)
+        {
+            return self.hear(now.mono, median);
+        }
         let ahead_us = now.wall.micros_since(self.time(now.mono));
         if ahead_us <= 0 || now.wall > Timestamp::MAX {
             self.trial = None;
             return self.tell(ahead_us);
         }
         let cost = ahead_us.unsigned_abs().saturating_mul(HOLD_US / SMALL_STEP_US as u64);
-        if let Some(left) = self.allowance.checked_sub(cost) {
+        if let Some(left) = self.allowance.checked_sub(cost).filter(|_| !follows_peers) {
             self.allowance = left;
             self.adopt(now);
             return None;
@@ -257,6 +313,7 @@ impl ClusterClock {
         let before = self.time(mono);
         assert!(time >= before, "cluster time would go back from {before} to {time}");
         self.base = ClockReading { mono, time };
+        self.set = true;
         self.trial = None;
         self.told_us = 0;
         ClockStepped { micros: time.micros_since(before), adopted: true }
@@ -292,7 +349,7 @@ mod tests {
 
     /// A clock at monotonic 0 and cluster time `T0`.
     fn clock() -> ClusterClock {
-        ClusterClock::start(BOOT, now(0, T0), None, Timestamp(T0))
+        ClusterClock::start(BOOT, now(0, T0), None, Timestamp(T0), false)
     }
 
     fn ahead(micros: i64, adopted: bool) -> Option<ClockStepped> {
@@ -301,9 +358,9 @@ mod tests {
 
     #[test]
     fn an_empty_store_takes_the_wall_clock() {
-        let clock = ClusterClock::start(BOOT, now(5, T0), None, Timestamp::EPOCH);
+        let clock = ClusterClock::start(BOOT, now(5, T0), None, Timestamp::EPOCH, false);
         assert_eq!(clock.time(Instant(5)), Timestamp(T0));
-        let before_epoch = ClusterClock::start(BOOT, now(5, -S), None, Timestamp::EPOCH);
+        let before_epoch = ClusterClock::start(BOOT, now(5, -S), None, Timestamp::EPOCH, false);
         assert_eq!(before_epoch.time(Instant(5)), Timestamp::EPOCH);
     }
 
@@ -311,7 +368,8 @@ mod tests {
     fn the_same_boot_goes_on_by_the_monotonic_clock_whatever_the_wall_says() {
         let anchor = Anchor { boot: BOOT, mono: Instant(100), time: Timestamp(T0) };
         for wall in [0, T0, T0 + 3_600 * S] {
-            let clock = ClusterClock::start(BOOT, now(100 + 30 * S, wall), Some(anchor), Timestamp(T0 - S));
+            let clock =
+                ClusterClock::start(BOOT, now(100 + 30 * S, wall), Some(anchor), Timestamp(T0 - S), false);
             assert_eq!(clock.time(Instant(100)), Timestamp(T0 + 30 * S));
             assert_eq!(clock.anchor(Instant(100 + 31 * S as u64)).time, Timestamp(T0 + 31 * S));
         }
@@ -322,7 +380,7 @@ mod tests {
         let anchor = Anchor { boot: BOOT, mono: Instant(0), time: Timestamp(T0) };
         for (persisted, expected) in [(T0 - S, T0), (T0 + S, T0 + S)] {
             let start = now(500 * S, T0 + 3_600 * S);
-            let mut clock = ClusterClock::start(BOOT + 1, start, Some(anchor), Timestamp(persisted));
+            let mut clock = ClusterClock::start(BOOT + 1, start, Some(anchor), Timestamp(persisted), false);
             assert_eq!(clock.time(start.mono), Timestamp(expected));
             // The time that the machine was off is a forward step.
             assert_eq!(clock.observe(start, Some(true)), ahead(T0 + 3_600 * S - expected, true));
@@ -399,6 +457,58 @@ mod tests {
         assert_eq!(clock.confirm(now(2 * S, i64::MAX)), None);
         clock.observe(now(2 * S, i64::MAX), Some(true));
         assert_eq!(clock.time(Instant(2 * S as u64)), Timestamp(T0 + 2 * S + step));
+    }
+
+    #[test]
+    fn among_peers_only_a_quorum_of_clocks_moves_time() {
+        let mut clock = clock();
+        clock.set_quorum(2);
+        // Alone it takes no step, however small or long, and no word of the operating system.
+        for second in 1..200 {
+            assert_eq!(clock.observe(now(second * S, T0 + second * S + 300_000), Some(true)), None);
+            assert_eq!(clock.time(Instant(second as u64 * S as u64)), Timestamp(T0 + second * S));
+        }
+        // Another that differs makes no agreement: a small step has to hold as a great one has.
+        for second in 200..260 {
+            let at = now(second * S, T0 + second * S + 300_000);
+            clock.sample(NodeId(2), at, at.mono, Timestamp(T0 + second * S));
+            clock.observe(at, Some(false));
+            assert_eq!(clock.time(at.mono), Timestamp(T0 + second * S));
+        }
+        // Two that agree decide, whatever this node's own says.
+        let at = now(260 * S, T0);
+        for peer in 2..4 {
+            clock.sample(NodeId(peer), at, at.mono, Timestamp(T0 + 270 * S));
+        }
+        assert_eq!(clock.observe(at, Some(false)), ahead(10 * S, true));
+        assert_eq!(clock.time(at.mono), Timestamp(T0 + 270 * S));
+        // So does a leader, forward.
+        assert_eq!(clock.hear(at.mono, Timestamp(T0 + 271 * S)), ahead(S, true));
+        assert_eq!(clock.hear(at.mono, Timestamp(T0)), None);
+        assert_eq!(clock.hear(at.mono, Timestamp(i64::MAX)), None);
+        assert_eq!(clock.time(at.mono), Timestamp(T0 + 271 * S));
+    }
+
+    #[test]
+    fn a_new_node_of_a_cluster_has_no_time_until_it_hears_one() {
+        let new = || ClusterClock::start(BOOT, now(S, T0), None, Timestamp::EPOCH, true);
+        let mut clock = new();
+        assert_eq!(clock.observe(now(2 * S, T0 + S), Some(true)), None);
+        assert!(!clock.is_set());
+        clock.hear(Instant(2 * S as u64), Timestamp(T0 - S));
+        assert!(clock.is_set());
+        assert_eq!(clock.time(Instant(3 * S as u64)), Timestamp(T0));
+        // Founding a cluster of three of which two are up and differ: the earlier, until more is known.
+        let mut clock = new();
+        clock.set_quorum(2);
+        let at = now(2 * S, T0 + S);
+        clock.sample(NodeId(2), at, at.mono, Timestamp(T0 - 86_400 * S));
+        clock.observe(at, Some(false));
+        assert!(clock.is_set());
+        assert_eq!(clock.time(at.mono), Timestamp(T0 - 86_400 * S));
+        clock.sample(NodeId(3), at, at.mono, Timestamp(T0 + S));
+        clock.observe(at, Some(false));
+        assert_eq!(clock.time(at.mono), Timestamp(T0 + S));
     }
 
     #[test]

@@ -71,6 +71,8 @@ struct Cluster {
     sent: BTreeMap<&'static str, usize>,
     traces: Vec<(NodeId, Trace)>,
     tokens: u64,
+    /// How far wall clocks are ahead of the truth, in microseconds.
+    wrong: BTreeMap<NodeId, i64>,
 }
 
 fn member(number: u64) -> Member {
@@ -85,6 +87,10 @@ impl Cluster {
     }
 
     fn of(nodes: u64, adjust: impl Fn(Config) -> Config) -> Cluster {
+        Cluster::with_clocks(nodes, BTreeMap::new(), adjust)
+    }
+
+    fn with_clocks(nodes: u64, wrong: BTreeMap<NodeId, i64>, adjust: impl Fn(Config) -> Config) -> Cluster {
         let mut cluster = Cluster {
             hosts: BTreeMap::new(),
             mono: 0,
@@ -95,6 +101,7 @@ impl Cluster {
             sent: BTreeMap::new(),
             traces: Vec::new(),
             tokens: 0,
+            wrong,
         };
         for number in 1..=nodes {
             let members = (1..=nodes).map(member).collect();
@@ -132,7 +139,7 @@ impl Cluster {
 
     /// Starts a node with what its disk holds, and links it with all that are up.
     fn start(&mut self, id: NodeId) {
-        let now = self.now();
+        let now = self.clocks(id);
         let Some(host) = self.hosts.get_mut(&id) else { panic!("no host {id}") };
         assert!(host.node.is_none(), "{id} is up");
         host.boots += 1;
@@ -197,13 +204,20 @@ impl Cluster {
         others.into_iter().for_each(|other| act(self, other));
     }
 
+    /// The true time.
     fn now(&self) -> Now {
         Now { mono: Instant(self.mono), wall: START + Duration::from_micros(self.mono) }
     }
 
+    /// What a node reads.
+    fn clocks(&self, id: NodeId) -> Now {
+        let Now { mono, wall } = self.now();
+        Now { mono, wall: Timestamp(wall.0 + self.wrong.get(&id).copied().unwrap_or(0)) }
+    }
+
     /// Gives an input to a node that is up, and what follows from it to its disk and the network.
     fn input(&mut self, id: NodeId, input: Input) {
-        let now = self.now();
+        let now = self.clocks(id);
         for input in [input, Input::QueueDrained] {
             let Some(host) = self.hosts.get_mut(&id) else { return };
             let Some(node) = host.node.as_mut() else { return };
@@ -389,6 +403,20 @@ impl Cluster {
             let recomputed = state(id).recompute_digests(&self.hosts[&id].shared).expect("state");
             assert_eq!(state(id).digests().differences(&recomputed), [], "digests of {id} are wrong");
         }
+    }
+
+    /// A timer fires neither before its time, by true time, nor late.
+    fn check_a_timer_is_on_time(&mut self) {
+        let due = self.now().wall + Duration::from_secs(2);
+        let leader = self.leader();
+        let name = format!("due at {due}");
+        self.write(leader, vec![schedule(&name, due)]);
+        let early = (due.0 - self.now().wall.0) as u64 - MS;
+        self.pass(early);
+        assert!(!self.events(leader).contains(&name), "fired before its time");
+        self.pass(20 * MS);
+        assert!(self.events(leader).contains(&name), "not fired at its time");
+        self.pass(500 * MS);
     }
 
     // What clients do
@@ -798,6 +826,51 @@ fn a_timer_that_outlives_its_leader_fires_once_and_not_before_its_time() {
         assert_eq!(cluster.events(id), ["later"]);
     }
     cluster.check_equal();
+}
+
+/// A follower reads no quorum of clocks: what its own says must not become the cluster's time when it leads.
+#[test]
+fn a_clock_that_is_ahead_moves_no_timer_when_its_node_leads() {
+    for cut_off in [false, true] {
+        let mut cluster = Cluster::of_three(|config| config);
+        let (leader, wrong) = (cluster.leader(), cluster.follower());
+        if cut_off {
+            cluster.isolate(wrong);
+        }
+        cluster.wrong.insert(wrong, 300_000);
+        cluster.pass(5_000 * MS);
+        cluster.heal();
+        cluster.pass(1_000 * MS);
+        cluster.operate(leader, Request::Transfer { group: GROUP, to: wrong }).expect("a transfer");
+        cluster.pass(100 * MS);
+        assert_eq!(cluster.leader(), wrong);
+        cluster.check_a_timer_is_on_time();
+        cluster.check_equal();
+    }
+}
+
+/// It cannot go back: the first time of a cluster is a majority's too, whoever leads first, and also with a peer that
+/// is away.
+#[test]
+fn a_cluster_is_founded_at_the_time_of_a_majority() {
+    for wrong in 1..=3 {
+        let clocks = BTreeMap::from([(NodeId(wrong), 86_400_000_000)]);
+        let mut cluster = Cluster::with_clocks(3, clocks, |config| config);
+        cluster.check_a_timer_is_on_time();
+        // One that joins takes the cluster's time, not its own.
+        cluster.wrong.insert(NodeId(4), 300_000);
+        let members = (1..=4).map(member).collect();
+        cluster.add(4, Config { joins: true, members, ..Cluster::config(4) });
+        let leader = cluster.leader();
+        cluster.operate(leader, Request::PutMember(member(4))).expect("a note");
+        cluster.link(NodeId(4));
+        cluster.pass(5_000 * MS);
+        assert!(cluster.members(leader).voters.contains(&NodeId(4)), "{:?}", cluster.members(leader));
+        cluster.operate(leader, Request::Transfer { group: GROUP, to: NodeId(4) }).expect("a transfer");
+        cluster.pass(100 * MS);
+        assert_eq!(cluster.leader(), NodeId(4));
+        cluster.check_a_timer_is_on_time();
+    }
 }
 
 /// P4: its disk takes nothing. It lets another lead, takes no write, answers reads, and goes on when there is space.

@@ -89,6 +89,8 @@ pub enum PeerMessage {
 pub struct Beat {
     /// The sender's monotonic clock, which comes back with the reply.
     pub sent: Instant,
+    /// The sender's cluster time, below which that of no follower stays.
+    pub time: Timestamp,
     /// By group: term, commit, round.
     pub groups: Vec<(GroupId, Term, Index, u64)>,
 }

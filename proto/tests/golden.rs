@@ -338,7 +338,11 @@ fn peer_messages() -> Vec<PeerMessage> {
     let bytes = |bytes: &'static [u8]| Bytes::from_static(bytes);
     vec![
         PeerMessage::Raft { group, message: Message::TimeoutNow { term: Term(4) } },
-        PeerMessage::Beat(Beat { sent, groups: vec![(group, Term(4), Index(999), 12)] }),
+        PeerMessage::Beat(Beat {
+            sent,
+            time: Timestamp(1_733_856_000_000_000),
+            groups: vec![(group, Term(4), Index(999), 12)],
+        }),
         PeerMessage::BeatReply(BeatReply {
             sent,
             wall: TIME,

@@ -58,6 +58,8 @@ pub(super) struct Group {
     pub(super) published: bool,
     /// The role and leader that were acted upon last.
     known: (Role, Option<NodeId>),
+    /// See [`ClusterClock::is_set`](crate::clock::ClusterClock::is_set).
+    pub(super) has_time: bool,
     /// For `/metrics`.
     pub(super) leader_changes: u64,
     pub(super) elections_won: u64,
@@ -73,7 +75,7 @@ enum WorkState {
 }
 
 impl Group {
-    pub(super) fn new(raft: Raft, state: State, now: Timestamp, config: &Config) -> Group {
+    pub(super) fn new(raft: Raft, state: State, now: Timestamp, has_time: bool, config: &Config) -> Group {
         Group {
             timers: Timers::new(now, config.wheel_window_us, config.wheel_max),
             resolver: Resolver::new(config.resolver_keys),
@@ -85,6 +87,7 @@ impl Group {
             advance_at: None,
             published: false,
             known: (Role::Follower, None),
+            has_time,
             leader_changes: 0,
             elections_won: 0,
             raft,
@@ -92,9 +95,15 @@ impl Group {
         }
     }
 
-    /// Whether this node leads the group, and its state holds all that was ever promised.
+    /// Whether this node leads the group, its state holds all that was ever promised, and it knows the time.
     pub(super) fn serves(&self) -> bool {
-        self.raft.ready() && self.state.applied >= self.raft.own_term_from()
+        self.has_time && self.raft.ready() && self.state.applied >= self.raft.own_term_from()
+    }
+
+    /// What others and earlier runs armed, which the clock here is to release: as if it were appended now.
+    fn armed(&self) -> Vec<Change> {
+        let partitions = self.state.partitions();
+        partitions.map(|(topic, partition, _)| Change::Appended { topic, partition }).collect()
     }
 
     /// Requests that wait for their entry.
@@ -454,12 +463,8 @@ impl Node {
         let serves = group.serves();
         self.publish.insert(id);
         if serves && !served {
-            // What others and earlier runs armed is released by the clock again.
-            let partitions: Vec<_> = group.state.partitions().map(|(topic, p, _)| (topic, p)).collect();
             changes.retain(|change| matches!(change, Change::Members));
-            changes.extend(
-                partitions.into_iter().map(|(topic, partition)| Change::Appended { topic, partition }),
-            );
+            changes.extend(group.armed());
         }
         for (waiter, result) in settled {
             self.answer(id, waiter, result);
@@ -473,6 +478,21 @@ impl Node {
             self.began_to_serve(id, out);
         }
         Ok(())
+    }
+
+    /// The first time that this node hears of; groups that it leads may have waited for it.
+    pub(super) fn time_is_set(&mut self, out: &mut Outputs) {
+        let now = self.clock.time(self.now.mono);
+        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+            let Some(group) = self.groups.get_mut(&id).filter(|group| !group.has_time) else { continue };
+            group.has_time = true;
+            if group.serves() {
+                for change in group.armed() {
+                    self.changed(id, change, true, now, out);
+                }
+                self.began_to_serve(id, out);
+            }
+        }
     }
 
     /// The state of a group that this node leads holds all that was ever promised.

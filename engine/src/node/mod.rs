@@ -26,7 +26,7 @@ pub use peers::admit;
 pub use placement::{REPLICAS, VOTERS_MAX, wanted};
 pub use status::{GroupStatus, Status};
 
-use crate::clock::ClusterClock;
+use crate::clock::{ClockStepped, ClusterClock};
 use crate::delivery::Tracker;
 use crate::raft::{self, ChangeError, Log, Raft, Role};
 use crate::rng::Rng;
@@ -147,7 +147,8 @@ impl Node {
             let raft = Raft::new(config.raft, *id, config.node, rng, now.mono, recovered);
             groups.insert(*id, (raft, state));
         }
-        let clock = ClusterClock::start(config.boot, now, recovered.anchor, persisted);
+        let peers = config.joins || config.members.len() > 1;
+        let clock = ClusterClock::start(config.boot, now, recovered.anchor, persisted, peers);
         let time = clock.time(now.mono);
         let mut ops = Vec::new();
         let (wal, opening) = Writer::open(config.wal(), &recovered, clock.anchor(now.mono), &mut ops);
@@ -161,7 +162,7 @@ impl Node {
             .collect();
         let groups: BTreeMap<GroupId, Group> = groups
             .into_iter()
-            .map(|(id, (raft, state))| (id, Group::new(raft, state, time, &config)))
+            .map(|(id, (raft, state))| (id, Group::new(raft, state, time, clock.is_set(), &config)))
             .collect();
         let ids: Vec<GroupId> = groups.keys().copied().collect();
         let mut node = Node {
@@ -434,13 +435,29 @@ impl Node {
     fn observe_clock(&mut self, out: &mut Outputs) {
         let voters = self.groups.values().next().map_or(1, |group| group.raft.configuration().voters.len());
         self.clock.set_quorum(voters / 2 + 1);
+        self.clock_may_step(|clock, now, synchronised| clock.observe(now, synchronised), out);
+    }
+
+    /// A leader told cluster time.
+    fn hear_time(&mut self, time: Timestamp, out: &mut Outputs) {
+        self.clock_may_step(|clock, now, _| clock.hear(now.mono, time), out);
+    }
+
+    fn clock_may_step(
+        &mut self,
+        step: impl FnOnce(&mut ClusterClock, Now, Option<bool>) -> Option<ClockStepped>,
+        out: &mut Outputs,
+    ) {
         let before = self.clock.time(self.now.mono);
         // Small steps are adopted in silence, and readers must follow them too.
-        let observed = self.clock.observe(self.now, self.synchronised);
+        let stepped = step(&mut self.clock, self.now, self.synchronised);
         if self.clock.time(self.now.mono) != before {
             self.publish_all();
         }
-        if let Some(step) = observed {
+        if self.clock.is_set() {
+            self.time_is_set(out);
+        }
+        if let Some(step) = stepped {
             out.now(Action::Trace(Trace::ClockStep { micros: step.micros, adopted: step.adopted }));
             if step.adopted {
                 self.groups.values_mut().for_each(|group| group.time_moved(self.now.mono));

@@ -203,6 +203,7 @@ impl Node {
             PeerMessage::Raft { group, message } => self.hear_raft(from, group, message),
             PeerMessage::Beat(beat) => {
                 self.beats.replies.entry(from).or_default().sent = beat.sent;
+                self.hear_time(beat.time, out);
                 for (group, term, commit, round) in beat.groups {
                     self.hear_raft(from, group, Message::Heartbeat { term, commit, round });
                 }
@@ -258,7 +259,8 @@ impl Node {
     /// What gathered over this step goes out.
     pub(super) fn send_beats(&mut self, out: &mut Outputs) {
         for (to, beat) in std::mem::take(&mut self.beats.out) {
-            let beat = Beat { sent: self.now.mono, ..beat };
+            let time = self.clock.time(self.now.mono);
+            let beat = Beat { sent: self.now.mono, time, ..beat };
             out.now(Action::Send { to, message: PeerMessage::Beat(beat) });
         }
         for (to, reply) in std::mem::take(&mut self.beats.replies) {
