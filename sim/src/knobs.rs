@@ -24,6 +24,8 @@ pub enum Profile {
     Clock,
     /// Many timers, around the edges of the wheel.
     Timers,
+    /// Reads by leases while leaders are cut off, on clocks that differ by almost as much as is allowed for.
+    Lease,
 }
 
 impl Profile {
@@ -33,7 +35,7 @@ impl Profile {
     }
 
     /// Every profile.
-    pub const ALL: [Profile; 7] = [
+    pub const ALL: [Profile; 8] = [
         Profile::Swarm,
         Profile::Single,
         Profile::Network,
@@ -41,6 +43,7 @@ impl Profile {
         Profile::Clock,
         Profile::Membership,
         Profile::Timers,
+        Profile::Lease,
     ];
 
     /// Its name on the command line.
@@ -53,6 +56,7 @@ impl Profile {
             Profile::Disk => "disk",
             Profile::Clock => "clock",
             Profile::Timers => "timers",
+            Profile::Lease => "lease",
         }
     }
 }
@@ -405,7 +409,7 @@ impl Knobs {
             Profile::Single => 1,
             Profile::Swarm | Profile::Timers => *rng.pick(&[1, 3, 3, 5]),
             Profile::Disk | Profile::Clock => *rng.pick(&[1, 3, 3, 3, 5]),
-            Profile::Network => *rng.pick(&[3, 3, 5]),
+            Profile::Network | Profile::Lease => *rng.pick(&[3, 3, 5]),
             Profile::Membership => *rng.pick(&[1, 3, 3, 4]),
         };
         self.cluster = self.nodes > 1 || profile == Profile::Membership;
@@ -469,6 +473,25 @@ impl Knobs {
         if clock {
             faults.drift = faults.drift.max(3);
         }
+        if profile == Profile::Lease {
+            self.lean_on_leases(rng);
+        }
+    }
+
+    /// A disk and a network that take no time, so that another leader is there before a lease that lasts too long has
+    /// ended.
+    fn lean_on_leases(&mut self, rng: &mut Rng) {
+        self.raft.leases = true;
+        (self.raft.drift_permille, self.drift_ppm) = *rng.pick(&[(100, 50_000), (300, 170_000)]);
+        self.network = NetworkKnobs { delay: 100, idle: self.network.idle, ..NetworkKnobs::default() };
+        self.write_latency = 5;
+        self.sync_latency = 100;
+        self.gather = self.gather.min(50);
+        self.tick_late = self.tick_late.min(100);
+        self.client_delay = 10;
+        self.pipeline = 16;
+        let troubles = FaultRates { partition: 40, drift: 4, transfer: self.faults.transfer, ..FaultRates::default() };
+        self.faults = troubles;
     }
 
     fn draw_faults(rng: &mut Rng, profile: Profile) -> FaultRates {
@@ -496,7 +519,11 @@ impl Knobs {
 
     fn lean(&mut self, rng: &mut Rng) {
         match self.profile {
-            Profile::Swarm | Profile::Single | Profile::Network | Profile::Membership => {}
+            Profile::Swarm
+            | Profile::Single
+            | Profile::Network
+            | Profile::Membership
+            | Profile::Lease => {}
             Profile::Disk => {
                 self.faults.power = self.faults.power.max(6);
                 self.faults.kill = self.faults.kill.max(6);

@@ -245,7 +245,8 @@ fn draw_faults(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) {
         Fault::Jump { micros: if rng.chance(500) { size } else { -size } }
     });
     each(rates.freeze, rng, &mut |rng| Fault::Freeze { lasts: rng.range(100_000, 20_000_000) });
-    each(rates.drift, rng, &mut |rng| Fault::Drift { ppm: *rng.pick(&[0, 50, -50, 500, -500]) });
+    let drift = if knobs.cluster { knobs.drift_ppm } else { 500 };
+    each(rates.drift, rng, &mut |rng| Fault::Drift { ppm: *rng.pick(&[0, 50, -50, drift, -drift]) });
     each(rates.synchronised, rng, &mut |rng| Fault::Synchronised(rng.chance(500)));
 }
 

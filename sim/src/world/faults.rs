@@ -190,8 +190,10 @@ impl World {
     fn plan_probes(&mut self, leader: usize, lasts: u64, salt: u64) {
         let timeout = self.knobs.raft.election_timeout_us;
         let rng = &mut Rng::new(salt, "probes");
-        for part in 0..60 {
-            let at = timeout / 2 + part * timeout / 20;
+        // Leases matter around one election timeout; a leader without one for longer.
+        let (parts, each) = if self.knobs.raft.leases { (60, timeout / 60) } else { (60, timeout / 20) };
+        for part in 0..parts {
+            let at = timeout / 2 + part * each;
             if at < lasts {
                 self.after(at, Event::Probe(leader, rng.bits()));
             }
@@ -206,6 +208,9 @@ impl World {
         let rng = &mut Rng::new(salt, "probe");
         let client = rng.below(self.knobs.clients);
         let other = (m + 1 + rng.below(self.machines.len().max(2) as u64 - 1) as usize) % self.machines.len();
+        if rng.chance(500) {
+            return self.look(other, rng.bits());
+        }
         self.clients[client as usize].turn_to(other);
         self.act(client, Job::Put, rng.bits())
     }
