@@ -3,86 +3,160 @@
 //! They exist only under the feature `planted-bugs`, which the `cargo sim` alias alone turns on. Without it
 //! [`active`] is a constant `false` and nothing of them is compiled. With it a binary carries `MARKER`, so that
 //! a release build can be shown to have none.
+//!
+//! Each has its place in one room of the engine, a source that tells of it, and the checkers of the simulator of which one
+//! must be the first to object: a bug that something else stumbles over is not understood.
 
-/// A mistake that an engine could make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Bug {
-    /// A write counts as durable when it is handed to the disk, not when it is synced.
-    AckBeforeSync,
-    /// Recovery takes damage below the highest durable record for a torn tail and cuts it.
-    CutDamagedMiddle,
-    /// A forward step of the wall clock is adopted at once, whoever confirms it or not.
-    FireEarlyOnJump,
-    /// A firing leaves the timer's entry in the due order, so that a restart finds it again.
-    FireTwiceAfterRestart,
-    /// A timer whose due time lies on the wheel's window edge is neither in the wheel nor refilled.
-    LoseTimerAtBoundary,
-    /// Publishing does not write the message id's claim.
-    ForgetClaim,
-    /// The last entry of a checkpoint is not written.
-    SkipLastCheckpointEntry,
-    /// Recovery applies the entry that the checkpoint ends with once more.
-    ApplyTwice,
-    /// A vote is told before it is durable.
-    VoteNotDurable,
-    /// A leader commits an entry of an older term by counting copies.
-    CommitOldTerm,
-    /// A follower acknowledges entries that it has not synced.
-    AppendBeforeSync,
-    /// A leader answers a read without asking a quorum whether it still leads.
-    ReadWithoutQuorum,
-    /// Voters change in one step, whatever the difference.
-    SingleStepChange,
-    /// A snapshot's index is taken on before its state is in place.
-    SnapshotNotAtomic,
-    /// A write's end counts for entries that were cut off and replaced meanwhile.
-    StaleAck,
-    /// A lease is taken for as long as an election timeout, without allowance for clocks that differ.
-    LeaseWithoutDrift,
+macro_rules! planted {
+    ($($(#[doc = $what:literal])+ $bug:ident => $name:literal, $room:literal, [$($checker:literal),+], $source:literal;)+) => {
+        /// A mistake that an engine could make.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $($(#[doc = $what])+ $bug,)+
+        }
+
+        impl Bug {
+            /// Every planted bug, by room.
+            pub const ALL: &'static [Bug] = &[$(Bug::$bug),+];
+
+            /// Its name on a command line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Bug::$bug => $name),+ }
+            }
+
+            /// The part of the engine that it is in.
+            pub const fn room(self) -> &'static str {
+                match self { $(Bug::$bug => $room),+ }
+            }
+
+            /// What it does, in a sentence.
+            pub fn sentence(self) -> String {
+                let lines: &[&str] = match self { $(Bug::$bug => &[$($what),+]),+ };
+                lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+            }
+
+            /// Who tells of it, or of its like.
+            pub const fn source(self) -> &'static str {
+                match self { $(Bug::$bug => $source),+ }
+            }
+
+            /// The simulator's checkers that may catch it.
+            pub const fn checkers(self) -> &'static [&'static str] {
+                match self { $(Bug::$bug => &[$($checker),+]),+ }
+            }
+        }
+    };
 }
 
-impl Bug {
-    /// Every planted bug.
-    pub const ALL: [Bug; 16] = [
-        Bug::AckBeforeSync,
-        Bug::CutDamagedMiddle,
-        Bug::FireEarlyOnJump,
-        Bug::FireTwiceAfterRestart,
-        Bug::LoseTimerAtBoundary,
-        Bug::ForgetClaim,
-        Bug::SkipLastCheckpointEntry,
-        Bug::ApplyTwice,
-        Bug::VoteNotDurable,
-        Bug::CommitOldTerm,
-        Bug::AppendBeforeSync,
-        Bug::ReadWithoutQuorum,
-        Bug::SingleStepChange,
-        Bug::SnapshotNotAtomic,
-        Bug::StaleAck,
-        Bug::LeaseWithoutDrift,
-    ];
-
-    /// Its name on a command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Bug::AckBeforeSync => "ack-before-sync",
-            Bug::CutDamagedMiddle => "cut-damaged-middle",
-            Bug::FireEarlyOnJump => "fire-early-on-jump",
-            Bug::FireTwiceAfterRestart => "fire-twice-after-restart",
-            Bug::LoseTimerAtBoundary => "lose-timer-at-boundary",
-            Bug::ForgetClaim => "forget-claim",
-            Bug::SkipLastCheckpointEntry => "skip-last-checkpoint-entry",
-            Bug::ApplyTwice => "apply-twice",
-            Bug::VoteNotDurable => "vote-not-durable",
-            Bug::CommitOldTerm => "commit-old-term",
-            Bug::AppendBeforeSync => "append-before-sync",
-            Bug::ReadWithoutQuorum => "read-without-quorum",
-            Bug::SingleStepChange => "single-step-change",
-            Bug::SnapshotNotAtomic => "snapshot-not-atomic",
-            Bug::StaleAck => "stale-ack",
-            Bug::LeaseWithoutDrift => "lease-without-drift",
-        }
-    }
+planted! {
+    /// A write counts as durable when it is handed to the disk, not when it is synced.
+    AckBeforeSync => "ack-before-sync", "wal", ["promise-after-sync", "reply-after-sync"],
+        "Jepsen on NATS 2.12.1: acknowledged before fsync";
+    /// Recovery takes damage below the highest durable record for a torn tail and cuts it.
+    CutDamagedMiddle => "cut-damaged-middle", "wal", ["recovery", "no-acked-write-lost"],
+        "Alagappan et al., Protocol-Aware Recovery, FAST 2018";
+    /// A write whose checksum does not match is read all the same.
+    ReadUnchecked => "read-unchecked", "wal", ["recovery", "no-acked-write-lost", "no-false-alarm", "log-matching", "no-panic"],
+        "Ganesan et al., Redundancy Does Not Imply Fault Tolerance, FAST 2017";
+    /// A write that failed is taken for durable, since the next one may succeed.
+    IgnoreFailedWrite => "ignore-failed-write", "wal", ["failure-is-fatal"],
+        "Rebello et al., Can Applications Recover from fsync Failures?, ATC 2020";
+    /// The last entry of a checkpoint is not written.
+    SkipLastCheckpointEntry => "skip-last-checkpoint-entry", "checkpoint", ["digest", "state", "no-false-alarm", "no-panic"],
+        "an off-by-one at the end of a batch";
+    /// Recovery applies the entry that the checkpoint ends with once more.
+    ApplyTwice => "apply-twice", "checkpoint", ["no-panic", "digest"],
+        "rqlite 2759: a restore applied a committed insert twice";
+    /// The log lets go of entries when a checkpoint of them begins, not when it is durable.
+    CompactTooEarly => "compact-too-early", "checkpoint", ["no-false-alarm", "recovery", "no-acked-write-lost"],
+        "etcd 14370: a crash between two stores lost a write";
+    /// A firing leaves the timer's entry in the due order, so that a restart finds it again.
+    FireTwiceAfterRestart => "fire-twice-after-restart", "timer", ["state", "exactly-once"],
+        "a queue that deletes after it has delivered";
+    /// A timer whose due time lies on the wheel's window edge is neither in the wheel nor refilled.
+    LoseTimerAtBoundary => "lose-timer-at-boundary", "timer", ["never-late", "settles"],
+        "Varghese and Lauck, Hashed and Hierarchical Timing Wheels, 1987: the overflow list's edge";
+    /// A timer that is moved keeps its old place in the due order beside the new one.
+    MoveLeavesOldDue => "move-leaves-old-due", "timer", ["state"],
+        "a secondary index that an update does not clean up";
+    /// What comes down from an upper level of the wheel counts as due.
+    FireOnCascade => "fire-on-cascade", "timer", ["never-early"],
+        "Varghese and Lauck, 1987: a cascade places anew, it does not fire";
+    /// A forward step of the wall clock is adopted at once, whoever confirms it or not.
+    FireEarlyOnJump => "fire-early-on-jump", "clock", ["cluster-time"],
+        "any timer on CLOCK_REALTIME";
+    /// A start takes the wall clock's time, whatever time was stored.
+    ForgetStoredTime => "forget-stored-time", "clock", ["cluster-time", "never-back", "never-early"],
+        "CockroachDB: a clock that is set back over a restart";
+    /// Publishing does not write the message id's claim.
+    ForgetClaim => "forget-claim", "dedup", ["one-effect", "dedup", "state"],
+        "R9: a retry has one effect";
+    /// A message id is free again after half of its window.
+    HalfWindow => "half-window", "dedup", ["one-effect", "dedup", "state"],
+        "NATS JetStream: a duplicate window shorter than the retries";
+    /// A request's outcome is not remembered.
+    ForgetRequest => "forget-request", "dedup", ["one-effect"],
+        "Jepsen on Redpanda 21.10.1: duplicates (3039)";
+    /// Keys that were read one by one are not held against later writes.
+    PointsUnchecked => "points-unchecked", "resolver", ["serializable"],
+        "TiDB 2.1.7: a silent retry loses updates";
+    /// Only the newest write is held against a read, not all since it was made.
+    NewestWriteOnly => "newest-write-only", "resolver", ["serializable"],
+        "phantoms: Eswaran et al., 1976";
+    /// A new leader does not refuse transactions that read before its window began.
+    ForgetfulResolver => "forgetful-resolver", "resolver", ["serializable"],
+        "FoundationDB: a new resolver refuses what it cannot judge";
+    /// Deleting a row leaves its index entries.
+    LeaveIndexEntry => "leave-index-entry", "sql", ["state", "digest"],
+        "an index that points to nothing: SQLite's integrity check looks for it";
+    /// An acknowledgement is one of all offsets below it.
+    AckJumpsGap => "ack-jumps-gap", "delivery", ["one-effect", "state", "delivery"],
+        "Kafka: the committed offset jumps over a message that failed";
+    /// A consumer group forgets over a restart what was acknowledged out of order.
+    ForgetAckedAhead => "forget-acked-ahead", "delivery", ["delivery"],
+        "Pulsar: individual acknowledgements are lost with the broker";
+    /// A vote is told before it is durable.
+    VoteNotDurable => "vote-not-durable", "raft", ["promise-after-sync", "vote-once"],
+        "dqlite 386: two leaders in one term";
+    /// A vote is given whatever the candidate's log holds.
+    VoteForShorterLog => "vote-for-shorter-log", "raft", ["leader-completeness", "state-machine-safety"],
+        "Raft, 5.4.1: the election restriction";
+    /// A leader commits an entry of an older term by counting copies.
+    CommitOldTerm => "commit-old-term", "raft", ["commit-own-term"],
+        "Raft, figure 8";
+    /// A leader counts the copies of those who have no vote.
+    CountLearners => "count-learners", "raft", ["quorum-durable"],
+        "Raft dissertation, 4.2.1: learners do not count";
+    /// A follower acknowledges entries that it has not synced.
+    AppendBeforeSync => "append-before-sync", "raft", ["promise-after-sync"],
+        "NATS 7567: one power cut and pauses make a split brain";
+    /// An append cuts all that follows it, whether or not it differs.
+    TruncateOnAppend => "truncate-on-append", "raft", ["no-panic", "leader-completeness"],
+        "Raft, figure 2: only a conflict deletes; late appends come out of order";
+    /// A write's end counts for entries that were cut off and replaced meanwhile.
+    StaleAck => "stale-ack", "raft", ["promise-after-sync", "no-panic"],
+        "raft.c (dqlite) 450: truncation while a write is under way";
+    /// A leader answers a read without asking a quorum whether it still leads.
+    ReadWithoutQuorum => "read-without-quorum", "raft", ["linearizable"],
+        "go-dqlite 207: reads without a check of leadership";
+    /// A read is answered before the state has come to where it is promised to be.
+    ReadBeforeApplied => "read-before-applied", "raft", ["linearizable"],
+        "Raft dissertation, 6.4: wait until the read index is applied";
+    /// A lease is taken for as long as an election timeout, without allowance for clocks that differ.
+    LeaseWithoutDrift => "lease-without-drift", "raft", ["linearizable"],
+        "Raft dissertation, 6.4.1: leases assume a bound on drift";
+    /// A leader that has told another to campaign goes on answering by its lease.
+    LeaseAfterTransfer => "lease-after-transfer", "raft", ["linearizable"],
+        "Raft dissertation, 6.4.1: a transfer ends the lease";
+    /// Voters change in one step, whatever the difference.
+    SingleStepChange => "single-step-change", "raft", ["quorums-overlap"],
+        "Raft, section 6: disjoint majorities";
+    /// A snapshot's index is taken on before its state is in place.
+    SnapshotNotAtomic => "snapshot-not-atomic", "snapshot", ["digest", "no-panic", "no-false-alarm"],
+        "R11: swapped atomically with the applied index";
+    /// A snapshot is sent without what requests came to.
+    SnapshotWithoutSessions => "snapshot-without-sessions", "snapshot", ["digest", "one-effect"],
+        "R9: one effect across snapshot and restore";
 }
 
 #[cfg(not(feature = "planted-bugs"))]

@@ -118,7 +118,7 @@ impl ClusterClock {
             false => anchor.time,
         });
         let stored = stored.max(persisted);
-        let empty = stored <= Timestamp::EPOCH;
+        let empty = stored <= Timestamp::EPOCH || bugs::active(Bug::ForgetStoredTime);
         let set = !(empty && peers);
         let time = match empty {
             true if peers => Timestamp::EPOCH,

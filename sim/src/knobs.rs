@@ -490,7 +490,12 @@ impl Knobs {
         self.tick_late = self.tick_late.min(100);
         self.client_delay = 10;
         self.pipeline = 16;
-        let troubles = FaultRates { partition: 40, drift: 4, transfer: self.faults.transfer, ..FaultRates::default() };
+        let troubles = FaultRates {
+            partition: 40,
+            drift: 4,
+            transfer: self.faults.transfer.max(4),
+            ..FaultRates::default()
+        };
         self.faults = troubles;
     }
 
@@ -519,11 +524,7 @@ impl Knobs {
 
     fn lean(&mut self, rng: &mut Rng) {
         match self.profile {
-            Profile::Swarm
-            | Profile::Single
-            | Profile::Network
-            | Profile::Membership
-            | Profile::Lease => {}
+            Profile::Swarm | Profile::Single | Profile::Network | Profile::Membership | Profile::Lease => {}
             Profile::Disk => {
                 self.faults.power = self.faults.power.max(6);
                 self.faults.kill = self.faults.kill.max(6);

@@ -11,6 +11,7 @@
 //! checker       one promise a file
 //! trace, marks  what happened, and which rare situations were reached
 //! run, shrink   many seeds on all cores; a failing plan made small
+//! hunt          planted bugs, until each is caught
 //! report        what is printed
 //! ```
 //!
@@ -20,6 +21,7 @@
 pub mod checker;
 pub mod clock;
 pub mod disk;
+pub mod hunt;
 pub mod knobs;
 pub mod marks;
 pub mod model;

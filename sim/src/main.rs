@@ -5,7 +5,7 @@ use chronos_sim::knobs::{Knobs, Profile};
 use chronos_sim::marks::Marks;
 use chronos_sim::run::{self, Options};
 use chronos_sim::violation::{Class, Violation};
-use chronos_sim::{report, shrink};
+use chronos_sim::{hunt, report, shrink};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -89,8 +89,8 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             }
             "--bug" => {
                 let name = value()?;
-                let known = || Bug::ALL.map(Bug::name).join(", ");
-                let bug = Bug::ALL.into_iter().find(|bug| bug.name() == name);
+                let known = || Bug::ALL.iter().map(|bug| bug.name()).collect::<Vec<_>>().join(", ");
+                let bug = Bug::ALL.iter().copied().find(|bug| bug.name() == name);
                 out.options.bug =
                     Some(bug.ok_or_else(|| format!("no bug {name:?}; there are: {}", known()))?);
             }
@@ -259,50 +259,33 @@ fn explore(arguments: &Arguments) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Where a bug is looked for, unless a profile is given.
-fn profile_for(bug: Bug) -> Profile {
-    match bug {
-        Bug::LeaseWithoutDrift => Profile::Lease,
-        Bug::ReadWithoutQuorum | Bug::StaleAck => Profile::Network,
-        Bug::SingleStepChange => Profile::Membership,
-        _ => Profile::Swarm,
-    }
-}
-
-/// Each planted bug, until it is caught.
+/// Each planted bug, until it is caught by a checker that must.
 fn catch_bugs(arguments: &Arguments) -> ExitCode {
     let first = arguments.seed.unwrap_or(1);
     let most = arguments.seeds.unwrap_or(BUG_SEEDS);
+    let began = Instant::now();
     let mut missed = 0;
     for bug in Bug::ALL {
-        let profile = match arguments.options.profile {
-            Profile::Swarm => profile_for(bug),
-            chosen => chosen,
-        };
-        let options = Options { bug: Some(bug), trace: false, profile, ..arguments.options.clone() };
-        let began = Instant::now();
-        let mut caught: Option<(u64, Violation)> = None;
-        let mut seeds = 0;
-        run::many(first, most, &options, |seed, outcome| {
-            seeds += 1;
-            caught = outcome.violation.map(|violation| (seed, violation));
-            caught.is_none()
-        });
-        let wall = began.elapsed().as_secs_f64();
-        match caught {
+        let hunt = hunt::hunt(*bug, first, most, &arguments.options);
+        let (name, room, seeds, wall) = (bug.name(), bug.room(), hunt.seeds, hunt.took.as_secs_f64());
+        missed += usize::from(!hunt.is_right());
+        match &hunt.caught {
             Some((seed, violation)) => {
+                let wrong = if hunt.is_right() { "" } else { ", WHICH IS NOT TO CATCH IT" };
                 println!(
-                    "{:<28} caught by {:<20} profile {}, seed {seed:#x}, {seeds} seeds, {wall:.1} s",
-                    bug.name(),
+                    "{room:<10} {name:<27} caught by {}{wrong}, profile {}, seed {seed:#x}, {seeds} seeds, {wall:.1} s",
                     violation.checker,
-                    profile.name()
+                    hunt.profile.name()
                 );
             }
-            None => {
-                missed += 1;
-                println!("{:<28} NOT CAUGHT in {seeds} seeds, {wall:.1} s", bug.name());
-            }
+            None => println!("{room:<10} {name:<27} NOT CAUGHT in {seeds} seeds, {wall:.1} s"),
         }
     }
+    println!(
+        "{} of {} planted bugs caught in {:.0} s",
+        Bug::ALL.len() - missed,
+        Bug::ALL.len(),
+        began.elapsed().as_secs_f64()
+    );
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::from(Class::Unknown.exit_code()) }
 }

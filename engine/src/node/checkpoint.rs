@@ -5,6 +5,7 @@
 
 use super::snapshots::StoreWork;
 use super::{Config, Fsync, Node};
+use crate::bugs::{self, Bug};
 use crate::step::{Action, Checkpoint, CheckpointId, Fatal, GroupCheckpoint, Outputs, Trace};
 use crate::store::SharedStore;
 use crate::wal::{Compacted, Record};
@@ -118,7 +119,16 @@ impl Node {
                 return;
             }
         }
-        let groups = self.groups.values_mut().filter_map(|group| group.state.freeze()).collect();
+        let groups: Vec<GroupCheckpoint> =
+            self.groups.values_mut().filter_map(|group| group.state.freeze()).collect();
+        if bugs::active(Bug::CompactTooEarly) {
+            for part in &groups {
+                self.append(
+                    part.group,
+                    &Record::Compacted(Compacted { index: part.applied, term: part.term }),
+                );
+            }
+        }
         self.checkpoints.written_before = self.wal.written();
         self.publish_all();
         self.write_store(groups, None, synced, out);

@@ -2,7 +2,9 @@
 
 use super::timers::Timers;
 use super::{Config, Node};
+use crate::bugs::{self, Bug};
 use crate::delivery::PartitionProgress;
+use crate::keys;
 use crate::raft::{self, ProposeError, Raft, Role};
 use crate::state::apply::Change;
 use crate::state::{ReadError, State};
@@ -228,7 +230,8 @@ impl Node {
         group.elections_won += u64::from(known.0 == Role::Leader);
         if known.0 == Role::Leader {
             out.now(Action::Trace(Trace::Elected { group: id, term: term.0 }));
-            group.resolver.reset(group.raft.own_term_from());
+            let floor = group.raft.own_term_from();
+            group.resolver.reset(if bugs::active(Bug::ForgetfulResolver) { Index(0) } else { floor });
             group.timers = Timers::new(now, self.config.wheel_window_us, self.config.wheel_max);
             group.work = WorkState::LookAt(mono);
         } else if before.0 == Role::Leader {

@@ -26,6 +26,7 @@ pub use peers::admit;
 pub use placement::{REPLICAS, VOTERS_MAX, wanted};
 pub use status::{GroupStatus, Status};
 
+use crate::bugs::{self, Bug};
 use crate::clock::{ClockStepped, ClusterClock};
 use crate::delivery::Tracker;
 use crate::raft::{self, ChangeError, Log, Raft, Role};
@@ -283,6 +284,9 @@ impl Node {
                 self.cut(out);
             }
             Input::WriteDurable(write) => self.write_durable(write, store, out)?,
+            Input::WriteFailed { write, .. } if bugs::active(Bug::IgnoreFailedWrite) => {
+                self.write_durable(write, store, out)?;
+            }
             Input::WriteFailed { error, .. } => return Err(Fatal::WalFailed(error)),
             Input::WriteFull(write) => {
                 self.wal.on_full(write);

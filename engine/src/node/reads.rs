@@ -2,6 +2,7 @@
 //! to the reader once this node's own published state is there.
 
 use super::Node;
+use crate::bugs::{self, Bug};
 use crate::rng::Rng;
 use crate::step::{Action, Outputs, ReadAt, Reply, Token};
 use crate::txn::Refused;
@@ -175,7 +176,9 @@ impl Node {
         let Some(group) = self.groups.get(&id) else { return };
         let applied = group.state.applied;
         let there = |read: &Read| match read.stage {
-            Stage::Applying(index, _) => read.group == id && index <= applied,
+            Stage::Applying(index, _) => {
+                read.group == id && (index <= applied || bugs::active(Bug::ReadBeforeApplied))
+            }
             _ => false,
         };
         let numbers: Vec<u64> =

@@ -161,7 +161,7 @@ impl Raft {
     /// Somebody asks for a vote (`transfer` is given) or whether there would be one (it is not).
     pub(super) fn vote_asked(&mut self, from: NodeId, term: Term, last: LogId, transfer: Option<bool>) {
         let real = transfer.is_some();
-        let up_to_date = last.is_up_to_date(self.log.last());
+        let up_to_date = last.is_up_to_date(self.log.last()) || bugs::active(Bug::VoteForShorterLog);
         let free = self.hard.vote == Some(from)
             || self.hard.vote.is_none() && self.leader.is_none()
             || !real && term > self.hard.term;
@@ -298,7 +298,9 @@ impl Raft {
             let term = self.hard.term;
             self.send(to, Message::TimeoutNow { term });
             // However late that arrives, the other will be voted for.
-            self.reads.no_more_leases();
+            if !bugs::active(Bug::LeaseAfterTransfer) {
+                self.reads.no_more_leases();
+            }
         }
     }
 }

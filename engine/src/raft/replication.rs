@@ -135,7 +135,10 @@ impl Raft {
             node if node == self.id => self.persisted,
             node => self.progress.get(&node).map_or(Index(0), |progress| progress.matched),
         };
-        let committed = committed_index(self.configuration(), matched);
+        let committed = match bugs::active(Bug::CountLearners) {
+            true => committed_index(&Configuration::of(self.configuration().members()), matched),
+            false => committed_index(self.configuration(), matched),
+        };
         // Figure 8 of the paper: older terms' entries are committed only through one of this term.
         let counts = committed >= self.own_term_from || bugs::active(Bug::CommitOldTerm);
         if self.role != Role::Leader || !counts || committed <= self.hard.commit {
@@ -198,7 +201,7 @@ impl Raft {
                 continue;
             }
             match self.log.term(entry.index) {
-                Some(known) if known == entry.term => continue,
+                Some(known) if known == entry.term && !bugs::active(Bug::TruncateOnAppend) => continue,
                 Some(_) => self.truncate(entry.index),
                 None => {}
             }

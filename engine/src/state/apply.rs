@@ -103,7 +103,9 @@ impl Apply<'_> {
                     return Ok(first.outcomes.clone());
                 }
                 let outcomes = ops.iter().map(|op| self.op(op)).collect::<Result<Vec<_>, _>>()?;
-                self.state.remember(*request, entry, &outcomes, self.store)?;
+                if !bugs::active(Bug::ForgetRequest) {
+                    self.state.remember(*request, entry, &outcomes, self.store)?;
+                }
                 return Ok(outcomes);
             }
             Command::Fire { timers } => {
@@ -195,7 +197,11 @@ impl Apply<'_> {
                 if headers.is_some() {
                     timer.event.headers.clone_from(headers);
                 }
-                self.remove_timer(*topic, timer_id, old);
+                if bugs::active(Bug::MoveLeavesOldDue) {
+                    self.state.put_known(old.key.clone(), None, codec::digest(&old.key, &old.stored));
+                } else {
+                    self.remove_timer(*topic, timer_id, old);
+                }
                 self.put_timer(*topic, timer_id, timer);
                 return Ok(OpOutcome::Changed);
             }
@@ -219,6 +225,9 @@ impl Apply<'_> {
         changes: &[chronos_proto::command::IndexChange],
     ) -> Result<(), ReadError> {
         for change in changes {
+            if bugs::active(Bug::LeaveIndexEntry) && !change.present {
+                continue;
+            }
             let key = keys::index_entry(relation, change.index, &change.key);
             let value = change.present.then(Bytes::new);
             if self.is_filling(relation, change.index) {
@@ -431,7 +440,10 @@ impl Apply<'_> {
             let key = keys::consumer(topic, group, partition);
             let mut record: ConsumerRecord =
                 self.state.record("consumer group", &key, self.store)?.unwrap_or_default();
-            record.ack(&offsets);
+            match bugs::active(Bug::AckJumpsGap) {
+                true => record.floor = offsets.iter().map(|offset| offset + 1).fold(record.floor, u64::max),
+                false => record.ack(&offsets),
+            }
             self.state.put(key, Some(Bytes::from(codec::encode(&record))), self.store)?;
         }
         self.changes.push(Change::Acked {

@@ -6,6 +6,7 @@
 
 use super::keys::{self};
 use super::{ReadError, State};
+use crate::bugs::{self, Bug};
 use crate::store::SharedStore;
 use bytes::Bytes;
 use chronos_proto::codec;
@@ -54,7 +55,8 @@ impl State {
         now: Timestamp,
         store: &SharedStore,
     ) -> Result<Option<Claim>, ReadError> {
-        let since = Timestamp(now.0.saturating_sub(self.window(topic)));
+        let window = self.window(topic) / if bugs::active(Bug::HalfWindow) { 2 } else { 1 };
+        let since = Timestamp(now.0.saturating_sub(window));
         let oldest = self.bucket(topic, since);
         for ((_, bucket), _) in self.claims.range((topic, oldest)..=(topic, u32::MAX)).rev() {
             let key = self.claim_key(topic, *bucket, message_id);

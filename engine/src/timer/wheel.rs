@@ -2,6 +2,7 @@
 
 use super::level::{LEVELS, Level, digit, level_of, slot_start};
 use super::slab::{Entry, Handle, List, Slab};
+use crate::bugs::{self, Bug};
 
 /// A timing wheel with ticks of 1 ms over items `T`, ordered within a millisecond by `S`.
 ///
@@ -84,7 +85,9 @@ impl<T, S: Ord + Copy> Wheel<T, S> {
             let mut list = self.levels[level].take(slot);
             // What is due as this slot begins goes to `overdue`, the rest to lower levels.
             let (levels, due_now) = (&mut self.levels, &mut self.overdue);
-            while self.slab.shift(&mut list, |due_ms| place(levels, due_now, start, due_ms)) {}
+            let all = bugs::active(Bug::FireOnCascade);
+            let lands = |due_ms| if all { start } else { due_ms };
+            while self.slab.shift(&mut list, |due_ms| place(levels, due_now, start, lands(due_ms))) {}
             let mut due_now = std::mem::replace(&mut self.overdue, List::EMPTY);
             self.drain(&mut due_now, out);
         }

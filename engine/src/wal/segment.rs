@@ -22,6 +22,7 @@
 //! another write, or a client's payload that looks like one, is not taken for the write of this place.
 
 use super::SegmentId;
+use crate::bugs::{self, Bug};
 use chronos_proto::id::{ClusterId, Incarnation, Lsn, NodeId};
 use chronos_proto::time::{Instant, Timestamp};
 
@@ -201,7 +202,8 @@ impl WriteHeader {
     /// The records that follow the header at `at`, if they match it.
     pub fn records<'a>(&self, at: &'a [u8]) -> Option<&'a [u8]> {
         let records = at.get(WRITE_HEADER..WRITE_HEADER + self.length as usize)?;
-        (crc32c::crc32c(records) == self.records_crc).then_some(records)
+        let matches = crc32c::crc32c(records) == self.records_crc || bugs::active(Bug::ReadUnchecked);
+        matches.then_some(records)
     }
 
     /// The lsn of its last record.

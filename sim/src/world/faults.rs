@@ -157,16 +157,14 @@ impl World {
             }
             Trouble::Partition { split, lasts, flaps } => {
                 if let (Split::IsolateLeader, Some(leader)) = (split, self.leader()) {
-                    self.plan_probes(leader, lasts, salt);
+                    let after = self.knobs.raft.election_timeout_us / 2;
+                    self.plan_probes(leader, after, lasts, salt);
                 }
                 let each = lasts / flaps.max(1);
                 let paths = self.split(split, &mut Rng::new(salt, "split"));
                 for flap in 0..flaps {
                     let from = self.now + flap * each;
-                    self.watch.partitions.push(Partition { paths: paths.clone(), holds: false });
-                    let number = self.watch.partitions.len() as u64 - 1;
-                    self.at(from, Event::Cut(number));
-                    self.at(from + each.div_ceil(if flaps > 1 { 2 } else { 1 }), Event::Heal(number));
+                    self.cut_from(from, each.div_ceil(if flaps > 1 { 2 } else { 1 }), paths.clone());
                 }
             }
             Trouble::Clog { lasts } => {
@@ -186,14 +184,31 @@ impl World {
         Ok(())
     }
 
+    /// A leader is cut off in the moment in which it hands over.
+    pub(super) fn isolate_soon(&mut self, leader: usize, rng: &mut Rng) {
+        let paths = (0..self.machines.len()).filter(|m| *m != leader);
+        let paths: Vec<_> = paths.flat_map(|m| [(leader, m), (m, leader)]).collect();
+        let lasts = 2 * self.knobs.raft.election_timeout_us;
+        let from = self.now + rng.below(self.knobs.gather + 2 * self.knobs.network.delay + 100);
+        self.plan_probes(leader, 0, lasts, rng.bits());
+        self.cut_from(from, lasts, paths);
+    }
+
+    fn cut_from(&mut self, from: u64, lasts: u64, paths: Vec<(usize, usize)>) {
+        self.watch.partitions.push(Partition { paths, holds: false });
+        let number = self.watch.partitions.len() as u64 - 1;
+        self.at(from, Event::Cut(number));
+        self.at(from + lasts, Event::Heal(number));
+    }
+
     /// A leader that is cut off is asked all the time, while the others may have another: it must not answer.
-    fn plan_probes(&mut self, leader: usize, lasts: u64, salt: u64) {
+    fn plan_probes(&mut self, leader: usize, after: u64, lasts: u64, salt: u64) {
         let timeout = self.knobs.raft.election_timeout_us;
         let rng = &mut Rng::new(salt, "probes");
         // Leases matter around one election timeout; a leader without one for longer.
-        let (parts, each) = if self.knobs.raft.leases { (60, timeout / 60) } else { (60, timeout / 20) };
-        for part in 0..parts {
-            let at = timeout / 2 + part * each;
+        let each = if self.knobs.raft.leases { timeout / 60 } else { timeout / 20 };
+        for part in 0..60 {
+            let at = after + part * each;
             if at < lasts {
                 self.after(at, Event::Probe(leader, rng.bits()));
             }

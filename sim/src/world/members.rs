@@ -31,8 +31,13 @@ impl World {
     /// Leadership is handed to another.
     pub(super) fn transfer(&mut self, salt: u64) {
         let Some(leader) = self.leader() else { return };
-        let to = Rng::new(salt, "transfer").below(self.machines.len() as u64) as usize;
+        let rng = &mut Rng::new(salt, "transfer");
+        let to = rng.below(self.machines.len() as u64) as usize;
         self.operate(leader, Request::Transfer { group: GROUP, to: id(to) });
+        if self.knobs.raft.leases && rng.chance(500) {
+            // It does not hear what comes of it.
+            self.isolate_soon(leader, rng);
+        }
     }
 
     /// Members come, go, or are replaced.
