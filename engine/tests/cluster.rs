@@ -12,7 +12,7 @@ use chronos_engine::raft::{Change, ChangeError, Role};
 use chronos_engine::rng::Rng;
 use chronos_engine::state::{Sessions, keys};
 use chronos_engine::step::{
-    Action, Input, OperatorError, Outputs, Published, ReadAt, Reply, Request, Token, Trace,
+    Action, Fresh, Input, OperatorError, Outputs, Published, ReadAt, Reply, Request, Token, Trace,
 };
 use chronos_engine::store::{MemoryStore, SharedStore};
 use chronos_engine::txn::{Committed, Refused, Transaction};
@@ -45,6 +45,8 @@ struct Host {
     replies: BTreeMap<Token, Reply>,
     /// There is no space for what its WAL is told to write.
     full: bool,
+    /// Its disk does not answer for now.
+    hangs: bool,
     /// With whom it is to link; it sends to nobody else.
     links: BTreeSet<NodeId>,
     /// It is killed when a snapshot has become its state, and nothing of that is in its log.
@@ -130,6 +132,7 @@ impl Cluster {
             published: None,
             replies: BTreeMap::new(),
             full: false,
+            hangs: false,
             links: BTreeSet::new(),
             dies_at_flip: false,
         };
@@ -286,7 +289,8 @@ impl Cluster {
     /// Lets disks answer and messages arrive until nothing is under way.
     fn run(&mut self) {
         for _ in 0..100_000 {
-            let owing = self.hosts.iter_mut().find_map(|(id, host)| Some((*id, host.owed.pop_front()?)));
+            let mut answering = self.hosts.iter_mut().filter(|(_, host)| !host.hangs);
+            let owing = answering.find_map(|(id, host)| Some((*id, host.owed.pop_front()?)));
             if let Some((id, input)) = owing {
                 if let (Input::CheckpointDurable(_), Some(host)) = (&input, self.hosts.get_mut(&id)) {
                     host.shared = Arc::new(host.store.clone());
@@ -1068,6 +1072,50 @@ fn a_node_that_was_put_back_from_an_old_copy_is_refused() {
     let refused = cluster.node(leader).admit_peer(&cluster.hosts[&id].hello()).expect_err("an older state");
     assert!(refused.contains("put back from a copy"), "{refused}");
     assert!(!cluster.node(leader).is_linked(id));
+}
+
+/// What a quorum has is committed, and shown by others, before the leader's own disk has it: until then its lease is no
+/// leave to show less.
+#[test]
+fn a_leader_whose_disk_is_behind_the_quorum_does_not_read_by_its_lease() {
+    let leases = |mut config: Config| {
+        config.raft.leases = true;
+        config
+    };
+    let mut cluster = Cluster::of_three(leases);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.pass(1_000 * MS);
+    let fresh = |cluster: &Cluster| cluster.published(leader).fresh;
+    assert!(matches!(fresh(&cluster), Fresh::Until(_)));
+    let before = cluster.applied(leader);
+    cluster.hosts.get_mut(&leader).expect("it").hangs = true;
+    let transaction = cluster.transaction(leader, vec![relations::put(1, 10)]);
+    cluster.ask(leader, Request::Commit(GROUP, transaction));
+    cluster.pass(150 * MS);
+    assert!(cluster.applied(follower) > before, "a quorum without the leader has it");
+    assert_eq!(cluster.applied(leader), before);
+    assert_eq!(fresh(&cluster), Fresh::Ask);
+    cluster.hosts.get_mut(&leader).expect("it").hangs = false;
+    cluster.pass(150 * MS);
+    assert!(matches!(fresh(&cluster), Fresh::Until(_)));
+    assert!(cluster.applied(leader) > before);
+}
+
+/// Its successor is elected in spite of leases: what was published before with one is withdrawn before that is told.
+#[test]
+fn a_leader_that_hands_over_does_not_read_by_its_lease() {
+    let leases = |mut config: Config| {
+        config.raft.leases = true;
+        config
+    };
+    let mut cluster = Cluster::of_three(leases);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.pass(1_000 * MS);
+    assert!(matches!(cluster.published(leader).fresh, Fresh::Until(_)));
+    let request = Request::Transfer { group: GROUP, to: follower };
+    cluster.input(leader, Input::Request { token: Token(1_000), request });
+    assert!(cluster.net.iter().any(|(_, to, _)| *to == follower), "it tells it to take over");
+    assert_eq!(cluster.published(leader).fresh, Fresh::Ask);
 }
 
 /// P14: who is not linked, because its certificate or cluster is another, is heard by nobody.

@@ -298,3 +298,34 @@ fn a_subscriber_gets_what_is_released_and_not_what_it_acknowledged() {
     assert_eq!(world.published().snapshot.applied, Index(world.node.status().groups[0].applied));
     world.check_digests();
 }
+
+/// A node whose clock is ahead shows a firing before this one does: what was read of it there is of the future here.
+#[test]
+fn a_transaction_that_saw_a_release_before_its_time_conflicts() {
+    let mut world = World::new();
+    world.make_relations();
+    let due = START + std::time::Duration::from_millis(1_000);
+    world.write(vec![schedule("t1", due)]);
+    let next = |world: &World| world.published().snapshot.partition(TOPIC, 0).expect("the partition").next;
+    while next(&world) == 0 {
+        world.pass(100);
+    }
+    assert_eq!(world.offsets(), [], "it is fired ahead and not released");
+    let published = world.published();
+    let read_index = published.snapshot.applied;
+    let reads = vec![keys::KeyRange::point(keys::partition(TOPIC, 0))];
+    let unreleased = Transaction {
+        read_index,
+        reads,
+        valid_until: Some(due),
+        ops: vec![put(1, 1)],
+        ..Transaction::default()
+    };
+    let released = Transaction { valid_until: None, ..unreleased.clone() };
+    assert_eq!(world.submit(released.clone()), Err(Refused::Conflict));
+    world.submit(unreleased).expect("it saw what is there now");
+    world.pass(100_000);
+    assert_eq!(world.offsets().len(), 1);
+    let released = Transaction { ops: vec![put(2, 2)], ..released };
+    world.submit(released).expect("now it is there");
+}

@@ -8,7 +8,9 @@ use crate::keys;
 use crate::raft::{self, ProposeError, Raft, Role};
 use crate::state::apply::Change;
 use crate::state::{ReadError, State};
-use crate::step::{Action, Fatal, Outputs, Reason, Reply, SubscriberId, SubscriberInput, Token, Trace};
+use crate::step::{
+    Action, Fatal, Fresh, Outputs, Published, Reason, Reply, SubscriberId, SubscriberInput, Token, Trace,
+};
 use crate::store::SharedStore;
 use crate::txn::resolver::{self, Resolver};
 use crate::txn::{Committed, Refused, Transaction};
@@ -58,6 +60,8 @@ pub(super) struct Group {
     advance_at: Option<Instant>,
     /// Readers have been given a state of this run.
     pub(super) published: bool,
+    /// What is published may be read by a lease.
+    pub(super) leased: bool,
     /// The role and leader that were acted upon last.
     known: (Role, Option<NodeId>),
     /// See [`ClusterClock::is_set`](crate::clock::ClusterClock::is_set).
@@ -88,6 +92,7 @@ impl Group {
             work: WorkState::LookAt(Instant(0)),
             advance_at: None,
             published: false,
+            leased: false,
             known: (Role::Follower, None),
             has_time,
             leader_changes: 0,
@@ -106,6 +111,11 @@ impl Group {
     fn armed(&self) -> Vec<Change> {
         let partitions = self.state.partitions();
         partitions.map(|(topic, partition, _)| Change::Appended { topic, partition }).collect()
+    }
+
+    /// Whether its state has all that this node knows to be committed.
+    pub(super) fn shows_all(&self) -> bool {
+        self.state.applied >= self.raft.committed()
     }
 
     /// Requests that wait for their entry.
@@ -169,6 +179,7 @@ impl Node {
     pub(super) fn settle(&mut self, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
         while let Some(id) = self.dirty.pop_first() {
             self.apply(id, store, out)?;
+            self.end_leased_reads(id, store, out);
             let mut outputs = std::mem::take(&mut self.raft_outputs);
             if let Some(group) = self.groups.get_mut(&id) {
                 group.raft.outputs(&mut outputs);
@@ -181,6 +192,19 @@ impl Node {
         }
         self.send_beats(out);
         Ok(())
+    }
+
+    /// What a quorum has may be committed before this leader's own disk has it, and others show it as soon as they hear
+    /// of that; and a leader that hands over has no lease any more. From before others hear of either, readers here must
+    /// ask.
+    fn end_leased_reads(&mut self, id: GroupId, store: &SharedStore, out: &mut Outputs) {
+        let clock = self.clock.reading(self.now.mono);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if group.leased && (group.raft.lease_until().is_none() || !group.shows_all()) {
+            group.leased = false;
+            let snapshot = group.state.snapshot(store);
+            out.now(Action::Publish(Published { snapshot, clock, fresh: Fresh::Ask }));
+        }
     }
 
     fn perform(&mut self, id: GroupId, output: raft::Output, store: &SharedStore, out: &mut Outputs) {
@@ -401,7 +425,8 @@ impl Node {
         }
         group.resolver.check(transaction)?;
         let time = self.clock.time(self.now.mono).max(group.raft.last_time());
-        if transaction.valid_until.is_some_and(|until| time >= until) {
+        if transaction.valid_until.is_some_and(|until| time >= until) || read_ahead(group, transaction, time)
+        {
             return Err(Refused::Conflict);
         }
         if transaction.ops.is_empty() {
@@ -720,4 +745,22 @@ fn name(command: &Command) -> &'static str {
         Command::PutMember(_) => "member",
         Command::DropMember(_) => "member gone",
     }
+}
+
+/// Whether a transaction saw an event as released that is not at `time`: the node it read on has a clock that is ahead of
+/// this one. One that saw it as unreleased says that it is valid until then at the most.
+fn read_ahead(group: &Group, transaction: &Transaction, time: Timestamp) -> bool {
+    let Transaction { read_index, reads, valid_until, .. } = transaction;
+    let reads_partition = |topic, partition| {
+        let key = keys::partition(topic, partition);
+        reads.iter().any(|range| range.contains(&key))
+    };
+    // What it read and this node has not applied yet may be armed.
+    let unknown = || reads.iter().any(|range| range.start.first() == Some(&keys::tag::PARTITION));
+    *read_index > group.state.applied && unknown()
+        || group
+            .timers
+            .releases_after(time)
+            .filter(|(release, _)| valid_until.is_none_or(|until| until > *release))
+            .any(|(_, (topic, partition))| reads_partition(topic, partition))
 }

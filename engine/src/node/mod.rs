@@ -482,9 +482,10 @@ impl Node {
             group.published = true;
             let fresh = match group.raft.lease_until() {
                 _ if alone && group.serves() => Fresh::Alone,
-                Some(until) if group.serves() => Fresh::Until(until),
+                Some(until) if group.serves() && group.shows_all() => Fresh::Until(until),
                 _ => Fresh::Ask,
             };
+            group.leased = matches!(fresh, Fresh::Until(_));
             let snapshot = group.state.snapshot(store);
             out.now(Action::Publish(Published { snapshot, clock, fresh }));
         }

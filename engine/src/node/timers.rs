@@ -16,6 +16,7 @@ use chronos_proto::id::RelationId;
 use chronos_proto::limits::FIRE_MAX_TIMERS;
 use chronos_proto::time::{MICROS_PER_MS, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 /// Timers loaded in one step at the most.
 const REFILL_SLICE: usize = 4_096;
@@ -166,6 +167,15 @@ impl Timers {
             out.extend(partitions.into_iter().map(|(topic, partition)| (release, topic, partition)));
         }
         out
+    }
+
+    /// Partitions with events that are released after `time`, by release time.
+    pub fn releases_after(
+        &self,
+        time: Timestamp,
+    ) -> impl Iterator<Item = (Timestamp, (RelationId, u32))> + '_ {
+        let after = self.armed.range((Bound::Excluded(time), Bound::Unbounded));
+        after.flat_map(|(release, partitions)| partitions.iter().map(|place| (*release, *place)))
     }
 
     /// The next release.
