@@ -15,7 +15,7 @@
 //! report        what is printed
 //! ```
 //!
-//! Not implemented: subscribers and several groups in clusters; the madsim and turmoil stages; clients that speak SQL;
+//! Not implemented: subscribers and several groups in clusters; the driver's threads; clients that speak SQL;
 //! space-time diagrams; replay of recordings.
 
 pub mod checker;

@@ -94,6 +94,7 @@ async fn read(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: &Connection) -
     let taken: Arc<[AtomicBool; LANES.len()]> = Arc::default();
     loop {
         tokio::select! {
+            biased;
             stream = connection.accept_uni() => match stream {
                 Ok(stream) => {
                     let reader = read_lane(shared.clone(), peer.clone(), taken.clone(), stream);

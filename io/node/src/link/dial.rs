@@ -60,6 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
             tracing::warn!(peer = %address.name, address = %address.address, %why, "no link");
         }
         tokio::select! {
+            biased;
             () = sleep(backoff.wait()) => {}
             () = peer.wake.notified() => {}
             changed = target.changed() => {
@@ -86,6 +87,7 @@ async fn open_unless(
     let mut opening = pin!(timeout(deadline, open(shared, peer, address, attempt)));
     loop {
         tokio::select! {
+            biased;
             opened = &mut opening => {
                 return Some(opened.unwrap_or_else(|_| Err(Why::Lost(format!("no answer within {deadline:?}")))));
             }
@@ -186,6 +188,7 @@ async fn serve(shared: &Shared, peer: &Arc<Peer>, target: &mut watch::Receiver<T
         writers.spawn_on(write(peer.clone(), lane, stream), &shared.handle);
     }
     let why = tokio::select! {
+        biased;
         error = connection.closed() => error.into(),
         Some(ended) = writers.join_next() => {
             let why = ended.unwrap_or_else(|error| Why::Lost(format!("the task of a lane ended: {error}")));

@@ -30,7 +30,7 @@
 //! ```
 //!
 //! Generic over quinn's `Runtime` and socket; tasks and timers are tokio's, so a simulated tokio with a simulated socket
-//! runs this very code.
+//! runs this very code (`cargo sim-turmoil`). Nothing is drawn at random but from `rng_seed`: every `select!` is `biased`.
 //!
 //! Not implemented: links of edges; revoked certificates (a new authority, or `admit`); a certificate that expires does
 //! not end the links that it began.
@@ -56,7 +56,7 @@ use bytes::Bytes;
 use chronos_proto::id::{ClusterId, Incarnation, NodeId};
 use chronos_proto::limits::FRAME_MAX_BYTES;
 use peer::{Peer, Target};
-use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime};
+use quinn::{AsyncUdpSocket, Endpoint, Runtime};
 use rustix::net::sockopt;
 use std::collections::BTreeMap;
 use std::io;
@@ -255,8 +255,7 @@ impl Links {
         let handle = Handle::try_current()?;
         let server = quic::server(&config)?;
         let client_transport = quic::client_transport(&config)?;
-        let mut endpoint_config = EndpointConfig::default();
-        endpoint_config.rng_seed(config.rng_seed);
+        let endpoint_config = quic::endpoint(&config);
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let address = socket.local_addr().map_err(|error| StartError::Socket { address: unknown, error })?;
         let endpoint =

@@ -1,9 +1,10 @@
 //! What QUIC is told: TLS from outside, everything bounded, nobody moves.
 
 use super::{LinkConfig, StartError};
+use crate::directory::draw_u64;
 use crate::tls::Credentials;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,34 @@ pub(super) const HANDSHAKES_MAX: usize = 64;
 pub(super) const HANDSHAKES_UNVALIDATED: usize = 8;
 /// Received bytes that are kept for each handshake not yet looked at.
 const UNACCEPTED_BYTES: u64 = 16 << 10;
+
+/// Of the connection ids that a node gives itself, in bytes. Those that a client makes up for its first packet have at
+/// least eight, so a late packet of a handshake that this process knows nothing of is told from a first one by its length.
+/// With eight it would be decrypted with the wrong keys, and one time in four counted as a link refused.
+const CONNECTION_ID_BYTES: usize = 7;
+
+struct ConnectionIds;
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&draw_u64().to_le_bytes()[..CONNECTION_ID_BYTES])
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+pub(super) fn endpoint(config: &LinkConfig) -> EndpointConfig {
+    let mut endpoint = EndpointConfig::default();
+    endpoint.rng_seed(config.rng_seed);
+    endpoint.cid_generator(|| Box::new(ConnectionIds));
+    endpoint
+}
 
 pub(super) fn server(config: &LinkConfig) -> Result<quinn::ServerConfig, StartError> {
     let mut transport = transport(config)?;

@@ -110,7 +110,8 @@ impl Authority {
         Ok(next)
     }
 
-    fn of_cluster(cluster: ClusterId, validity: Validity) -> Result<Authority, TlsError> {
+    /// A new one for a cluster whose number is known.
+    pub fn of_cluster(cluster: ClusterId, validity: Validity) -> Result<Authority, TlsError> {
         let identity = Identity { cluster, role: Role::Authority, name: String::new() };
         let (key, pair) = new_key()?;
         let mut params = params(&identity, &format!("chronos {:032x}", cluster.0), validity)?;

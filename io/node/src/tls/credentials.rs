@@ -1,6 +1,5 @@
 //! What a process shows to others and whom it trusts, and how both are replaced while it runs.
 
-use super::authority::now;
 use super::certificate::Certificate;
 use super::error::TlsError;
 use super::files::{self, Files, Stamp};
@@ -15,6 +14,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
 use std::path::{Path, PathBuf};
@@ -115,6 +115,7 @@ pub struct Credentials {
     identity: Identity,
     current: RwLock<Arc<Current>>,
     seen: Mutex<Seen>,
+    clock: Arc<dyn TimeProvider>,
 }
 
 /// What is known of the files.
@@ -130,8 +131,18 @@ struct Seen {
 impl Credentials {
     /// Reads certificates that must have one of some roles and, if one is given, that name.
     pub fn load(files: Files, roles: &[Role], name: Option<&str>) -> Result<Credentials, TlsError> {
+        Credentials::load_by(files, roles, name, Arc::new(DefaultTimeProvider))
+    }
+
+    /// [`Credentials::load`] by another clock than the machine's: what is valid, here and at every handshake, it says.
+    pub fn load_by(
+        files: Files,
+        roles: &[Role],
+        name: Option<&str>,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Credentials, TlsError> {
         let stamp = files.stamp();
-        let current = read(&files, 0)?;
+        let current = read(&files, 0, &clock)?;
         let identity = current.certificate.identity.clone();
         let what = || files.certificate.display().to_string();
         if !roles.contains(&identity.role) {
@@ -149,15 +160,18 @@ impl Credentials {
             current: RwLock::new(Arc::new(current)),
             seen: Mutex::new(seen),
             files: Some(files),
+            clock,
         })
     }
 
     /// Certificates that come from no file and never change.
     pub(super) fn fixed(bundle: &str, certificate: &str, key: &str) -> Result<Credentials, TlsError> {
+        let clock: Arc<dyn TimeProvider> = Arc::new(DefaultTimeProvider);
         let material = Material::parse(
             ("the authority", bundle.as_bytes()),
             ("the certificate", certificate.as_bytes()),
             ("its key", key.as_bytes()),
+            clock.clone(),
         )?;
         let current = material.configure(0, Vec::new())?;
         Ok(Credentials {
@@ -165,6 +179,7 @@ impl Credentials {
             current: RwLock::new(Arc::new(current)),
             seen: Mutex::default(),
             files: None,
+            clock,
         })
     }
 
@@ -196,7 +211,7 @@ impl Credentials {
             }
         }
         // What is behind the stamp is read with no lock held; whoever looks at the same time reads the same.
-        let next = read(files, before.generation + 1).and_then(|next| {
+        let next = read(files, before.generation + 1, &self.clock).and_then(|next| {
             let (found, wanted) = (&next.certificate.identity, &self.identity);
             if found == wanted {
                 return Ok(next);
@@ -253,18 +268,21 @@ impl Credentials {
     }
 }
 
-fn read(files: &Files, generation: u64) -> Result<Current, TlsError> {
+fn read(files: &Files, generation: u64, clock: &Arc<dyn TimeProvider>) -> Result<Current, TlsError> {
     let (ca, certificate, key) =
         (files::read(&files.ca)?, files::read(&files.certificate)?, files::read(&files.key)?);
     let name = |file: &Path| file.display().to_string();
     let (ca_name, certificate_name, key_name) = (name(&files.ca), name(&files.certificate), name(&files.key));
-    let material = Material::parse((&ca_name, &ca), (&certificate_name, &certificate), (&key_name, &key))?;
+    let clock = clock.clone();
+    let material =
+        Material::parse((&ca_name, &ca), (&certificate_name, &certificate), (&key_name, &key), clock)?;
     material.configure(generation, files::exposed(&files.key).into_iter().collect())
 }
 
 /// What is in the files, checked.
 struct Material {
     provider: Arc<CryptoProvider>,
+    clock: Arc<dyn TimeProvider>,
     roots: Arc<RootCertStore>,
     authorities: Vec<Certificate>,
     certificate: Certificate,
@@ -276,9 +294,15 @@ struct Material {
 type Named<'a> = (&'a str, &'a [u8]);
 
 impl Material {
-    fn parse(ca: Named<'_>, certificate: Named<'_>, key: Named<'_>) -> Result<Material, TlsError> {
+    fn parse(
+        ca: Named<'_>,
+        certificate: Named<'_>,
+        key: Named<'_>,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Material, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let (authorities, roots) = authorities(ca)?;
+        let now = clock.current_time().unwrap_or_else(UnixTime::now);
+        let (authorities, roots) = authorities(ca, stamp(now))?;
         let chain = files::certificates(certificate.1, certificate.0)?;
         let private = files::key(key.1, key.0)?;
         let read = Certificate::read(chain[0].clone(), certificate.0)?;
@@ -290,16 +314,16 @@ impl Material {
                 wanted: "node, edge, client or reader".to_owned(),
             });
         }
-        read.check_time(now(), certificate.0)?;
+        read.check_time(stamp(now), certificate.0)?;
         if read.identity.cluster != cluster {
             let what = certificate.0.to_owned();
             return Err(TlsError::OtherCluster { what, found: read.identity.cluster, wanted: cluster });
         }
         // Every certificate of ours is good for clients, so this checks the chain of each.
         let own = Verifier::new(roots.clone(), provider.clone(), cluster, Role::LEAVES, false)?;
-        ClientCertVerifier::verify_client_cert(&own, &chain[0], &chain[1..], UnixTime::now()).map_err(
-            |error| TlsError::OtherAuthority { what: certificate.0.to_owned(), why: error.to_string() },
-        )?;
+        ClientCertVerifier::verify_client_cert(&own, &chain[0], &chain[1..], now).map_err(|error| {
+            TlsError::OtherAuthority { what: certificate.0.to_owned(), why: error.to_string() }
+        })?;
         let signer = provider.key_provider.load_private_key(private.clone_key());
         let signer = signer.map_err(|error| TlsError::malformed(key.0, error.to_string()))?;
         let pair = rustls::sign::CertifiedKey::new(chain.clone(), signer);
@@ -310,7 +334,7 @@ impl Material {
                 return Err(TlsError::KeyMismatch { certificate, key });
             }
         }
-        Ok(Material { provider, roots, authorities, certificate: read, chain, key: private })
+        Ok(Material { provider, clock, roots, authorities, certificate: read, chain, key: private })
     }
 
     fn configure(self, generation: u64, warnings: Vec<String>) -> Result<Current, TlsError> {
@@ -347,7 +371,7 @@ impl Material {
         protocols: &[&[u8]],
     ) -> Result<ServerConfig, TlsError> {
         let library = |error: rustls::Error| TlsError::Library(error.to_string());
-        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+        let mut config = ServerConfig::builder_with_details(self.provider.clone(), self.clock.clone())
             .with_protocol_versions(versions)
             .map_err(library)?
             .with_client_cert_verifier(self.verifier(roles, optional)?)
@@ -366,7 +390,7 @@ impl Material {
         roles: &'static [Role],
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Result<ClientConfig, TlsError> {
-        let config = ClientConfig::builder_with_provider(self.provider.clone())
+        let config = ClientConfig::builder_with_details(self.provider.clone(), self.clock.clone())
             .with_protocol_versions(versions)
             .map_err(|error| TlsError::Library(error.to_string()))?
             .dangerous()
@@ -385,8 +409,12 @@ fn sober(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
+fn stamp(now: UnixTime) -> Timestamp {
+    Timestamp(i64::try_from(now.as_secs().saturating_mul(1_000_000)).unwrap_or(i64::MAX))
+}
+
 /// The certificates in an authority's file, all of one cluster.
-fn authorities(ca: Named<'_>) -> Result<(Vec<Certificate>, Arc<RootCertStore>), TlsError> {
+fn authorities(ca: Named<'_>, now: Timestamp) -> Result<(Vec<Certificate>, Arc<RootCertStore>), TlsError> {
     let (what, pem) = ca;
     let mut roots = RootCertStore::empty();
     let mut all: Vec<Certificate> = Vec::new();
@@ -405,7 +433,6 @@ fn authorities(ca: Named<'_>) -> Result<(Vec<Certificate>, Arc<RootCertStore>), 
         all.push(certificate);
     }
     // One that has expired does no harm beside one that has not: that is what a renewal looks like.
-    let now = now();
     if all.iter().all(|certificate| certificate.check_time(now, what).is_err()) {
         all[0].check_time(now, what)?;
     }
@@ -427,11 +454,12 @@ pub fn client_config(
         Some((certificate, key)) => {
             let (certificate_pem, key_pem) = (files::read(certificate)?, files::read(key)?);
             let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
-            Material::parse((&ca_name, &ca_pem), (&certificate, &certificate_pem), (&key, &key_pem))?
+            let clock = Arc::new(DefaultTimeProvider);
+            Material::parse((&ca_name, &ca_pem), (&certificate, &certificate_pem), (&key, &key_pem), clock)?
                 .client(SERVERS, versions)?
         }
         None => {
-            let (authorities, roots) = authorities((&ca_name, &ca_pem))?;
+            let (authorities, roots) = authorities((&ca_name, &ca_pem), stamp(UnixTime::now()))?;
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let cluster = authorities[0].identity.cluster;
             let verifier = Verifier::new(roots, provider.clone(), cluster, SERVERS, false)?;
