@@ -58,6 +58,7 @@ fn relation(id: RelationId, version: u64) -> Relation {
         indexes: vec![index],
         next_column: 3,
         next_index: 2,
+        extras: Vec::new(),
     };
     let topic = Topic { partitions: 2, dedup_micros: 1_000_000, payload: Type::Bytes };
     let kind = if id == TOPIC { RelationKind::Topic(topic) } else { RelationKind::Table(table) };

@@ -77,6 +77,7 @@ fn table(id: RelationId, name: &str, primary_key: Vec<ColumnId>, indexes: Vec<Se
         indexes,
         next_column: 3,
         next_index: 3,
+        extras: Vec::new(),
     };
     let kind = RelationKind::Table(table);
     Op::PutRelation(Relation { id, name: name.into(), group: GROUP, version: 1, kind })

@@ -1,10 +1,10 @@
-//! Relations as the catalogue stores them: tables and topics.
+//! Relations as the catalogue stores them: tables, topics, views and sequences.
 
 use crate::id::{ColumnId, GroupId, IndexId, RelationId};
 use crate::value::{Type, Value};
 use serde::{Deserialize, Serialize};
 
-/// A table or a topic. Its `version` rises with every change, and a write that saw an older one conflicts.
+/// A table, a topic, a view or a sequence. Its `version` rises with every change, and a write that saw an older one conflicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Relation {
     /// Its number.
@@ -19,17 +19,76 @@ pub struct Relation {
     pub kind: RelationKind,
 }
 
-/// What a relation is. Append-only.
+/// What a relation is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "StoredKind", into = "StoredKind")]
 pub enum RelationKind {
     /// Typed rows.
     Table(Table),
     /// A log of events.
     Topic(Topic),
+    /// A query under a name.
+    View(View),
+    /// A generator of numbers.
+    Sequence(Sequence),
+}
+
+/// The same as it is stored. Append-only: a table without [`Extra`]s is still written as the first version wrote it.
+#[derive(Serialize, Deserialize)]
+enum StoredKind {
+    Table(PlainTable),
+    Topic(Topic),
+    TableWithExtras(PlainTable, Vec<Extra>),
+    View(View),
+    Sequence(Sequence),
+}
+
+/// The part of a table that the first version stored.
+#[derive(Serialize, Deserialize)]
+struct PlainTable {
+    columns: Vec<Column>,
+    primary_key: Vec<ColumnId>,
+    indexes: Vec<SecondaryIndex>,
+    next_column: u32,
+    next_index: u32,
+}
+
+impl From<StoredKind> for RelationKind {
+    fn from(stored: StoredKind) -> RelationKind {
+        let table = |t: PlainTable, extras: Vec<Extra>| {
+            let PlainTable { columns, primary_key, indexes, next_column, next_index } = t;
+            RelationKind::Table(Table { columns, primary_key, indexes, next_column, next_index, extras })
+        };
+        match stored {
+            StoredKind::Table(plain) => table(plain, Vec::new()),
+            StoredKind::TableWithExtras(plain, extras) => table(plain, extras),
+            StoredKind::Topic(topic) => RelationKind::Topic(topic),
+            StoredKind::View(view) => RelationKind::View(view),
+            StoredKind::Sequence(sequence) => RelationKind::Sequence(sequence),
+        }
+    }
+}
+
+impl From<RelationKind> for StoredKind {
+    fn from(kind: RelationKind) -> StoredKind {
+        match kind {
+            RelationKind::Table(t) => {
+                let Table { columns, primary_key, indexes, next_column, next_index, extras } = t;
+                let plain = PlainTable { columns, primary_key, indexes, next_column, next_index };
+                match extras.is_empty() {
+                    true => StoredKind::Table(plain),
+                    false => StoredKind::TableWithExtras(plain, extras),
+                }
+            }
+            RelationKind::Topic(topic) => StoredKind::Topic(topic),
+            RelationKind::View(view) => StoredKind::View(view),
+            RelationKind::Sequence(sequence) => StoredKind::Sequence(sequence),
+        }
+    }
 }
 
 /// A table's shape.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// In the order the user gave.
     pub columns: Vec<Column>,
@@ -41,6 +100,110 @@ pub struct Table {
     pub next_column: u32,
     /// The number that the next index gets.
     pub next_index: u32,
+    /// What is declared beside.
+    pub extras: Vec<Extra>,
+}
+
+/// What a table declares beside its columns and keys. Append-only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Extra {
+    /// No two rows have equal values in the columns of this index, none of them NULL.
+    Unique {
+        /// The index.
+        index: IndexId,
+        /// A constraint, named as the index is; else CREATE UNIQUE INDEX.
+        constraint: bool,
+    },
+    /// PRIMARY KEY added to a table that had rows under hidden rowids: a unique index over NOT NULL columns.
+    PrimaryIndex {
+        /// The index, whose name is the constraint's.
+        index: IndexId,
+    },
+    /// The name of the primary key, where it is not the table's with `_pkey` behind.
+    PrimaryName(String),
+    /// No row for which the condition is false.
+    Check {
+        /// The constraint's name, unique in the table.
+        name: String,
+        /// The condition, as SQL text over the table's columns.
+        condition: String,
+    },
+    /// GENERATED … AS IDENTITY, and SERIAL.
+    Identity {
+        /// The column.
+        column: ColumnId,
+        /// The sequence that its values come from.
+        sequence: RelationId,
+        /// GENERATED ALWAYS: a value of one's own is refused. None for SERIAL.
+        always: Option<bool>,
+    },
+    /// FOREIGN KEY, checked when a statement ends.
+    ForeignKey {
+        /// The constraint's name, unique in the table.
+        name: String,
+        /// The columns here.
+        columns: Vec<ColumnId>,
+        /// The table referred to.
+        target: RelationId,
+        /// Its columns: a primary key or a unique index.
+        target_columns: Vec<ColumnId>,
+        /// What deleting the row referred to does.
+        on_delete: Referential,
+        /// What changing its key does.
+        on_update: Referential,
+    },
+}
+
+/// What happens to rows that refer to one that goes. Append-only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Referential {
+    /// The statement fails.
+    NoAction,
+    /// They go, or change, with it.
+    Cascade,
+    /// Their columns become NULL.
+    SetNull,
+    /// Their columns become what DEFAULT says.
+    SetDefault,
+}
+
+/// A query under a name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// The query, as SQL text, bound anew by each statement that reads it.
+    pub query: String,
+    /// The columns, in the order of the query's.
+    pub columns: Vec<ViewColumn>,
+    /// Relations that it reads: they cannot be dropped before it.
+    pub reads: Vec<RelationId>,
+}
+
+/// A column of a view.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ViewColumn {
+    /// Its name.
+    pub name: String,
+    /// Its name in the query: what `*` stands for may grow later.
+    pub output: String,
+    /// Its type when the view was made.
+    pub ty: Type,
+}
+
+/// A generator of numbers. Where it is stands in its one row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// The first number.
+    pub start: i64,
+    /// The step, not zero.
+    pub increment: i64,
+    /// The smallest number.
+    pub min: i64,
+    /// The largest number.
+    pub max: i64,
+    /// Whether it begins again when its numbers are used up.
+    pub cycle: bool,
+    /// The column it belongs to, and goes with.
+    pub owner: Option<(RelationId, ColumnId)>,
 }
 
 /// One column.
@@ -105,7 +268,7 @@ impl Relation {
     pub fn table(&self) -> Option<&Table> {
         match &self.kind {
             RelationKind::Table(table) => Some(table),
-            RelationKind::Topic(_) => None,
+            _ => None,
         }
     }
 
@@ -113,7 +276,23 @@ impl Relation {
     pub fn topic(&self) -> Option<&Topic> {
         match &self.kind {
             RelationKind::Topic(topic) => Some(topic),
-            RelationKind::Table(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The view, if it is one.
+    pub fn view(&self) -> Option<&View> {
+        match &self.kind {
+            RelationKind::View(view) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// The sequence, if it is one.
+    pub fn sequence(&self) -> Option<&Sequence> {
+        match &self.kind {
+            RelationKind::Sequence(sequence) => Some(sequence),
+            _ => None,
         }
     }
 }
@@ -122,5 +301,27 @@ impl Table {
     /// The column of this number.
     pub fn column(&self, id: ColumnId) -> Option<&Column> {
         self.columns.iter().find(|c| c.id == id)
+    }
+
+    /// Where a column stands among the columns.
+    pub fn place(&self, id: ColumnId) -> Option<usize> {
+        self.columns.iter().position(|c| c.id == id)
+    }
+
+    /// Whether an index admits no two equal rows.
+    pub fn is_unique(&self, id: IndexId) -> bool {
+        self.extras.iter().any(|e| match e {
+            Extra::Unique { index, .. } | Extra::PrimaryIndex { index } => *index == id,
+            _ => false,
+        })
+    }
+
+    /// The columns of the primary key, however it is kept.
+    pub fn key_columns(&self) -> &[ColumnId] {
+        let index = self.extras.iter().find_map(|e| match e {
+            Extra::PrimaryIndex { index } => self.indexes.iter().find(|i| i.id == *index),
+            _ => None,
+        });
+        index.map_or(&self.primary_key, |i| &i.columns)
     }
 }

@@ -15,7 +15,8 @@ use chronos_proto::membership::{Configuration, Member};
 use chronos_proto::peer::{Beat, BeatReply, Chunk, Forward, ForwardOutcome, PeerHello, PeerMessage};
 use chronos_proto::raft::{LogId, Message};
 use chronos_proto::schema::{
-    Column, DefaultValue, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic,
+    Column, DefaultValue, Extra, IndexState, Referential, Relation, RelationKind, SecondaryIndex, Sequence, Table,
+    Topic, View, ViewColumn,
 };
 use chronos_proto::stamp::{Hlc, Stamp};
 use chronos_proto::time::Instant;
@@ -270,6 +271,7 @@ fn table() -> Relation {
             indexes: vec![index(1, IndexState::WriteOnly), index(2, IndexState::Public)],
             next_column: 11,
             next_index: 3,
+            extras: Vec::new(),
         }),
     }
 }
@@ -421,6 +423,47 @@ fn topic() -> Relation {
     }
 }
 
+/// A table with one of each of what may be declared beside columns and keys.
+fn table_with_extras() -> Relation {
+    let mut relation = table();
+    if let RelationKind::Table(table) = &mut relation.kind {
+        table.extras = vec![
+            Extra::Unique { index: IndexId(2), constraint: true },
+            Extra::PrimaryIndex { index: IndexId(2) },
+            Extra::PrimaryName("readings_key".into()),
+            Extra::Check { name: "readings_value_check".into(), condition: "value > 0".into() },
+            Extra::Identity { column: ColumnId(1), sequence: RelationId(19), always: Some(true) },
+            Extra::ForeignKey {
+                name: "readings_device_fkey".into(),
+                columns: vec![ColumnId(0)],
+                target: RelationId(20),
+                target_columns: vec![ColumnId(1)],
+                on_delete: Referential::Cascade,
+                on_update: Referential::NoAction,
+            },
+        ];
+    }
+    relation
+}
+
+fn view() -> Relation {
+    let columns = vec![ViewColumn { name: "device".into(), output: "id".into(), ty: Type::Text }];
+    let view = View { query: "SELECT id FROM devices".into(), columns, reads: vec![TABLE] };
+    Relation { name: "names".into(), kind: RelationKind::View(view), ..topic() }
+}
+
+fn sequence() -> Relation {
+    let sequence = Sequence {
+        start: 1,
+        increment: 1,
+        min: 1,
+        max: i64::MAX,
+        cycle: false,
+        owner: Some((TABLE, ColumnId(1))),
+    };
+    Relation { name: "readings_seq".into(), kind: RelationKind::Sequence(sequence), ..topic() }
+}
+
 #[test]
 fn every_format_is_as_it_was() {
     let mut golden = Golden::new();
@@ -437,7 +480,10 @@ fn every_format_is_as_it_was() {
         golden.sample(&format!("outcome.{name}"), outcome);
     }
     golden.sample("relation.table", table());
+    golden.sample("relation.table-with-extras", table_with_extras());
     golden.sample("relation.topic", topic());
+    golden.sample("relation.view", view());
+    golden.sample("relation.sequence", sequence());
     golden.sample("request-id", request());
     golden.sample("stamp", Stamp { time: 0x6758_A580_1F9A_DC50, node: NodeId(7) });
     golden.sample("hlc", Hlc::above(0x6758_A580_1F9A_DC50));

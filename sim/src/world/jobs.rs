@@ -411,6 +411,7 @@ impl World {
                 indexes: Vec::new(),
                 next_column: 4,
                 next_index: 1,
+                extras: Vec::new(),
             }),
         };
         let id = snapshot.catalog.next_id();
