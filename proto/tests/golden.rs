@@ -15,8 +15,8 @@ use chronos_proto::membership::{Configuration, Member};
 use chronos_proto::peer::{Beat, BeatReply, Chunk, Forward, ForwardOutcome, PeerHello, PeerMessage};
 use chronos_proto::raft::{LogId, Message};
 use chronos_proto::schema::{
-    Column, DefaultValue, Extra, IndexState, Referential, Relation, RelationKind, SecondaryIndex, Sequence, Table,
-    Topic, View, ViewColumn,
+    Column, DefaultValue, Extra, IndexState, Referential, Relation, RelationKind, SecondaryIndex, Sequence,
+    Table, Topic, View, ViewColumn,
 };
 use chronos_proto::stamp::{Hlc, Stamp};
 use chronos_proto::time::Instant;

@@ -95,6 +95,8 @@ states! {
     INDETERMINATE_DATATYPE = b"42P18";
     /// A column outside GROUP BY, or an aggregate where none may be.
     GROUPING_ERROR = b"42803";
+    /// A window function where none may be, or a window that makes no sense.
+    WINDOWING_ERROR = b"42P20";
     /// Types that do not fit.
     DATATYPE_MISMATCH = b"42804";
     /// A cast that does not exist.

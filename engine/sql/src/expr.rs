@@ -1,7 +1,9 @@
 //! Bound expressions: names are slots, functions are resolved, every node has its type.
 
 use crate::func::Builtin;
+use crate::plan::Plan;
 use chronos_proto::{Type, Value};
+use std::sync::Arc;
 
 /// An expression over the slots of a row.
 #[derive(Clone, Debug)]
@@ -19,6 +21,13 @@ pub(crate) enum ExprKind {
     Slot(usize),
     /// An aggregate of the SELECT being bound; a slot once it is.
     Aggregate(usize),
+    /// A window function of the SELECT being bound; a slot once it is.
+    Window(usize),
+    /// `grouping(…)`; a number for each grouping set once the SELECT is bound.
+    Grouping(Vec<Expr>),
+    /// What the innermost subquery around captured under this number.
+    Outer(usize),
+    Subquery(Box<Subquery>),
     Call(&'static Builtin, Vec<Expr>),
     Compare(Comparison, Box<[Expr; 2]>),
     And(Vec<Expr>),
@@ -51,6 +60,27 @@ pub(crate) enum ExprKind {
         list: Vec<Expr>,
         negated: bool,
     },
+}
+
+/// A query used as a value.
+#[derive(Clone, Debug)]
+pub(crate) struct Subquery {
+    /// Its number in the statement: what it gave is kept under it.
+    pub id: usize,
+    pub kind: SubqueryKind,
+    pub plan: Arc<Plan>,
+    /// What it takes from the row around, as its [`ExprKind::Outer`] numbers.
+    pub captures: Vec<Expr>,
+    /// What its rows are compared with.
+    pub operands: Vec<Expr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SubqueryKind {
+    Scalar,
+    Exists,
+    Any(Comparison),
+    All(Comparison),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +143,18 @@ impl Expr {
 
     pub fn children(&self) -> Vec<&Expr> {
         match &self.kind {
-            ExprKind::Const(_) | ExprKind::Param(_) | ExprKind::Slot(_) | ExprKind::Aggregate(_) => {
-                Vec::new()
-            }
-            ExprKind::Call(_, args) | ExprKind::And(args) | ExprKind::Or(args) | ExprKind::Coalesce(args) => {
-                args.iter().collect()
-            }
+            ExprKind::Const(_)
+            | ExprKind::Param(_)
+            | ExprKind::Slot(_)
+            | ExprKind::Outer(_)
+            | ExprKind::Aggregate(_)
+            | ExprKind::Window(_) => Vec::new(),
+            ExprKind::Call(_, args)
+            | ExprKind::And(args)
+            | ExprKind::Or(args)
+            | ExprKind::Grouping(args)
+            | ExprKind::Coalesce(args) => args.iter().collect(),
+            ExprKind::Subquery(sub) => sub.captures.iter().chain(&sub.operands).collect(),
             ExprKind::Compare(_, pair) | ExprKind::Distinct { of: pair, .. } => pair.iter().collect(),
             ExprKind::Not(of)
             | ExprKind::IsNull { of, .. }
@@ -133,12 +169,18 @@ impl Expr {
 
     pub fn children_mut(&mut self) -> Vec<&mut Expr> {
         match &mut self.kind {
-            ExprKind::Const(_) | ExprKind::Param(_) | ExprKind::Slot(_) | ExprKind::Aggregate(_) => {
-                Vec::new()
-            }
-            ExprKind::Call(_, args) | ExprKind::And(args) | ExprKind::Or(args) | ExprKind::Coalesce(args) => {
-                args.iter_mut().collect()
-            }
+            ExprKind::Const(_)
+            | ExprKind::Param(_)
+            | ExprKind::Slot(_)
+            | ExprKind::Outer(_)
+            | ExprKind::Aggregate(_)
+            | ExprKind::Window(_) => Vec::new(),
+            ExprKind::Call(_, args)
+            | ExprKind::And(args)
+            | ExprKind::Or(args)
+            | ExprKind::Grouping(args)
+            | ExprKind::Coalesce(args) => args.iter_mut().collect(),
+            ExprKind::Subquery(sub) => sub.captures.iter_mut().chain(&mut sub.operands).collect(),
             ExprKind::Compare(_, pair) | ExprKind::Distinct { of: pair, .. } => pair.iter_mut().collect(),
             ExprKind::Not(of)
             | ExprKind::IsNull { of, .. }
@@ -179,7 +221,13 @@ impl Expr {
     /// Whether it depends on nothing but itself: neither row, parameter, time nor session.
     pub fn is_immutable(&self) -> bool {
         !self.any(&|e| match e.kind {
-            ExprKind::Slot(_) | ExprKind::Param(_) | ExprKind::Aggregate(_) => true,
+            ExprKind::Slot(_)
+            | ExprKind::Param(_)
+            | ExprKind::Outer(_)
+            | ExprKind::Aggregate(_)
+            | ExprKind::Window(_)
+            | ExprKind::Grouping(_)
+            | ExprKind::Subquery(_) => true,
             ExprKind::Call(f, _) => f.volatility != crate::func::Volatility::Immutable,
             _ => false,
         })
@@ -187,7 +235,12 @@ impl Expr {
 
     /// Whether evaluating it on a row that a condition would have left out may end in an error.
     pub fn may_fail(&self) -> bool {
-        self.any(&|e| matches!(e.kind, ExprKind::Call(..) | ExprKind::Cast(_)))
+        self.any(&|e| matches!(e.kind, ExprKind::Call(..) | ExprKind::Cast(_) | ExprKind::Subquery(_)))
+    }
+
+    /// Whether a query runs inside of it.
+    pub fn has_subquery(&self) -> bool {
+        self.any(&|e| matches!(e.kind, ExprKind::Subquery(_)))
     }
 
     /// Whether two expressions are the same, but for volatile calls, which never are.
@@ -198,7 +251,10 @@ impl Expr {
         }
         let heads = match (&self.kind, &other.kind) {
             (Const(a), Const(b)) => a == b && a.is_null() == b.is_null(),
-            (Param(a), Param(b)) | (Slot(a), Slot(b)) | (Aggregate(a), Aggregate(b)) => a == b,
+            (Param(a), Param(b)) | (Slot(a), Slot(b)) | (Outer(a), Outer(b)) => a == b,
+            (Aggregate(a), Aggregate(b)) | (Window(a), Window(b)) => a == b,
+            (Subquery(a), Subquery(b)) => a.id == b.id,
+            (Grouping(_), Grouping(_)) => true,
             (Call(f, _), Call(g, _)) => {
                 std::ptr::eq(*f, *g) && f.volatility != crate::func::Volatility::Volatile
             }

@@ -1,12 +1,13 @@
 //! Aggregates: where they may stand, and what a grouped SELECT may say beside them.
 
+use super::window::Windows;
 use super::{Binder, Scope, Typed};
 use crate::error::{SqlError, SqlState};
-use crate::expr::{Expr, ExprKind};
+use crate::expr::{Comparison, Expr, ExprKind};
 use crate::func;
 use crate::rel::{AggregateCall, AggregateFunction};
 use crate::types::CastContext;
-use chronos_proto::Type;
+use chronos_proto::{Type, Value};
 use sqlparser::ast;
 
 /// Whether aggregates may stand where the binder is.
@@ -36,9 +37,11 @@ pub(super) fn function(name: &str) -> Option<AggregateFunction> {
 }
 
 /// A call as it is written.
+#[derive(Clone)]
 pub(super) struct Call<'a> {
     pub name: &'a str,
-    pub function: AggregateFunction,
+    /// None of a window function that is no aggregate.
+    pub function: Option<AggregateFunction>,
     pub args: Vec<&'a ast::Expr>,
     /// `(*)`.
     pub star: bool,
@@ -64,7 +67,9 @@ impl Binder<'_> {
                 return Err(SqlError::new(SqlState::GROUPING_ERROR, message));
             }
         };
+        let windows = std::mem::replace(&mut self.windows, Windows::Forbidden);
         let call = self.aggregate_call(call, scope);
+        self.windows = windows;
         let mut gathered = gathered;
         let call = match call {
             Ok(call) => call,
@@ -85,9 +90,14 @@ impl Binder<'_> {
         Ok(Typed::known(Expr { ty, kind: ExprKind::Aggregate(place) }))
     }
 
-    fn aggregate_call(&mut self, call: &Call<'_>, scope: &Scope) -> Result<AggregateCall, SqlError> {
+    pub(super) fn aggregate_call(
+        &mut self,
+        call: &Call<'_>,
+        scope: &Scope,
+    ) -> Result<AggregateCall, SqlError> {
         use AggregateFunction as A;
         let Call { name, function, ref args, star, distinct, filter } = *call;
+        let Some(function) = function else { return Err(func::undefined(name, &[], false)) };
         let filter = filter.map(|f| self.condition(f, scope, "FILTER")).transpose()?;
         if star {
             if function != A::Count {
@@ -155,16 +165,29 @@ fn same(a: &AggregateCall, b: &AggregateCall) -> bool {
         && same(&a.separator, &b.separator)
 }
 
+/// What the rows of a grouped SELECT are made of.
+pub(super) struct Groups<'a> {
+    pub groups: &'a [Expr],
+    /// The places of each grouping set's groups, where there are several sets.
+    pub sets: Option<&'a [Vec<usize>]>,
+    /// How many aggregates stand behind the groups.
+    pub aggregates: usize,
+    pub scope: &'a Scope,
+}
+
 /// Rewrites an expression over the input into one over (groups, aggregates). A column that is in neither is an error.
-pub(super) fn over_groups(expr: Expr, groups: &[Expr], scope: &Scope) -> Result<Expr, SqlError> {
-    if let Some(i) = groups.iter().position(|g| g.same(&expr)) {
+pub(super) fn over_groups(expr: Expr, over: &Groups<'_>) -> Result<Expr, SqlError> {
+    if let ExprKind::Grouping(args) = &expr.kind {
+        return grouping(args, over);
+    }
+    if let Some(i) = over.groups.iter().position(|g| g.same(&expr)) {
         return Ok(Expr::slot(expr.ty, i));
     }
     match expr.kind {
-        ExprKind::Aggregate(i) => Ok(Expr::slot(expr.ty, groups.len() + i)),
+        ExprKind::Aggregate(i) => Ok(Expr::slot(expr.ty, over.groups.len() + i)),
         ExprKind::Slot(slot) => {
-            let named = scope.tables.iter().find_map(|t| {
-                let column = t.columns.iter().find(|c| c.slot == slot)?;
+            let named = over.scope.tables.iter().find_map(|t| {
+                let column = t.columns.iter().find(|c| c.is_slot(slot))?;
                 Some(format!("{}.{}", t.name, column.name))
             });
             Err(SqlError::new(
@@ -178,10 +201,32 @@ pub(super) fn over_groups(expr: Expr, groups: &[Expr], scope: &Scope) -> Result<
         _ => {
             let mut expr = expr;
             for child in expr.children_mut() {
-                let taken = std::mem::replace(child, Expr::constant(Type::Bool, chronos_proto::Value::Null));
-                *child = over_groups(taken, groups, scope)?;
+                let taken = std::mem::replace(child, Expr::constant(Type::Bool, Value::Null));
+                *child = over_groups(taken, over)?;
             }
             Ok(expr)
         }
     }
+}
+
+/// `grouping(a, b)`: a bit for each argument, set where the row's grouping set leaves it out.
+fn grouping(args: &[Expr], over: &Groups<'_>) -> Result<Expr, SqlError> {
+    let mut places = Vec::with_capacity(args.len());
+    for arg in args {
+        places.push(over.groups.iter().position(|g| g.same(arg)).ok_or_else(|| {
+            SqlError::new(
+                SqlState::GROUPING_ERROR,
+                "arguments to GROUPING must be grouping expressions of the associated query level",
+            )
+        })?);
+    }
+    let Some(sets) = over.sets else { return Ok(Expr::constant(Type::Int, Value::Int(0))) };
+    let set = Expr::slot(Type::Int, over.groups.len() + over.aggregates);
+    let arms = sets.iter().enumerate().map(|(number, places_of_set)| {
+        let bits = places.iter().fold(0, |bits, p| bits << 1 | i64::from(!places_of_set.contains(p)));
+        let number = Expr::constant(Type::Int, Value::Int(i64::try_from(number).unwrap_or(i64::MAX)));
+        let is = ExprKind::Compare(Comparison::Eq, Box::new([set.clone(), number]));
+        (Expr::boolean(is), Expr::constant(Type::Int, Value::Int(bits)))
+    });
+    Ok(Expr { ty: Type::Int, kind: ExprKind::Case { arms: arms.collect(), otherwise: None } })
 }

@@ -1,6 +1,9 @@
 //! Function calls: aggregates, the forms that take any type, and the functions of the tables.
 
+use super::aggregate::Aggregates;
+use super::from::is_row_function;
 use super::names::{location, qualified};
+use super::window::is_window_function;
 use super::{Binder, Scope, Typed, aggregate};
 use crate::error::{SqlError, SqlState};
 use crate::expr::{Comparison, Expr, ExprKind};
@@ -13,9 +16,6 @@ impl Binder<'_> {
         let (schema, name) = qualified(&f.name)?;
         if schema.is_some_and(|s| s != "pg_catalog" && s != "public" && s != "chronos") {
             return Err(self.at(func::undefined(&name, &[], false), location(&f.name)));
-        }
-        if f.over.is_some() {
-            return Err(SqlError::unsupported("a window function"));
         }
         if !f.within_group.is_empty() {
             return Err(SqlError::unsupported("WITHIN GROUP"));
@@ -40,9 +40,35 @@ impl Binder<'_> {
             }
         }
         let at = location(&f.name);
+        if let Some(over) = &f.over {
+            let filter = f.filter.as_deref();
+            let call = aggregate::Call { name: &name, function: None, args, star, distinct, filter };
+            return self.window_call(&name, over, &call, scope).map_err(|e| self.at(e, at));
+        }
+        if is_window_function(&name) {
+            let message = format!("window function {name} requires an OVER clause");
+            return Err(self.at(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message), at));
+        }
+        if is_row_function(&name) {
+            return self.row_call.take().map(Typed::known).ok_or_else(|| {
+                self.at(
+                    SqlError::unsupported("a function that gives rows in this place")
+                        .hint("put it into FROM, or make it an item of the select list by itself"),
+                    at,
+                )
+            });
+        }
+        if name == "grouping" && matches!(self.aggregates, Aggregates::Gathered(_)) {
+            let mut exprs = Vec::with_capacity(args.len());
+            for arg in args {
+                exprs.push(self.settled(arg, scope)?);
+            }
+            return Ok(Typed::known(Expr { ty: Type::Int, kind: ExprKind::Grouping(exprs) }));
+        }
         if let Some(function) = aggregate::function(&name) {
             let filter = f.filter.as_deref();
-            let call = aggregate::Call { name: &name, function, args, star, distinct, filter };
+            let call =
+                aggregate::Call { name: &name, function: Some(function), args, star, distinct, filter };
             return self.aggregate(&call, scope).map_err(|e| self.at(e, at));
         }
         if distinct || star || f.filter.is_some() {

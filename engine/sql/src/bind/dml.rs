@@ -1,9 +1,10 @@
 //! INSERT, UPDATE and DELETE.
 
 use super::aggregate::Aggregates;
+use super::from::NamedColumn;
 use super::names::{folded, qualified};
-use super::query::{NamedColumn, conjuncts};
 use super::scope::ScopeTable;
+use super::select::conjuncts;
 use super::{Binder, Scope, ScopeColumn, Typed};
 use crate::action::{Action, Delete, Insert, Rows, Target, Update};
 use crate::error::{SqlError, SqlState};
@@ -281,10 +282,8 @@ impl Binder<'_> {
         let mut scope = Scope::default();
         let columns = w.columns.iter().enumerate().map(|(slot, (name, ty, origin))| ScopeColumn {
             name: name.clone(),
-            ty: *ty,
-            slot,
+            expr: Expr::slot(*ty, slot),
             origin: *origin,
-            hidden: false,
         });
         scope
             .add(ScopeTable { name: alias.unwrap_or_else(|| w.name.clone()), columns: columns.collect() })?;
@@ -420,6 +419,6 @@ impl Binder<'_> {
 }
 
 /// DEFAULT in VALUES and SET reads as a name.
-fn is_default(e: &ast::Expr) -> bool {
+pub(super) fn is_default(e: &ast::Expr) -> bool {
     matches!(e, ast::Expr::Identifier(i) if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("default"))
 }

@@ -1,9 +1,10 @@
 //! Expressions.
 
 use super::names::{data_type, folded};
+use super::subquery::comparison;
 use super::{Binder, Scope, Typed, fold};
 use crate::error::{SqlError, SqlState};
-use crate::expr::{Comparison, Expr, ExprKind};
+use crate::expr::{Comparison, Expr, ExprKind, SubqueryKind};
 use crate::func;
 use crate::types::{self, CastContext};
 use chronos_proto::{Type, Value};
@@ -154,8 +155,27 @@ impl Binder<'_> {
             }
             E::Collate { expr, .. } => self.expr(expr, scope),
             E::Function(function) => self.call(function, scope),
-            E::InSubquery { .. } | E::Exists { .. } | E::Subquery(_) => {
-                Err(SqlError::unsupported("a subquery in an expression"))
+            E::Subquery(query) => self.scalar_subquery(query, scope),
+            E::Exists { subquery, negated } => {
+                let found = self.exists(subquery, scope)?;
+                Ok(if *negated { not(found) } else { found })
+            }
+            E::InSubquery { expr, subquery, negated } => {
+                let kind = SubqueryKind::Any(Comparison::Eq);
+                let found = self.quantified(expr, kind, subquery, scope)?;
+                Ok(if *negated { not(found) } else { found })
+            }
+            E::AnyOp { left, compare_op, right, .. } | E::AllOp { left, compare_op, right }
+                if matches!(**right, E::Subquery(_)) =>
+            {
+                let (E::Subquery(query), Some(op)) = (&**right, comparison(compare_op)) else {
+                    return Err(SqlError::unsupported("this operator with ANY and ALL"));
+                };
+                let kind = match e {
+                    E::AnyOp { .. } => SubqueryKind::Any(op),
+                    _ => SubqueryKind::All(op),
+                };
+                self.quantified(left, kind, query, scope)
             }
             E::AnyOp { .. } | E::AllOp { .. } => Err(SqlError::unsupported("ANY and ALL")),
             E::Array(_) => Err(SqlError::unsupported("ARRAY")),
@@ -168,17 +188,22 @@ impl Binder<'_> {
         let name = folded(ident);
         let at = ident.span.start;
         match scope.column(table, &name).map_err(|e| self.at(e, at))? {
-            Some(column) => Ok(Typed::known(Expr::slot(column.ty, column.slot))),
+            Some(column) => Ok(Typed::known(column.expr.clone())),
             None => {
+                if let Some(outer) = self.outer_column(table, &name).map_err(|e| self.at(e, at))? {
+                    return Ok(Typed::known(outer));
+                }
                 // SQL's words without parentheses that the parser takes for columns.
                 if table.is_none() && ident.quote_style.is_none() && is_bare_function(&name) {
                     return self.call_builtin(&name, Vec::new(), false);
                 }
                 let error = match table {
-                    Some(table) if scope.table(table).is_none() => SqlError::new(
-                        SqlState::UNDEFINED_TABLE,
-                        format!("missing FROM-clause entry for table \"{table}\""),
-                    ),
+                    Some(table) if scope.table(table).is_none() && !self.sees_outer_table(table) => {
+                        SqlError::new(
+                            SqlState::UNDEFINED_TABLE,
+                            format!("missing FROM-clause entry for table \"{table}\""),
+                        )
+                    }
                     Some(table) => SqlError::new(
                         SqlState::UNDEFINED_COLUMN,
                         format!("column {table}.{name} does not exist"),
@@ -443,6 +468,10 @@ impl Binder<'_> {
         }
         Ok(Typed::known(Expr { ty: builtin.returns, kind: ExprKind::Call(builtin, exprs) }))
     }
+}
+
+fn not(condition: Typed) -> Typed {
+    Typed::known(Expr::boolean(ExprKind::Not(Box::new(condition.expr))))
 }
 
 /// AND or OR, long chains kept flat.

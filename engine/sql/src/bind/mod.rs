@@ -5,13 +5,19 @@
 
 mod aggregate;
 mod call;
+mod cte;
 mod ddl;
 mod dml;
 mod expr;
+mod from;
 mod names;
 mod query;
 mod scope;
+mod select;
+mod subquery;
 mod utility;
+mod view;
+mod window;
 
 use crate::action::Action;
 use crate::error::{SqlError, SqlState};
@@ -24,9 +30,12 @@ use aggregate::Aggregates;
 use chronos_engine::Catalog;
 use chronos_proto::id::RelationId;
 use chronos_proto::{Type, Value};
+use cte::Cte;
 pub(crate) use scope::{Scope, ScopeColumn};
 use sqlparser::ast;
 use std::collections::BTreeSet;
+use subquery::Frame;
+use window::Windows;
 
 /// A bound statement.
 pub(crate) struct Bound {
@@ -47,6 +56,18 @@ pub(crate) struct Binder<'a> {
     pub aggregates: Aggregates,
     /// How deep subqueries are nested.
     pub depth: usize,
+    windows: Windows,
+    named_windows: Vec<(String, ast::WindowSpec)>,
+    /// Queries around the one being bound, whose columns it may name.
+    frames: Vec<Frame>,
+    /// How many of them are seen, where it is not all: from a WITH query that is put where it is named.
+    seen: Option<usize>,
+    /// Whether something was taken from a query around.
+    captured: bool,
+    ctes: Vec<Cte>,
+    /// The function of the select list that gives rows, as a slot.
+    row_call: Option<Expr>,
+    ids: usize,
 }
 
 /// An expression whose type may still be open: an unknown literal, NULL, or a parameter.
@@ -105,6 +126,14 @@ impl<'a> Binder<'a> {
             relations: BTreeSet::new(),
             aggregates: Aggregates::Forbidden("this place"),
             depth: 0,
+            windows: Windows::Forbidden,
+            named_windows: Vec::new(),
+            frames: Vec::new(),
+            seen: None,
+            captured: false,
+            ctes: Vec::new(),
+            row_call: None,
+            ids: 0,
         }
     }
 
@@ -230,8 +259,7 @@ pub(crate) fn fold(expr: Expr, session: &SessionInfo) -> Expr {
     if matches!(expr.kind, ExprKind::Const(_)) || !expr.is_immutable() {
         return expr;
     }
-    let cx = crate::exec::eval::EvalCx { params: &[], now: 0, random: std::cell::Cell::new(0), session };
-    match crate::exec::eval::eval_value(&expr, &cx) {
+    match crate::exec::eval::eval_value(&expr, &crate::exec::eval::EvalCx::bare(session)) {
         Ok(value) => Expr::constant(expr.ty, value),
         Err(_) => expr,
     }

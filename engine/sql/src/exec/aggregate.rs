@@ -14,6 +14,7 @@ use chronos_proto::{Type, Value};
 pub(super) struct Aggregate<'a> {
     input: Source<'a>,
     groups: &'a [Expr],
+    sets: Option<&'a [Vec<usize>]>,
     calls: &'a [AggregateCall],
     cx: &'a ExecCx<'a>,
     done: Option<std::vec::IntoIter<Batch>>,
@@ -23,13 +24,73 @@ impl<'a> Aggregate<'a> {
     pub fn new(
         input: Source<'a>,
         groups: &'a [Expr],
+        sets: Option<&'a [Vec<usize>]>,
         calls: &'a [AggregateCall],
         cx: &'a ExecCx<'a>,
     ) -> Aggregate<'a> {
-        Aggregate { input, groups, calls, cx, done: None }
+        Aggregate { input, groups, sets, calls, cx, done: None }
+    }
+
+    /// Several grouping sets: each groups all rows by its own columns, the others being NULL.
+    fn run_sets(&mut self, sets: &[Vec<usize>]) -> Result<Vec<Batch>, SqlError> {
+        let mut table = KeyTable::default();
+        let mut keys: Vec<Vector> = self.groups.iter().map(|g| Vector::empty(g.ty, 0)).collect();
+        let mut numbers_of_sets: Vec<i64> = Vec::new();
+        let mut states: Vec<State<'_>> = self.calls.iter().map(State::new).collect();
+        let (mut key, mut numbers, mut held) = (Vec::new(), Vec::new(), 0);
+        // A set without columns has its one group even where there are no rows.
+        for (number, _) in sets.iter().enumerate().filter(|(_, set)| set.is_empty()) {
+            key.clear();
+            encode_value(ValueRef::Int(number as i64), &mut key);
+            table.find_or_insert(&key);
+            numbers_of_sets.push(number as i64);
+            keys.iter_mut().for_each(Vector::push_null);
+        }
+        states.iter_mut().for_each(|s| s.resize(table.len()));
+        while let Some(batch) = self.input.next()? {
+            self.cx.check_cancel()?;
+            let columns: Result<Vec<Vector>, SqlError> =
+                self.groups.iter().map(|g| column(g, &batch, self.cx)).collect();
+            let columns = columns?;
+            for (set_number, set) in sets.iter().enumerate() {
+                numbers.clear();
+                for i in 0..batch.len {
+                    key.clear();
+                    encode_value(ValueRef::Int(set_number as i64), &mut key);
+                    set.iter().for_each(|place| encode_value(columns[*place].get(i), &mut key));
+                    let (number, new) = table.find_or_insert(&key);
+                    if new {
+                        numbers_of_sets.push(set_number as i64);
+                        for (place, to) in keys.iter_mut().enumerate() {
+                            let value =
+                                if set.contains(&place) { columns[place].get(i) } else { ValueRef::Null };
+                            to.push(value);
+                        }
+                    }
+                    numbers.push(number as u32);
+                }
+                for state in &mut states {
+                    state.resize(table.len());
+                    state.update(&batch, &numbers, self.cx)?;
+                }
+            }
+            let now = table.bytes() * 2 + states.iter().map(State::bytes).sum::<usize>();
+            self.cx.memory.take(now.saturating_sub(held))?;
+            held = held.max(now);
+        }
+        let count = table.len();
+        for state in states {
+            keys.push(state.finish()?);
+        }
+        keys.push(Vector::dense(Type::Int, Data::I64(numbers_of_sets)));
+        let all = Batch::with_len(keys, count);
+        Ok(chunks(count).map(|(start, len)| all.slice(start, len)).collect())
     }
 
     fn run(&mut self) -> Result<Vec<Batch>, SqlError> {
+        if let Some(sets) = self.sets {
+            return self.run_sets(sets);
+        }
         let mut table = KeyTable::default();
         let mut keys: Vec<Vector> = self.groups.iter().map(|g| Vector::empty(g.ty, 0)).collect();
         let mut states: Vec<State<'_>> = self.calls.iter().map(State::new).collect();
@@ -96,7 +157,8 @@ impl Operator for Aggregate<'_> {
 }
 
 /// One aggregate's state for every group.
-struct State<'a> {
+#[derive(Clone)]
+pub(super) struct State<'a> {
     call: &'a AggregateCall,
     /// Values seen, NULLs aside.
     counts: Vec<i64>,
@@ -105,6 +167,7 @@ struct State<'a> {
     seen: Option<KeyTable>,
 }
 
+#[derive(Clone)]
 enum Totals {
     None,
     Ints(Vec<i64>),
@@ -118,7 +181,7 @@ enum Totals {
 }
 
 impl<'a> State<'a> {
-    fn new(call: &'a AggregateCall) -> State<'a> {
+    pub fn new(call: &'a AggregateCall) -> State<'a> {
         use AggregateFunction as A;
         let arg = call.arg.as_ref().map_or(Type::Int, |a| a.ty);
         let totals = match (call.function, arg) {
@@ -136,7 +199,7 @@ impl<'a> State<'a> {
         State { call, counts: Vec::new(), totals, seen: call.distinct.then(KeyTable::default) }
     }
 
-    fn resize(&mut self, count: usize) {
+    pub fn resize(&mut self, count: usize) {
         self.counts.resize(count, 0);
         match &mut self.totals {
             Totals::None => {}
@@ -158,7 +221,7 @@ impl<'a> State<'a> {
         self.counts.len() * 40 + self.seen.as_ref().map_or(0, KeyTable::bytes) + texts
     }
 
-    fn update(&mut self, batch: &Batch, groups: &[u32], cx: &ExecCx<'_>) -> Result<(), SqlError> {
+    pub fn update(&mut self, batch: &Batch, groups: &[u32], cx: &ExecCx<'_>) -> Result<(), SqlError> {
         let (mut batch, mut groups) = (batch, groups);
         let (kept_batch, kept_groups);
         if let Some(filter) = &self.call.filter
@@ -289,7 +352,7 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Vector, SqlError> {
+    pub fn finish(self) -> Result<Vector, SqlError> {
         use AggregateFunction as A;
         let (ty, function) = (self.call.ty, self.call.function);
         let mut out = Vector::empty(ty, self.counts.len());

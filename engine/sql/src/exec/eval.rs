@@ -1,5 +1,6 @@
 //! Expressions over batches: one pass over typed arrays per node.
 
+use super::run::Run;
 use super::vector::{Batch, Data, Native, Natives, ValueRef, Vector};
 use crate::error::SqlError;
 use crate::expr::{Comparison, Expr, ExprKind};
@@ -19,6 +20,23 @@ pub(crate) struct EvalCx<'a> {
     /// The state of the statement's generator.
     pub random: Cell<u64>,
     pub session: &'a SessionInfo,
+    /// What the subquery being run has captured.
+    pub outer: &'a [Value],
+    /// What subqueries run with; none where there are none, as in constants.
+    pub run: Option<Run<'a>>,
+}
+
+impl<'a> EvalCx<'a> {
+    /// For expressions that depend on nothing.
+    pub fn bare(session: &'a SessionInfo) -> EvalCx<'a> {
+        EvalCx { params: &[], now: 0, random: Cell::new(0), session, outer: &[], run: None }
+    }
+
+    /// The same for a subquery's own rows.
+    pub fn inside<'b>(&'b self, outer: &'b [Value]) -> EvalCx<'b> {
+        let (params, now, session, run) = (self.params, self.now, self.session, self.run);
+        EvalCx { params, now, random: Cell::new(self.random.get()), session, outer, run }
+    }
 }
 
 impl EvalCx<'_> {
@@ -39,7 +57,14 @@ pub(crate) fn eval<'b>(expr: &Expr, batch: &'b Batch, cx: &EvalCx<'_>) -> Result
         ExprKind::Const(value) => Vector::constant(expr.ty, value.clone()),
         ExprKind::Param(i) => Vector::constant(expr.ty, param(cx, *i)?.clone()),
         ExprKind::Slot(slot) => return Ok(Cow::Borrowed(&batch.columns[*slot])),
-        ExprKind::Aggregate(_) => {
+        ExprKind::Outer(i) => {
+            let value = cx.outer.get(*i).ok_or_else(|| {
+                SqlError::new(crate::SqlState::INTERNAL, "a value of the query around is not there")
+            })?;
+            Vector::constant(expr.ty, value.clone())
+        }
+        ExprKind::Subquery(sub) => super::subquery::eval(sub, expr.ty, batch, cx)?,
+        ExprKind::Aggregate(_) | ExprKind::Window(_) | ExprKind::Grouping(_) => {
             return Err(SqlError::new(crate::SqlState::INTERNAL, "an aggregate was left unbound"));
         }
         ExprKind::Call(builtin, args) => {

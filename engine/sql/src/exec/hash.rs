@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const EMPTY: u32 = u32::MAX;
 
 /// Keys end to end, and open addressing over their numbers.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct KeyTable {
     slots: Vec<u32>,
     hashes: Vec<u64>,

@@ -17,8 +17,11 @@ pub(super) struct HashJoin<'a> {
     keys: &'a [(Expr, Expr)],
     residual: &'a [Expr],
     outer: Option<&'a Nulls>,
+    full: Option<&'a Nulls>,
     cx: &'a ExecCx<'a>,
     table: Option<Table>,
+    /// Rows of the right side that have found a partner, where those that have not are wanted.
+    met: Vec<bool>,
     ready: std::collections::VecDeque<Batch>,
 }
 
@@ -35,10 +38,29 @@ impl<'a> HashJoin<'a> {
         right: &'a Plan,
         keys: &'a [(Expr, Expr)],
         residual: &'a [Expr],
-        outer: Option<&'a Nulls>,
+        (outer, full): (Option<&'a Nulls>, Option<&'a Nulls>),
         cx: &'a ExecCx<'a>,
     ) -> HashJoin<'a> {
-        HashJoin { left, right, keys, residual, outer, cx, table: None, ready: Default::default() }
+        let (table, met, ready) = (None, Vec::new(), Default::default());
+        HashJoin { left, right, keys, residual, outer, full, cx, table, met, ready }
+    }
+
+    /// Rows of the right side without a partner, once the left side has ended.
+    fn alone(&mut self) {
+        let (Some(nulls), Some(table)) = (self.full, &self.table) else { return };
+        let rows: Vec<u32> = (0..table.rows.len as u32).filter(|row| !self.met[*row as usize]).collect();
+        self.full = None;
+        for chunk in rows.chunks(BATCH_ROWS) {
+            let mut batch = table.rows.take(chunk);
+            let width = nulls.iter().map(|(slot, _)| slot + 1).max().unwrap_or(0);
+            if batch.columns.len() < width {
+                batch.columns.resize_with(width, Vector::absent);
+            }
+            for (slot, ty) in nulls {
+                batch.columns[*slot] = Vector::constant(*ty, Value::Null);
+            }
+            self.ready.push_back(batch);
+        }
     }
 
     fn build(&self) -> Result<Table, SqlError> {
@@ -91,6 +113,8 @@ impl<'a> HashJoin<'a> {
         let refs: Vec<&Vector> = columns.iter().collect();
         let (mut l, mut r): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
         let mut matched = vec![false; left.len];
+        let met = &mut self.met;
+        let full = self.full.is_some();
         let mut key = Vec::new();
         let mut flush =
             |l: &mut Vec<u32>, r: &mut Vec<u32>, ready: &mut std::collections::VecDeque<Batch>| {
@@ -98,22 +122,32 @@ impl<'a> HashJoin<'a> {
                 let pairs = merge(left, l, &table.rows, r);
                 let kept = if self.residual.is_empty() {
                     l.iter().for_each(|i| matched[*i as usize] = true);
+                    if full {
+                        r.iter().for_each(|i| met[*i as usize] = true);
+                    }
                     pairs
                 } else {
                     // The rows' numbers go through the condition as one more column.
                     let mut pairs = pairs;
-                    let numbers = l.iter().map(|i| i64::from(*i)).collect();
-                    pairs
-                        .columns
-                        .push(Vector::dense(chronos_proto::Type::Int, super::vector::Data::I64(numbers)));
+                    let numbered = |rows: &[u32]| {
+                        let numbers = rows.iter().map(|i| i64::from(*i)).collect();
+                        Vector::dense(chronos_proto::Type::Int, super::vector::Data::I64(numbers))
+                    };
+                    pairs.columns.extend([numbered(l), numbered(r)]);
                     let mut kept = apply(pairs, self.residual, self.cx)?;
-                    if let Some(numbers) = kept.columns.pop() {
-                        (0..kept.len).for_each(|i| {
-                            if let super::vector::ValueRef::Int(n) = numbers.get(i) {
-                                matched[n as usize] = true;
+                    let note = |numbers: Option<Vector>, seen: &mut Vec<bool>| {
+                        let Some(numbers) = numbers else { return };
+                        for i in 0..kept.len {
+                            if let super::vector::ValueRef::Int(n) = numbers.get(i)
+                                && let Some(seen) = seen.get_mut(n as usize)
+                            {
+                                *seen = true;
                             }
-                        });
-                    }
+                        }
+                    };
+                    let (right, left) = (kept.columns.pop(), kept.columns.pop());
+                    note(left, &mut matched);
+                    note(right, met);
                     kept
                 };
                 if !kept.is_empty() {
@@ -164,20 +198,27 @@ impl<'a> HashJoin<'a> {
 impl Operator for HashJoin<'_> {
     fn next(&mut self) -> Result<Option<Batch>, SqlError> {
         if self.table.is_none() {
-            self.table = Some(self.build()?);
+            let table = self.build()?;
+            if self.full.is_some() {
+                self.met = vec![false; table.rows.len];
+            }
+            self.table = Some(table);
         }
         loop {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(Some(batch));
             }
-            let Some(left) = self.left.next()? else { return Ok(None) };
-            self.join(&left)?;
+            match self.left.next()? {
+                Some(left) => self.join(&left)?,
+                None if self.full.is_some() => self.alone(),
+                None => return Ok(None),
+            }
         }
     }
 }
 
 /// Rows of both sides beside each other: each slot comes from the side that fills it.
-fn merge(left: &Batch, l: &[u32], right: &Batch, r: &[u32]) -> Batch {
+pub(super) fn merge(left: &Batch, l: &[u32], right: &Batch, r: &[u32]) -> Batch {
     let width = left.columns.len().max(right.columns.len());
     let columns = (0..width).map(|slot| match (left.columns.get(slot), right.columns.get(slot)) {
         (Some(a), _) if !a.is_absent() => a.take(l),

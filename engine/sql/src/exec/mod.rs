@@ -1,17 +1,22 @@
 //! Running plans: batches of typed columns, a thousand rows or so at a time.
 
 mod aggregate;
+mod apply;
+mod combine;
 pub(crate) mod eval;
 mod hash;
 mod insert;
 mod join;
+mod kept;
 pub(crate) mod reads;
 pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod schema;
 mod sort;
 pub(crate) mod statement;
+mod subquery;
 pub mod vector;
+mod window;
 pub(crate) mod write;
 
 use crate::prepared::ColumnDesc;

@@ -1,13 +1,17 @@
 //! Operators: each gives the next batch until there is none.
 
 use super::aggregate::Aggregate;
+use super::apply::Apply;
+use super::combine::{Append, Recursive, Rerun, SetOp, shared};
 use super::eval::{EvalCx, Selection, eval, eval_all, eval_value, select};
 use super::hash::{KeyTable, encode_row};
 use super::join::{HashJoin, LookupJoin};
+use super::kept::Kept;
 use super::reads::Reads;
 use super::scan;
 use super::sort::Sort;
 use super::vector::{BATCH_ROWS, Batch, Data, Vector};
+use super::window::Window;
 use crate::error::{SqlError, SqlState};
 use crate::expr::Expr;
 use crate::plan::Plan;
@@ -20,13 +24,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What a running statement works with.
 pub(crate) struct ExecCx<'a> {
     pub eval: EvalCx<'a>,
+    run: Run<'a>,
+}
+
+/// What all queries of a running statement share.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
     /// The state, with the transaction's own writes in it.
     pub view: &'a Snapshot,
     pub read_time: Timestamp,
     pub cancel: &'a AtomicBool,
-    pub memory: Memory,
+    pub memory: &'a Memory,
     /// What was read, where a later write depends on it.
-    pub reads: Option<RefCell<Reads>>,
+    pub reads: Option<&'a RefCell<Reads>>,
+    pub kept: &'a Kept,
+}
+
+impl<'a> ExecCx<'a> {
+    /// For the statement itself, or for a query inside of it.
+    pub fn new(eval: EvalCx<'a>, run: Run<'a>) -> ExecCx<'a> {
+        ExecCx { eval: EvalCx { run: Some(run), ..eval }, run }
+    }
+}
+
+impl<'a> std::ops::Deref for ExecCx<'a> {
+    type Target = Run<'a>;
+
+    fn deref(&self) -> &Run<'a> {
+        &self.run
+    }
 }
 
 /// The statement's memory budget.
@@ -59,7 +85,7 @@ impl Memory {
     }
 }
 
-impl ExecCx<'_> {
+impl Run<'_> {
     pub fn check_cancel(&self) -> Result<(), SqlError> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(SqlError::new(SqlState::CANCELED, "canceling statement due to user request"));
@@ -85,15 +111,43 @@ pub(crate) fn open<'a>(plan: &'a Plan, cx: &'a ExecCx<'a>) -> Result<Source<'a>,
         }
         Plan::Filter { input, conditions } => Box::new(Filter { input: open(input, cx)?, conditions, cx }),
         Plan::Project { input, exprs } => Box::new(Project { input: open(input, cx)?, exprs, cx }),
-        Plan::HashJoin { left, right, keys, residual, outer } => {
-            Box::new(HashJoin::new(open(left, cx)?, right, keys, residual, outer.as_ref(), cx))
+        Plan::HashJoin { left, right, keys, residual, outer, full } => Box::new(HashJoin::new(
+            open(left, cx)?,
+            right,
+            keys,
+            residual,
+            (outer.as_ref(), full.as_ref()),
+            cx,
+        )),
+        Plan::Apply { left, right, captures, on, outer } => {
+            Box::new(Apply::new(open(left, cx)?, right, captures, on, outer.as_ref(), cx))
         }
         Plan::LookupJoin { left, scan } => Box::new(LookupJoin::new(open(left, cx)?, scan, cx)),
-        Plan::Aggregate { input, groups, aggregates } => {
-            Box::new(Aggregate::new(open(input, cx)?, groups, aggregates, cx))
+        Plan::Aggregate { input, groups, sets, aggregates } => {
+            Box::new(Aggregate::new(open(input, cx)?, groups, sets.as_deref(), aggregates, cx))
+        }
+        Plan::Window { input, calls } => Box::new(Window::new(open(input, cx)?, calls, cx)),
+        Plan::DistinctOn { input, keys } => {
+            Box::new(Distinct { input: open(input, cx)?, on: Some(keys), seen: KeyTable::default(), cx })
+        }
+        Plan::Union { inputs } => {
+            let mut sources = Vec::with_capacity(inputs.len());
+            for input in inputs {
+                sources.push(open(input, cx)?);
+            }
+            sources.reverse();
+            Box::new(Append { sources })
+        }
+        Plan::SetOp { left, right, except, all } => {
+            Box::new(SetOp::new(open(left, cx)?, open(right, cx)?, *except, *all, cx))
+        }
+        Plan::Shared { id, plan } => Box::new(Rerun { batches: shared(*id, plan, cx)?, next: 0 }),
+        Plan::Working { id } => Box::new(Rerun { batches: cx.kept.rows(*id), next: 0 }),
+        Plan::Recursive { id, base, step, distinct } => {
+            Box::new(Recursive::new(*id, open(base, cx)?, step, *distinct, cx))
         }
         Plan::Distinct { input } => {
-            Box::new(Distinct { input: open(input, cx)?, seen: KeyTable::default(), cx })
+            Box::new(Distinct { input: open(input, cx)?, on: None, seen: KeyTable::default(), cx })
         }
         Plan::Sort { input, in_order_if_short: true, .. } if scan::is_short(input, cx)? => open(input, cx)?,
         Plan::Sort { input, keys, limit, .. } => {
@@ -210,6 +264,8 @@ impl Operator for Project<'_> {
 
 struct Distinct<'a> {
     input: Source<'a>,
+    /// The columns that are looked at, if it is not all.
+    on: Option<&'a [usize]>,
     seen: KeyTable,
     cx: &'a ExecCx<'a>,
 }
@@ -218,7 +274,10 @@ impl Operator for Distinct<'_> {
     fn next(&mut self) -> Result<Option<Batch>, SqlError> {
         while let Some(batch) = self.input.next()? {
             self.cx.check_cancel()?;
-            let columns: Vec<&Vector> = batch.columns.iter().collect();
+            let columns: Vec<&Vector> = match self.on {
+                None => batch.columns.iter().collect(),
+                Some(places) => places.iter().map(|i| &batch.columns[*i]).collect(),
+            };
             let mut rows = Vec::new();
             let mut key = Vec::new();
             let before = self.seen.bytes();

@@ -85,7 +85,7 @@ impl Rows {
     fn order(&self, keys: &[SortKey], keep: Option<usize>) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.len as u32).collect();
         // Equal rows stay in the order they came in: the result is defined.
-        let by = |a: &u32, b: &u32| self.compare(keys, *a as usize, *b as usize).then(a.cmp(b));
+        let by = |a: &u32, b: &u32| compare_keys(keys, &self.keys, *a as usize, *b as usize).then(a.cmp(b));
         match keep {
             Some(keep) if keep < order.len() => {
                 if keep > 0 {
@@ -99,36 +99,6 @@ impl Rows {
         order
     }
 
-    fn compare(&self, keys: &[SortKey], a: usize, b: usize) -> Ordering {
-        for (key, column) in keys.iter().zip(&self.keys) {
-            let order = match (column.is_null(a), column.is_null(b)) {
-                (true, true) => Ordering::Equal,
-                (true, false) => {
-                    if key.nulls_first {
-                        Ordering::Less
-                    } else {
-                        Ordering::Greater
-                    }
-                }
-                (false, true) => {
-                    if key.nulls_first {
-                        Ordering::Greater
-                    } else {
-                        Ordering::Less
-                    }
-                }
-                (false, false) => {
-                    let order = types::compare(column.get(a), column.get(b));
-                    if key.descending { order.reverse() } else { order }
-                }
-            };
-            if order.is_ne() {
-                return order;
-            }
-        }
-        Ordering::Equal
-    }
-
     fn first(self, keys: &[SortKey], keep: usize) -> Rows {
         let order = self.order(keys, Some(keep));
         let mut out = Rows::default();
@@ -137,6 +107,37 @@ impl Rows {
         }
         out
     }
+}
+
+/// The order of two rows by their keys.
+pub(super) fn compare_keys(keys: &[SortKey], columns: &[Vector], a: usize, b: usize) -> Ordering {
+    for (key, column) in keys.iter().zip(columns) {
+        let order = match (column.is_null(a), column.is_null(b)) {
+            (true, true) => Ordering::Equal,
+            (true, false) => {
+                if key.nulls_first {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                }
+            }
+            (false, true) => {
+                if key.nulls_first {
+                    Ordering::Greater
+                } else {
+                    Ordering::Less
+                }
+            }
+            (false, false) => {
+                let order = types::compare(column.get(a), column.get(b));
+                if key.descending { order.reverse() } else { order }
+            }
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+    Ordering::Equal
 }
 
 /// A column that is an array even if it was a constant.

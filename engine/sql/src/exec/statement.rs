@@ -1,8 +1,9 @@
 //! One execution of one statement: its rows are found in the state before it, then written.
 
 use super::eval::{EvalCx, eval, eval_borrowed};
+use super::kept::Kept;
 use super::reads::Reads;
-use super::run::{ExecCx, Memory, collect};
+use super::run::{ExecCx, Memory, Run, collect};
 use super::vector::{BATCH_ROWS, Batch, ValueRef, Vector};
 use super::write::Writes;
 use super::{Completion, Context, RowSet, insert, schema};
@@ -46,19 +47,26 @@ impl Job<'_> {
         }
         // The rows are found first, in the state before the statement, and written after.
         let view = writes.view.clone();
-        let exec = ExecCx {
-            eval: EvalCx {
-                params: self.params,
-                now: self.now.0,
-                random: Cell::new(self.cx.random),
-                session: self.info,
-            },
+        let memory = Memory::new(self.cx.limits.memory_bytes);
+        let reads = self.record.then(|| RefCell::new(Reads::default()));
+        let kept = Kept::default();
+        let eval = EvalCx {
+            params: self.params,
+            now: self.now.0,
+            random: Cell::new(self.cx.random),
+            session: self.info,
+            outer: &[],
+            run: None,
+        };
+        let run = Run {
             view: &view,
             read_time: self.now,
             cancel: self.cx.cancel,
-            memory: Memory::new(self.cx.limits.memory_bytes),
-            reads: self.record.then(|| RefCell::new(Reads::default())),
+            memory: &memory,
+            reads: reads.as_ref(),
+            kept: &kept,
         };
+        let exec = ExecCx::new(eval, run);
         let done = match &self.prepared.action {
             Action::Query(plan) => {
                 let batches = collect(plan, &exec)?;
@@ -87,7 +95,7 @@ impl Job<'_> {
             }
             _ => return Err(SqlError::unsupported("this statement")),
         };
-        if let Some(reads) = exec.reads {
+        if let Some(reads) = reads {
             writes.reads.extend(reads.into_inner());
         }
         Ok(done)

@@ -57,12 +57,14 @@ fn show(plan: &Plan, depth: usize, lines: &mut Vec<String>) {
             node(format!("Filter ({} conditions)", conditions.len()), &[input])
         }
         Plan::Project { input, exprs } => node(format!("Project ({} columns)", exprs.len()), &[input]),
-        Plan::HashJoin { left, right, keys, outer, .. } => {
-            let name = match (outer.is_some(), keys.is_empty()) {
-                (true, false) => "Hash Left Join",
-                (true, true) => "Nested Loop Left Join",
-                (false, false) => "Hash Join",
-                (false, true) => "Nested Loop",
+        Plan::HashJoin { left, right, keys, outer, full, .. } => {
+            let name = match (full.is_some(), outer.is_some(), keys.is_empty()) {
+                (true, _, false) => "Hash Full Join",
+                (true, _, true) => "Nested Loop Full Join",
+                (false, true, false) => "Hash Left Join",
+                (false, true, true) => "Nested Loop Left Join",
+                (false, false, false) => "Hash Join",
+                (false, false, true) => "Nested Loop",
             };
             node(name.into(), &[left, right]);
         }
@@ -73,6 +75,19 @@ fn show(plan: &Plan, depth: usize, lines: &mut Vec<String>) {
         Plan::Aggregate { input, groups, .. } => {
             node(if groups.is_empty() { "Aggregate" } else { "HashAggregate" }.into(), &[input]);
         }
+        Plan::Apply { left, right, outer, .. } => {
+            node(if outer.is_some() { "Lateral Left Join" } else { "Lateral Join" }.into(), &[left, right]);
+        }
+        Plan::Window { input, calls } => node(format!("WindowAgg ({} functions)", calls.len()), &[input]),
+        Plan::DistinctOn { input, keys } => node(format!("Unique on {} columns", keys.len()), &[input]),
+        Plan::Union { inputs } => node("Append".into(), &inputs.iter().collect::<Vec<_>>()),
+        Plan::SetOp { left, right, except, all } => {
+            let name = if *except { "Except" } else { "Intersect" };
+            node(format!("HashSetOp {name}{}", if *all { " All" } else { "" }), &[left, right]);
+        }
+        Plan::Shared { id, plan } => node(format!("CTE Scan ({id})"), &[plan]),
+        Plan::Working { id } => node(format!("WorkTable Scan ({id})"), &[]),
+        Plan::Recursive { id, base, step, .. } => node(format!("Recursive Union ({id})"), &[base, step]),
         Plan::Distinct { input } => node("Distinct".into(), &[input]),
         Plan::Sort { input, in_order_if_short: true, .. } => node("Sort unless in order".into(), &[input]),
         Plan::Sort { input, limit, .. } => {

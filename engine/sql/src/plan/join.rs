@@ -1,9 +1,9 @@
 //! FROM and WHERE together: which condition is checked where, and in which order sources are joined.
 
-use super::{Nulls, Plan, ScanSource, access, filter, mark, plan_rel, plan_source, width};
+use super::{Nulls, Plan, ScanSource, access, filter, mark, plan_query, plan_rel, plan_source};
 use crate::error::{SqlError, SqlState};
 use crate::expr::{Comparison, Expr, ExprKind};
-use crate::rel::{JoinKind, Rel, SourceKind};
+use crate::rel::{JoinKind, Rel, Source, SourceKind};
 
 /// The most sources of one FROM.
 const SOURCES_MAX: usize = 64;
@@ -12,18 +12,20 @@ const SOURCES_MAX: usize = 64;
 struct Leaf {
     rel: Rel,
     slots: Vec<bool>,
+    /// What it looks at in the sources before it.
+    captures: Vec<Expr>,
     conditions: Vec<Expr>,
 }
 
 pub(super) fn plan_from(rel: Rel, mut needed: Vec<bool>) -> Result<Plan, SqlError> {
-    let width = needed.len().max(width(&rel));
+    let width = needed.len().max(rel.width());
     needed.resize(width, false);
     let (mut leaves, mut conditions) = (Vec::new(), Vec::new());
     collect(rel, width, &mut leaves, &mut conditions);
     if leaves.len() > SOURCES_MAX {
         return Err(SqlError::new(SqlState::TOO_COMPLEX, "too many tables in FROM"));
     }
-    mark(&mut needed, &conditions);
+    mark(&mut needed, conditions.iter().chain(leaves.iter().flat_map(|l| &l.captures)));
     let mut between = Vec::new();
     for condition in conditions {
         match only_leaf(&condition, &leaves) {
@@ -40,10 +42,14 @@ pub(super) fn plan_from(rel: Rel, mut needed: Vec<bool>) -> Result<Plan, SqlErro
     let mut plan = plan_leaf(leaf, width, &needed)?;
     plan = check(plan, &mut between, &have);
     while waiting.iter().any(Option::is_some) {
-        let next =
-            waiting.iter().position(|l| l.as_ref().is_some_and(|l| connected(&between, &have, &l.slots)));
-        let next = next.or_else(|| waiting.iter().position(Option::is_some));
-        let Some(leaf) = next.and_then(|i| waiting[i].take()) else { break };
+        let ready = |l: &Leaf| l.captures.iter().all(|c| within(c, &have));
+        let find = |test: &dyn Fn(&Leaf) -> bool| {
+            waiting.iter().position(|l| l.as_ref().is_some_and(|l| ready(l) && test(l)))
+        };
+        let next = find(&|l| connected(&between, &have, &l.slots)).or_else(|| find(&|_| true));
+        let Some(leaf) = next.and_then(|i| waiting[i].take()) else {
+            return Err(SqlError::unsupported("this LATERAL reference"));
+        };
         let slots = leaf.slots.clone();
         plan = join(plan, leaf, &mut between, &have, width, &needed)?;
         have.iter_mut().zip(slots).for_each(|(h, s)| *h |= s);
@@ -67,7 +73,10 @@ fn collect(rel: Rel, width: usize, leaves: &mut Vec<Leaf>, conditions: &mut Vec<
         other => {
             let mut slots = vec![false; width];
             fill(&other, &mut slots);
-            leaves.push(Leaf { rel: other, slots, conditions: Vec::new() });
+            let mut captures = Vec::new();
+            captured(&other, &mut captures);
+            captures.retain(|c| !within(c, &slots));
+            leaves.push(Leaf { rel: other, slots, captures, conditions: Vec::new() });
         }
     }
 }
@@ -81,6 +90,19 @@ fn fill(rel: &Rel, slots: &mut [bool]) {
             fill(right, slots);
         }
         Rel::Filter { input, .. } => fill(input, slots),
+        _ => {}
+    }
+}
+
+/// What a part of FROM looks at in the sources before it, or in its own.
+fn captured(rel: &Rel, out: &mut Vec<Expr>) {
+    match rel {
+        Rel::Source(Source { kind: SourceKind::Lateral(_, captures), .. }) => out.extend_from_slice(captures),
+        Rel::Join { left, right, .. } => {
+            captured(left, out);
+            captured(right, out);
+        }
+        Rel::Filter { input, .. } => captured(input, out),
         _ => {}
     }
 }
@@ -116,10 +138,13 @@ fn only_leaf(condition: &Expr, leaves: &[Leaf]) -> Option<usize> {
 /// Begins with the source that is read by the best key, else with the first.
 fn start(leaves: &[Option<Leaf>]) -> usize {
     let rank = |leaf: &Option<Leaf>| {
-        let Some(Leaf { rel: Rel::Source(source), conditions, .. }) = leaf else { return 0 };
-        let SourceKind::Table(relation) = &source.kind else { return 0 };
+        let Some(leaf) = leaf else { return 0 };
+        // What looks at others comes behind them.
+        let first = usize::from(leaf.captures.is_empty());
+        let Leaf { rel: Rel::Source(source), conditions, .. } = leaf else { return first };
+        let SourceKind::Table(relation) = &source.kind else { return first };
         let scan = ScanSource::Table(relation.clone());
-        access::choose(&scan, source.base, conditions.clone(), &|e| !e.uses_slots()).0.rank()
+        access::choose(&scan, source.base, conditions.clone(), &|e| !e.uses_slots()).0.rank() + first
     };
     (0..leaves.len()).rev().max_by_key(|i| rank(&leaves[*i])).unwrap_or(0)
 }
@@ -135,19 +160,58 @@ fn plan_leaf(leaf: Leaf, width: usize, needed: &[bool]) -> Result<Plan, SqlError
                 leaf.conditions.into_iter().partition(|c| within(c, &slots));
             let mut needed = needed.to_vec();
             mark(&mut needed, on.iter().chain(&after));
-            let left = plan_from(Rel::Filter { input: left, conditions: before }, needed.clone())?;
             let mut right_slots = vec![false; width];
             fill(&right, &mut right_slots);
             let mut nulls = Vec::new();
             types(&right, &mut nulls);
             let (inner, on): (Vec<Expr>, Vec<Expr>) =
                 on.into_iter().partition(|c| c.uses_slots() && within(c, &right_slots));
+            let mut captures = Vec::new();
+            captured(&right, &mut captures);
+            let right = match *right {
+                Rel::Source(Source { kind: kind @ SourceKind::Lateral(..), base, .. }) => {
+                    mark(&mut needed, &captures);
+                    let left = Box::new(plan_from(Rel::Filter { input: left, conditions: before }, needed)?);
+                    let right = Box::new(Plan::Place { input: Box::new(plan_query(kind)?), base, width });
+                    let on = on.into_iter().chain(inner).collect();
+                    let joined = Plan::Apply { left, right, captures, on, outer: Some(nulls) };
+                    return Ok(filter(joined, after));
+                }
+                right => Box::new(right),
+            };
+            let left = plan_from(Rel::Filter { input: left, conditions: before }, needed.clone())?;
             let right = plan_from(Rel::Filter { input: right, conditions: inner }, needed)?;
             let (keys, residual) = equalities(on, &slots, &right_slots);
-            let outer = Some(nulls);
-            let joined =
-                Plan::HashJoin { left: Box::new(left), right: Box::new(right), keys, residual, outer };
+            let joined = Plan::HashJoin {
+                left: Box::new(left),
+                right: Box::new(right),
+                keys,
+                residual,
+                outer: Some(nulls),
+                full: None,
+            };
             Ok(filter(joined, after))
+        }
+        Rel::Join { left, right, kind: JoinKind::Full, on } => {
+            // Rows of both sides stay: every condition is checked on pairs, or after the join.
+            let mut needed = needed.to_vec();
+            mark(&mut needed, on.iter().chain(&leaf.conditions));
+            let (mut left_slots, mut right_slots) = (vec![false; width], vec![false; width]);
+            fill(&left, &mut left_slots);
+            fill(&right, &mut right_slots);
+            let (mut left_nulls, mut right_nulls) = (Vec::new(), Vec::new());
+            types(&left, &mut left_nulls);
+            types(&right, &mut right_nulls);
+            let (keys, residual) = equalities(on, &left_slots, &right_slots);
+            let joined = Plan::HashJoin {
+                left: Box::new(plan_from(*left, needed.clone())?),
+                right: Box::new(plan_from(*right, needed)?),
+                keys,
+                residual,
+                outer: Some(right_nulls),
+                full: Some(left_nulls),
+            };
+            Ok(filter(joined, leaf.conditions))
         }
         other => Ok(filter(plan_rel(other, needed.to_vec())?, leaf.conditions)),
     }
@@ -203,6 +267,16 @@ fn join(
     let (links, rest): (Vec<Expr>, Vec<Expr>) =
         between.drain(..).partition(|c| equality(c, have, &leaf.slots).is_some());
     *between = rest;
+    if let Rel::Source(Source { kind: SourceKind::Lateral(_, captures), .. }) = &leaf.rel {
+        let captures = captures.clone();
+        let mut on = leaf.conditions.clone();
+        on.extend(links);
+        let right = plan_leaf(Leaf { conditions: Vec::new(), ..leaf }, width, needed)?;
+        return Ok(Plan::Apply { left: Box::new(left), right: Box::new(right), captures, on, outer: None });
+    }
+    if !leaf.captures.is_empty() {
+        return Err(SqlError::unsupported("LATERAL inside of an outer join that looks at sources before it"));
+    }
     if let (Rel::Source(source), true) = (&leaf.rel, selective(&left))
         && let SourceKind::Table(relation) = &source.kind
     {
@@ -234,7 +308,14 @@ fn join(
     }
     let (keys, residual) = equalities(links, have, &leaf.slots);
     let right = plan_leaf(leaf, width, needed)?;
-    Ok(Plan::HashJoin { left: Box::new(left), right: Box::new(right), keys, residual, outer: None })
+    Ok(Plan::HashJoin {
+        left: Box::new(left),
+        right: Box::new(right),
+        keys,
+        residual,
+        outer: None,
+        full: None,
+    })
 }
 
 /// Whether a plan is expected to give few rows, so that looking each up is better than reading the other side.

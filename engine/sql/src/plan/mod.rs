@@ -7,7 +7,7 @@ mod join;
 
 use crate::error::SqlError;
 use crate::expr::{Expr, ExprKind};
-use crate::rel::{AggregateCall, Rel, SortKey, Source, SourceKind};
+use crate::rel::{AggregateCall, Recursive, Rel, SortKey, Source, SourceKind, WindowCall};
 use crate::system::SystemTable;
 pub(crate) use access::{Access, Bound};
 use chronos_proto::Type;
@@ -43,6 +43,17 @@ pub(crate) enum Plan {
         right: Box<Plan>,
         keys: Vec<(Expr, Expr)>,
         residual: Vec<Expr>,
+        /// The right side's slots, if rows of the left without a partner stay.
+        outer: Option<Nulls>,
+        /// The left side's slots, if rows of the right without a partner stay.
+        full: Option<Nulls>,
+    },
+    /// For each row on the left, a query that looks at it.
+    Apply {
+        left: Box<Plan>,
+        right: Box<Plan>,
+        captures: Vec<Expr>,
+        on: Vec<Expr>,
         outer: Option<Nulls>,
     },
     /// For each row on the left, a look into a table by key; the access is over the left's slots.
@@ -53,10 +64,43 @@ pub(crate) enum Plan {
     Aggregate {
         input: Box<Plan>,
         groups: Vec<Expr>,
+        sets: Option<Vec<Vec<usize>>>,
         aggregates: Vec<AggregateCall>,
+    },
+    Window {
+        input: Box<Plan>,
+        calls: Vec<WindowCall>,
     },
     Distinct {
         input: Box<Plan>,
+    },
+    DistinctOn {
+        input: Box<Plan>,
+        keys: Vec<usize>,
+    },
+    Union {
+        inputs: Vec<Plan>,
+    },
+    SetOp {
+        left: Box<Plan>,
+        right: Box<Plan>,
+        except: bool,
+        all: bool,
+    },
+    /// Run once, and its rows are kept for all that read them.
+    Shared {
+        id: usize,
+        plan: Arc<Plan>,
+    },
+    /// What the last round of a recursive query gave.
+    Working {
+        id: usize,
+    },
+    Recursive {
+        id: usize,
+        base: Box<Plan>,
+        step: Box<Plan>,
+        distinct: bool,
     },
     /// With a limit, only so many of the first rows are kept.
     Sort {
@@ -83,6 +127,9 @@ pub(crate) const SHORT_ROWS: usize = 64;
 impl Plan {
     /// Whether it reads a handful of rows at the most: every source is a single key or a short list of values.
     pub(crate) fn is_short(&self) -> bool {
+        if self.exprs().iter().any(|e| e.has_subquery()) {
+            return false;
+        }
         match self {
             Plan::Unit => true,
             Plan::Values { rows, .. } => rows.len() <= SHORT_ROWS,
@@ -93,10 +140,39 @@ impl Plan {
             | Plan::Filter { input, .. }
             | Plan::Project { input, .. }
             | Plan::Aggregate { input, .. }
+            | Plan::Window { input, .. }
             | Plan::Distinct { input }
+            | Plan::DistinctOn { input, .. }
             | Plan::Sort { input, .. }
             | Plan::Limit { input, .. }
             | Plan::Cut { input, .. } => input.is_short(),
+            Plan::Apply { .. }
+            | Plan::Union { .. }
+            | Plan::SetOp { .. }
+            | Plan::Shared { .. }
+            | Plan::Working { .. }
+            | Plan::Recursive { .. } => false,
+        }
+    }
+
+    /// The expressions of this node itself.
+    pub(crate) fn exprs(&self) -> Vec<&Expr> {
+        match self {
+            Plan::Values { rows, .. } => rows.iter().flatten().collect(),
+            Plan::Scan(scan) | Plan::LookupJoin { scan, .. } => scan.exprs(),
+            Plan::Filter { conditions, .. } => conditions.iter().collect(),
+            Plan::Project { exprs, .. } => exprs.iter().collect(),
+            Plan::HashJoin { keys, residual, .. } => {
+                keys.iter().flat_map(|(a, b)| [a, b]).chain(residual).collect()
+            }
+            Plan::Apply { captures, on, .. } => captures.iter().chain(on).collect(),
+            Plan::Aggregate { groups, aggregates, .. } => {
+                groups.iter().chain(aggregates.iter().flat_map(AggregateCall::exprs)).collect()
+            }
+            Plan::Window { calls, .. } => calls.iter().flat_map(WindowCall::exprs).collect(),
+            Plan::Sort { keys, .. } => keys.iter().map(|k| &k.expr).collect(),
+            Plan::Limit { limit, offset, .. } => limit.iter().chain(offset).collect(),
+            _ => Vec::new(),
         }
     }
 }
@@ -128,27 +204,22 @@ pub(crate) enum ScanSource {
     Series(Vec<Expr>),
 }
 
-/// Plans a whole query.
-pub(crate) fn plan(rel: Rel) -> Result<Plan, SqlError> {
-    let needed = vec![true; width(&rel)];
-    plan_rel(rel, needed)
+impl Scan {
+    fn exprs(&self) -> Vec<&Expr> {
+        let bounds = self.access.low.iter().chain(&self.access.high).map(|(e, _)| e);
+        let args = match &self.source {
+            ScanSource::Series(args) => args.as_slice(),
+            _ => &[],
+        };
+        let equal = self.access.equal.iter().chain(self.access.one_of.iter().flatten());
+        equal.chain(bounds).chain(&self.filter).chain(args).collect()
+    }
 }
 
-/// How many columns, or slots, a relation's rows have.
-fn width(rel: &Rel) -> usize {
-    match rel {
-        Rel::Unit => 0,
-        Rel::Source(source) => source.base + source.types.len(),
-        Rel::Join { left, right, .. } => width(left).max(width(right)),
-        Rel::Filter { input, .. }
-        | Rel::Distinct { input }
-        | Rel::Sort { input, .. }
-        | Rel::Limit { input, .. } => width(input),
-        Rel::Project { exprs, .. } => exprs.len(),
-        Rel::Aggregate { groups, aggregates, .. } => groups.len() + aggregates.len(),
-        Rel::Values { types, .. } => types.len(),
-        Rel::Cut { keep, .. } => *keep,
-    }
+/// Plans a whole query.
+pub(crate) fn plan(rel: Rel) -> Result<Plan, SqlError> {
+    let needed = vec![true; rel.width()];
+    plan_rel(rel, needed)
 }
 
 /// The slots that these expressions read, in rows of `width`.
@@ -179,17 +250,29 @@ fn plan_rel(rel: Rel, mut needed: Vec<bool>) -> Result<Plan, SqlError> {
             }
         },
         Rel::Project { input, exprs } => {
-            let needed = used(width(&input), &exprs);
+            let needed = used(input.width(), &exprs);
             Plan::Project { input: Box::new(plan_rel(*input, needed)?), exprs }
         }
-        Rel::Aggregate { input, groups, aggregates } => {
-            let of = aggregates.iter().flat_map(|a| a.arg.iter().chain(&a.filter).chain(&a.separator));
-            let needed = used(width(&input), groups.iter().chain(of));
-            Plan::Aggregate { input: Box::new(plan_rel(*input, needed)?), groups, aggregates }
+        Rel::Aggregate { input, groups, sets, aggregates } => {
+            let of = aggregates.iter().flat_map(AggregateCall::exprs);
+            let needed = used(input.width(), groups.iter().chain(of));
+            Plan::Aggregate { input: Box::new(plan_rel(*input, needed)?), groups, sets, aggregates }
         }
-        Rel::Distinct { input } => {
-            let needed = vec![true; width(&input)];
-            Plan::Distinct { input: Box::new(plan_rel(*input, needed)?) }
+        Rel::Window { input, calls } => {
+            needed.resize(input.width(), false);
+            mark(&mut needed, calls.iter().flat_map(WindowCall::exprs));
+            Plan::Window { input: Box::new(plan_rel(*input, needed)?), calls }
+        }
+        Rel::Distinct { input } => Plan::Distinct { input: Box::new(plan(*input)?) },
+        Rel::DistinctOn { input, keys } => {
+            keys.iter().for_each(|slot| needed[*slot] = true);
+            Plan::DistinctOn { input: Box::new(plan_rel(*input, needed)?), keys }
+        }
+        Rel::Union { inputs } => {
+            Plan::Union { inputs: inputs.into_iter().map(plan).collect::<Result<_, _>>()? }
+        }
+        Rel::SetOp { left, right, except, all } => {
+            Plan::SetOp { left: Box::new(plan(*left)?), right: Box::new(plan(*right)?), except, all }
         }
         Rel::Sort { input, keys } => {
             mark(&mut needed, keys.iter().map(|k| &k.expr));
@@ -202,7 +285,7 @@ fn plan_rel(rel: Rel, mut needed: Vec<bool>) -> Result<Plan, SqlError> {
             limited(input, limit, offset)
         }
         Rel::Cut { input, keep } => {
-            needed.resize(width(&input), false);
+            needed.resize(input.width(), false);
             Plan::Cut { input: Box::new(plan_rel(*input, needed)?), keep }
         }
     })
@@ -251,6 +334,20 @@ impl Plan {
     }
 }
 
+/// A source that is a query.
+fn plan_query(kind: SourceKind) -> Result<Plan, SqlError> {
+    Ok(match kind {
+        SourceKind::Query(rel) | SourceKind::Lateral(rel, _) => plan(*rel)?,
+        SourceKind::Shared(id, plan) => Plan::Shared { id, plan },
+        SourceKind::Working(id) => Plan::Working { id },
+        SourceKind::Recursive(recursive) => {
+            let Recursive { id, base, step, distinct } = *recursive;
+            Plan::Recursive { id, base: Box::new(plan(base)?), step: Box::new(plan(step)?), distinct }
+        }
+        _ => Plan::Unit,
+    })
+}
+
 /// A source by itself, with the conditions on it.
 fn plan_source(
     source: Source,
@@ -260,9 +357,13 @@ fn plan_source(
 ) -> Result<Plan, SqlError> {
     let Source { kind, base, types } = source;
     let scan_source = match kind {
-        SourceKind::Query(rel) => {
-            let inner = Plan::Place { input: Box::new(plan(*rel)?), base, width };
-            return Ok(filter(inner, conditions));
+        SourceKind::Query(_)
+        | SourceKind::Lateral(..)
+        | SourceKind::Shared(..)
+        | SourceKind::Working(_)
+        | SourceKind::Recursive(_) => {
+            let input = Box::new(plan_query(kind)?);
+            return Ok(filter(Plan::Place { input, base, width }, conditions));
         }
         SourceKind::Table(relation) => ScanSource::Table(relation),
         SourceKind::Topic(relation) => ScanSource::Topic(relation),

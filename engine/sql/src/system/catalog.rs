@@ -223,6 +223,14 @@ fn columns_of(relation: &Relation) -> Vec<(String, Type, bool, Option<String>)> 
             let columns = super::topic_columns(topic.payload);
             columns.into_iter().map(|(name, ty)| (name.to_owned(), ty, false, None)).collect()
         }
+        RelationKind::View(view) => {
+            view.columns.iter().map(|c| (c.name.clone(), c.ty, false, None)).collect()
+        }
+        RelationKind::Sequence(_) => ["last_value", "log_cnt"]
+            .map(|name| (name.to_owned(), Type::Int, true, None))
+            .into_iter()
+            .chain([("is_called".to_owned(), Type::Bool, true, None)])
+            .collect(),
     }
 }
 
