@@ -6,6 +6,7 @@ use crate::node::{Node, START_LIMIT, binary};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,6 +75,22 @@ impl Cluster {
                 panic!("{name} did not become ready: {why}");
             }
         }
+    }
+
+    /// One node that founds the cluster with what is in a snapshot file; it is started and ready. Its place is returned.
+    pub async fn found(&mut self, name: &str, snapshot: &Path) -> usize {
+        self.place(name);
+        let at = self.nodes.len() - 1;
+        let mut command = std::process::Command::new(binary());
+        command.args(["snapshot", "restore"]).arg(snapshot).arg("--data-dir").arg(self.nodes[at].data());
+        command.args(["--id", name, "--address"]).arg(self.nodes[at].quic().to_string());
+        let output = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
+        let output = output.await.expect("it ends");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let arguments = self.arguments(at, &[]);
+        self.nodes[at].set_arguments(arguments);
+        self.nodes[at].start().await;
+        at
     }
 
     /// One more node that joins; it is spawned, and yet to be added. Its place is returned.

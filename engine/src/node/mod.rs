@@ -12,6 +12,7 @@
 
 mod checkpoint;
 mod config;
+mod export;
 mod forward;
 mod group;
 mod peers;
@@ -22,6 +23,7 @@ mod status;
 mod timers;
 
 pub use config::{Config, Fsync};
+pub use export::Export;
 pub use peers::admit;
 pub use placement::{REPLICAS, VOTERS_MAX, wanted};
 pub use status::{GroupStatus, Status};

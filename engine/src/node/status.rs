@@ -66,6 +66,8 @@ pub struct GroupStatus {
     pub applied: u64,
     /// Sum of the digests of all its state.
     pub digest: u64,
+    /// The same without who is in the cluster.
+    pub data_digest: u64,
 }
 
 impl Node {
@@ -92,6 +94,7 @@ impl Node {
             committed: raft.committed.0,
             applied: group.state.applied.0,
             digest: group.state.digests().total(),
+            data_digest: group.state.digests().data(),
         }
     }
 

@@ -21,6 +21,13 @@ impl Digests {
         self.0.values().fold(0, |sum, digest| sum.wrapping_add(*digest))
     }
 
+    /// The sum over everything but who is in the cluster: what a restored copy has in common with its original.
+    pub fn data(&self) -> u64 {
+        use super::keys::tag;
+        let data = self.0.iter().filter(|((tag, ..), _)| !matches!(*tag, tag::MEMBERSHIP | tag::MEMBER));
+        data.fold(0, |sum, (_, digest)| sum.wrapping_add(*digest))
+    }
+
     /// Places whose sums differ, sums of zero being nothing.
     pub fn differences(&self, other: &Digests) -> Vec<(u8, u32, u8)> {
         let at = |digests: &Digests, place| digests.0.get(place).copied().unwrap_or(0);

@@ -8,6 +8,7 @@
 //! 00                                    root: generation, applied index and time (generation 0 only)
 //! 01                                    group record: stamp high-water mark, counters, digests
 //! 02                                    the snapshot that the generation was installed from, if it was
+//! 03                                    what chosen ids are hashed with, if the state is from another cluster
 //! 10 relation                           catalogue entry
 //! 11 relation                           mark of a dropped relation whose data still goes
 //! 12 relation index                     cursor of an index being filled
@@ -40,6 +41,7 @@ pub mod tag {
     pub const ROOT: u8 = 0x00;
     pub const GROUP: u8 = 0x01;
     pub const INSTALLED: u8 = 0x02;
+    pub const HASH_SEED: u8 = 0x03;
     pub const CATALOG: u8 = 0x10;
     pub const PURGE: u8 = 0x11;
     pub const BACKFILL: u8 = 0x12;
@@ -351,6 +353,21 @@ pub fn claims(topic: RelationId, bucket: u32) -> KeyRange {
 /// Where a snapshot that was installed ends.
 pub fn installed() -> Bytes {
     Bytes::from_static(&[tag::INSTALLED])
+}
+
+/// What the ids that clients chose are hashed with.
+pub fn hash_seed() -> Bytes {
+    Bytes::from_static(&[tag::HASH_SEED])
+}
+
+/// Everything that a copy of a state has: all but the root record.
+pub fn portable() -> KeyRange {
+    KeyRange { start: Bytes::from_static(&[tag::GROUP]), end: Bytes::from_static(&[0xFF]) }
+}
+
+/// Whether the sums over the state cover an entry.
+pub fn is_summed(key: &[u8]) -> bool {
+    key.first().is_some_and(|first| *first >= tag::CATALOG)
 }
 
 /// The group's members.

@@ -12,6 +12,7 @@
 pub mod apply;
 mod claims;
 mod digest;
+mod founding;
 pub mod index;
 pub mod keys;
 pub mod overlay;
@@ -33,6 +34,7 @@ use chronos_proto::schema::Relation;
 use chronos_proto::time::Timestamp;
 pub use claims::CLAIMS_MAX;
 pub use digest::Digests;
+pub use founding::Founding;
 use keys::tag;
 use overlay::Overlay;
 use records::PartitionRecord;
@@ -72,6 +74,13 @@ pub struct GroupRecord {
     digests: Vec<(u8, u32, u8, u64)>,
 }
 
+impl GroupRecord {
+    /// The sums over all of the state.
+    pub fn digests(&self) -> Digests {
+        Digests::from_stored(&self.digests)
+    }
+}
+
 /// A topic's partition in memory, with the digest of its stored record.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Partition {
@@ -107,7 +116,7 @@ pub struct State {
 
 impl State {
     /// The state that the store holds; empty if it holds none. `hash_seed` keys the dedup hash, the same at every
-    /// replica.
+    /// replica; a state that came from another cluster brings its own.
     pub fn open(group: GroupId, hash_seed: u64, store: &SharedStore) -> Result<State, ReadError> {
         let mut state = State {
             group,
@@ -145,6 +154,9 @@ impl State {
             return Err(codec::DecodeError { what: "root record", why }.into());
         }
         self.generation = root.generation;
+        if let Some(seed) = self.record("hash seed", &keys::hash_seed(), store)? {
+            self.hash_seed = seed;
+        }
         let again = u64::from(bugs::active(Bug::ApplyTwice));
         self.applied = Index(root.applied.0.saturating_sub(again));
         self.applied_term = root.term;
@@ -189,6 +201,11 @@ impl State {
     /// Every entry up to here is in it.
     pub fn applied(&self) -> Index {
         self.applied
+    }
+
+    /// What the ids that clients chose are hashed with.
+    pub fn hash_seed(&self) -> u64 {
+        self.hash_seed
     }
 
     /// The generation that the state's keys are under in the store.

@@ -59,7 +59,7 @@ impl Directory {
             // What is not text does not match the checksum either, and is refused with the rest of what is damaged.
             Ok(bytes) => (parse_identity(root, &identity_path, &String::from_utf8_lossy(&bytes))?, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-                for held in ["wal", "store"] {
+                for held in ["wal", "store", DRAFT] {
                     if root.join(held).exists() {
                         return Err(OpenError::Damaged {
                             file: identity_path,
@@ -261,6 +261,11 @@ pub fn wipe(root: &Path) -> Result<bool, OpenError> {
         return Ok(false);
     }
     let _lock = lock(root)?;
+    wipe_locked(root)?;
+    Ok(true)
+}
+
+fn wipe_locked(root: &Path) -> Result<(), OpenError> {
     let there = |result: io::Result<()>, path: &Path| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(OpenError::io("cannot delete", path)(error))
@@ -276,8 +281,62 @@ pub fn wipe(root: &Path) -> Result<bool, OpenError> {
         let path = root.join(name);
         there(fs::remove_file(&path), &path)?;
     }
-    sync_dir(root)?;
-    Ok(true)
+    sync_dir(root)
+}
+
+/// A locked directory that is to get a store from elsewhere: what was there stays as it is until the new one is whole.
+pub(crate) struct Foundation {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// Where a restored store is made.
+const DRAFT: &str = "restore.tmp";
+
+impl Foundation {
+    /// Locks a directory, making it if it is absent.
+    pub(crate) fn lock(root: &Path) -> Result<Foundation, OpenError> {
+        make_dir(root)?;
+        Ok(Foundation { root: root.to_owned(), _lock: lock(root)? })
+    }
+
+    /// What of a node is there already.
+    pub(crate) fn held(&self) -> Option<PathBuf> {
+        ["identity", "wal", "store"].map(|name| self.root.join(name)).into_iter().find(|path| path.exists())
+    }
+
+    /// An empty directory for the store.
+    pub(crate) fn draft(&self) -> Result<PathBuf, OpenError> {
+        let draft = self.root.join(DRAFT);
+        self.discard()?;
+        make_dir(&draft)?;
+        Ok(draft)
+    }
+
+    /// Removes what was made of the store.
+    pub(crate) fn discard(&self) -> Result<(), OpenError> {
+        let draft = self.root.join(DRAFT);
+        match fs::remove_dir_all(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(OpenError::io("cannot delete", draft)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The store that was made takes the place of all that was there. The identity comes last: what is left of an end
+    /// in between is refused by the next start.
+    pub(crate) fn settle(self, cluster: ClusterId, node: Option<NodeId>) -> Result<Identity, OpenError> {
+        let (draft, store) = (self.root.join(DRAFT), self.root.join("store"));
+        sync_dir(&draft)?;
+        wipe_locked(&self.root)?;
+        fs::rename(&draft, &store).map_err(OpenError::io("cannot rename", &draft))?;
+        sync_dir(&self.root)?;
+        let node = node.unwrap_or_else(|| NodeId(draw_u64()));
+        let identity = Identity { cluster, node, incarnation: Incarnation(draw_u64()) };
+        write_durably(&self.root.join("identity"), identity_text(&identity).as_bytes())?;
+        Ok(identity)
+    }
 }
 
 fn make_dir(path: &Path) -> Result<(), OpenError> {

@@ -10,13 +10,14 @@
 //! simulated executor or a test give it those.
 
 use crate::clock::Clock;
+use chronos_engine::node::Export;
 use chronos_engine::step::{
     Action, Checkpoint, Delivery, Effect, Fatal, Input, Outputs, Published, Reason, Reply, SubscriberId,
     Token, Trace,
 };
 use chronos_engine::wal::{Recovered, WalOp, WriteId};
 use chronos_engine::{Config, Node, SharedStore};
-use chronos_proto::id::NodeId;
+use chronos_proto::id::{GroupId, NodeId};
 use chronos_proto::membership::Member;
 use chronos_proto::peer::PeerMessage;
 use chronos_proto::time::Instant;
@@ -161,6 +162,11 @@ impl<C: Clock> Driver<C> {
     /// The node, for its status.
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// A group's state for a backup, if the node is a member of the group.
+    pub fn export(&self, group: GroupId) -> Option<Export> {
+        self.node.export(group, &self.store)
     }
 
     /// Whether the node has stopped for good.

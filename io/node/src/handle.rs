@@ -10,6 +10,7 @@ use crate::runner::Message;
 use crate::status::NodeStatus;
 use bytes::Bytes;
 use chronos_engine::Snapshot;
+use chronos_engine::node::Export;
 use chronos_engine::proto::id::{GroupId, NodeId, RequestId};
 use chronos_engine::proto::membership::Member;
 use chronos_engine::proto::time::{Instant, Timestamp};
@@ -32,6 +33,8 @@ pub type CommitReply = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
 pub type ReadReply = Box<dyn FnOnce(Result<ReadAt, Refused>) + Send>;
 /// Called once with what became of an operator's request, on the driver's thread: it must not block.
 pub type OperatorReply = Box<dyn FnOnce(Result<(), OperatorError>) + Send>;
+/// Called once with a group's state, or none where it cannot be had here, on the driver's thread: it must not block.
+pub type ExportReply = Box<dyn FnOnce(Option<Export>) + Send>;
 /// Called with what a subscriber gets, on the driver's thread: it must not block.
 pub type Sink = Box<dyn FnMut(SubscriberEvent) + Send>;
 
@@ -194,6 +197,15 @@ impl NodeHandle {
     /// The node at this moment, by callback on the driver's thread; none if it has stopped.
     pub fn status_with(&self, reply: Box<dyn FnOnce(Option<NodeStatus>) + Send>) {
         if let Err(Message::Status(reply)) = self.shared.inbox.report(Message::Status(reply)) {
+            reply(None);
+        }
+    }
+
+    /// A group's state as it is applied here, for a backup; none if this node is no member of the group, or has
+    /// stopped. It keeps the store's file from using its pages again for as long as it lives.
+    pub fn export_with(&self, group: GroupId, reply: ExportReply) {
+        if let Err(Message::Export { reply, .. }) = self.shared.inbox.report(Message::Export { group, reply })
+        {
             reply(None);
         }
     }

@@ -16,12 +16,14 @@
 //! - [`driver`] is the loop itself, free of threads, files and LMDB; `runner` puts it on threads.
 //! - [`wal_files`] performs the engine's WAL operations; [`store`] writes checkpoints to LMDB and reads them back.
 //! - [`link`] carries messages between nodes.
+//! - [`backup`] writes and reads snapshot files, and makes a data directory of one.
 //! - [`tls`] makes, reads and replaces certificates, and says whom to trust.
 //! - `open` goes from a directory to a running node; [`verify()`] reads all of one; `scrub` does so in the background.
 //!
 //! Not implemented: reads that are asked for ahead; one driver for several engine nodes; recording of
 //! inputs. A node that cannot write at its start (a full disk) does not serve reads.
 
+pub mod backup;
 pub mod clock;
 mod directory;
 pub mod driver;
@@ -45,7 +47,7 @@ pub mod wal_files;
 pub use chronos_engine as engine;
 pub use directory::wipe;
 pub use error::{CommitError, Exit, OpenError};
-pub use handle::{CommitReply, NodeHandle, OperatorReply, ReadReply, Sink, SubscriberEvent};
+pub use handle::{CommitReply, ExportReply, NodeHandle, OperatorReply, ReadReply, Sink, SubscriberEvent};
 pub use open::open;
 pub use options::{Cluster, Fsync, Options, Profile};
 pub use status::{ClockStatus, ClockStep, Histogram, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};

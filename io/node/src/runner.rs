@@ -4,7 +4,9 @@ use crate::clock::{self, SystemClock};
 use crate::directory::Directory;
 use crate::driver::{Driver, Feed, Outlet, StoreView};
 use crate::error::{CommitError, Exit, OpenError};
-use crate::handle::{CommitReply, NodeHandle, OperatorReply, ReadReply, Shared, Sink, SubscriberEvent};
+use crate::handle::{
+    CommitReply, ExportReply, NodeHandle, OperatorReply, ReadReply, Shared, Sink, SubscriberEvent,
+};
 use crate::options::{Fsync, Options};
 use crate::peers::LinkIdentity;
 use crate::scrub::{Ended, Scrub};
@@ -58,6 +60,10 @@ pub(crate) enum Message {
     },
     Checkpoint,
     Status(Box<dyn FnOnce(Option<NodeStatus>) + Send>),
+    Export {
+        group: GroupId,
+        reply: ExportReply,
+    },
     Stop,
     Wal(WalEvent),
     Checkpointed(CheckpointId, Result<Arc<View>, CheckpointError>),
@@ -74,6 +80,7 @@ impl Message {
             Message::Operator { reply, .. } => reply(Err(OperatorError::Refused(why.refused()))),
             Message::Subscribe { mut sink, .. } => sink(SubscriberEvent::Closed(why.to_string())),
             Message::Status(reply) => reply(None),
+            Message::Export { reply, .. } => reply(None),
             _ => {}
         }
     }
@@ -398,7 +405,7 @@ impl Threads {
                 self.fatal.get_or_insert_with(|| died(name));
                 return None;
             }
-            Message::Status(_) | Message::Stop => return None,
+            Message::Status(_) | Message::Export { .. } | Message::Stop => return None,
         };
         Some(Feed::Input(input))
     }
@@ -585,6 +592,7 @@ impl DriverThread {
             for message in batch.drain(..) {
                 match message {
                     Message::Status(reply) => reply(Some(self.status(driver))),
+                    Message::Export { group, reply } => reply(driver.export(group)),
                     Message::Stop if stop_by.is_none() => {
                         stop_by = Some(Instant::now() + STOP_PATIENCE);
                         feeds.push(Feed::Input(Input::Stop));
@@ -651,10 +659,7 @@ impl DriverThread {
         let fatal = self.outlet.fatal.take();
         let why = fatal.clone().unwrap_or_else(|| "the node is shutting down".to_owned());
         for message in self.shared.inbox.close() {
-            match message {
-                Message::Status(reply) => reply(None),
-                message => message.refuse(CommitError::Refused(Refused::Stopping)),
-            }
+            message.refuse(CommitError::Refused(Refused::Stopping));
         }
         self.outlet.abandon(&why);
         if let Some(peers) = self.shared.peers.get() {

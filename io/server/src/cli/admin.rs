@@ -4,7 +4,7 @@ use super::channel;
 use super::connect::{Connect, HostPort};
 use super::failure::{Failure, Outcome};
 use axum::body::Body;
-use axum::http::{HeaderValue, Method, Request};
+use axum::http::{HeaderValue, Method, Request, Response};
 use serde_json::Value;
 use std::io::Write;
 use std::time::Duration;
@@ -71,24 +71,52 @@ impl Answer {
 /// Asks the node that `connect` leads to.
 pub async fn ask(connect: &Connect, method: Method, path: &str, body: Option<Value>) -> Outcome<Answer> {
     let asking = async {
-        let (channel, token) = channel::open(connect).await?;
-        let text = body.map(|body| body.to_string()).unwrap_or_default();
-        let mut request = Request::new(tonic::body::Body::new(Body::from(text)));
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(|_| Failure::usage(format!("{path:?} is no path")))?;
-        let headers = request.headers_mut();
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
-        if let Some(token) = token.and_then(|token| HeaderValue::from_str(token.to_str().ok()?).ok()) {
-            headers.insert("authorization", token);
-        }
-        let lost = |error: &dyn std::fmt::Display| Failure::new(format!("no answer to {path}: {error}"));
-        let response = channel.oneshot(request).await.map_err(|error| lost(&error))?;
-        let status = response.status().as_u16();
-        let body = axum::body::to_bytes(Body::new(response.into_body()), ANSWER_MAX).await;
-        Ok(Answer { status, body: body.map_err(|error| lost(&error))?.to_vec() })
+        let response = send(connect, method, path, body).await?;
+        read(response, path).await
     };
     let late = |_| Failure::new(format!("no answer to {path} within {} s", ANSWER_TIMEOUT.as_secs()));
     tokio::time::timeout(ANSWER_TIMEOUT, asking).await.map_err(late)?
+}
+
+/// The same for an answer that may be long: its body is handed out as it comes, unless the answer is an error.
+pub async fn begin(
+    connect: &Connect,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> Outcome<Result<Body, Answer>> {
+    let asking = async {
+        let response = send(connect, method, path, body).await?;
+        Ok(match response.status().is_success() {
+            true => Ok(response.into_body()),
+            false => Err(read(response, path).await?),
+        })
+    };
+    let late = |_| Failure::new(format!("no answer to {path} within {} s", ANSWER_TIMEOUT.as_secs()));
+    tokio::time::timeout(ANSWER_TIMEOUT, asking).await.map_err(late)?
+}
+
+async fn read(response: Response<Body>, path: &str) -> Outcome<Answer> {
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), ANSWER_MAX).await;
+    let body = body.map_err(|error| Failure::new(format!("no answer to {path}: {error}")))?;
+    Ok(Answer { status, body: body.to_vec() })
+}
+
+async fn send(connect: &Connect, method: Method, path: &str, body: Option<Value>) -> Outcome<Response<Body>> {
+    let (channel, token) = channel::open(connect).await?;
+    let text = body.map(|body| body.to_string()).unwrap_or_default();
+    let mut request = Request::new(tonic::body::Body::new(Body::from(text)));
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().map_err(|_| Failure::usage(format!("{path:?} is no path")))?;
+    let headers = request.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("application/json"));
+    if let Some(token) = token.and_then(|token| HeaderValue::from_str(token.to_str().ok()?).ok()) {
+        headers.insert("authorization", token);
+    }
+    let response = channel.oneshot(request).await;
+    let response = response.map_err(|error| Failure::new(format!("no answer to {path}: {error}")))?;
+    Ok(response.map(Body::new))
 }
 
 /// Runs `chronos admin`.

@@ -67,7 +67,7 @@ pub struct Connect {
     /// The node's address: any member will do
     #[arg(
         long,
-        alias = "address",
+        aliases = ["address", "addr"],
         value_name = "HOST:PORT",
         env = "CHRONOS_LEADER",
         hide_env_values = true,

@@ -4,8 +4,6 @@
 //!   print comes from the node and nowhere else.
 //! - Rows and answers go to standard output, everything else to standard error, so pipes see what was asked for.
 //! - Exit codes: 0 done, 1 failed, 2 the command line makes no sense.
-//!
-//! Not implemented: snapshots.
 
 mod admin;
 mod certs;
@@ -22,6 +20,7 @@ mod pg;
 mod print;
 mod serve;
 mod shell;
+mod snapshot;
 mod split;
 mod sql;
 mod topics;
@@ -65,6 +64,8 @@ enum Command {
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    #[command(subcommand)]
     Certs(certs::CertsCommand),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -106,6 +107,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Verify(args) => verify::run(args, quiet),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Cluster(command) => block_on(cluster::run(command, quiet)),
+        Command::Snapshot(command) => snapshot::run(command, quiet),
         Command::Admin(command) => block_on(admin::run(command)),
         Command::Certs(command) => certs::run(command, quiet),
         Command::Config(serve::ConfigCommand::Show(settings)) => serve::show(&settings),

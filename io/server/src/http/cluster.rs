@@ -177,7 +177,7 @@ async fn read<T: DeserializeOwned>(headers: &HeaderMap, request: Body, wanted: &
     serde_json::from_slice(&bytes).map_err(|error| bad(format!("expected {wanted}: {error}")))
 }
 
-async fn status(app: &App) -> Result<NodeStatus, Problem> {
+pub(super) async fn status(app: &App) -> Result<NodeStatus, Problem> {
     let stopped = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "57P03", "the node has stopped");
     app.gateway.status().await.ok_or_else(stopped)
 }
@@ -199,7 +199,7 @@ async fn leading(app: &App, id: GroupId) -> Result<(NodeStatus, GroupStatus), Pr
 }
 
 /// 421 and the leader's name, or 503 if nobody leads.
-fn elsewhere(status: &NodeStatus, group: &GroupStatus) -> Problem {
+pub(super) fn elsewhere(status: &NodeStatus, group: &GroupStatus) -> Problem {
     let leader = group.leads.filter(|leader| *leader != status.node);
     match leader.and_then(|leader| status.members.iter().find(|member| member.node == leader)) {
         Some(leader) => {

@@ -6,7 +6,7 @@
 //! GET  /status   all there is to know, as JSON     GET /readyz   the node serves
 //! GET  /metrics  the same for Prometheus           /chronos.v1…  gRPC (see `grpc`)
 //! GET  /cluster  who is in it, and who leads      POST /cluster/members, /cluster/transfer
-//!                                                DELETE /cluster/members/NAME
+//! GET  /snapshot/N a group's state, as a file      DELETE /cluster/members/NAME
 //! ```
 //!
 //! Errors are problem JSON (RFC 9457) with a stable `code`. Not implemented: Arrow and CSV results, the console.
@@ -16,6 +16,7 @@ mod ingest;
 mod json;
 mod limit;
 mod problem;
+mod snapshot;
 mod sql;
 mod status;
 
@@ -47,6 +48,8 @@ pub(crate) struct App {
     auth: Arc<Auth>,
     config: Config,
     ingest: Semaphore,
+    snapshots: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
 }
 
 /// Finds out who sends a request, for the handlers of HTTP and gRPC alike.
@@ -102,7 +105,8 @@ pub(crate) async fn serve(
     let grpc = grpc::routes(gateway.clone(), auth.clone(), &config, stop.clone()).await;
     let socket = limit::Limited::new(socket, config.http_max_connections, auth.clone(), gateway.clone());
     let ingest = Semaphore::new(config.ingest_max_inflight);
-    let app = Arc::new(App { gateway, auth: auth.clone(), config, ingest });
+    let snapshots = Arc::new(Semaphore::new(snapshot::AT_ONCE));
+    let app = Arc::new(App { gateway, auth: auth.clone(), config, ingest, snapshots, stop: stop.clone() });
     let http: Router = Router::new()
         .route("/sql", post(sql::handle))
         .route("/ingest", post(ingest::handle))
@@ -115,6 +119,7 @@ pub(crate) async fn serve(
         .route("/cluster/members", post(cluster::add))
         .route("/cluster/members/{name}", delete(cluster::remove))
         .route("/cluster/transfer", post(cluster::transfer))
+        .route("/snapshot/{group}", get(snapshot::send))
         .with_state(app);
     let router = grpc.merge(http).fallback(nothing_here).method_not_allowed_fallback(wrong_method);
     let router = router.layer(from_fn_with_state(auth, identify));

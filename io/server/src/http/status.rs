@@ -93,6 +93,7 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
                 "committed_index": group.committed,
                 "applied_index": group.applied,
                 "state_digest": format!("{:016x}", group.digest),
+                "data_digest": format!("{:016x}", group.data_digest),
             })
         })
         .collect();
