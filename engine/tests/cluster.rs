@@ -866,9 +866,11 @@ fn a_cluster_is_founded_at_the_time_of_a_majority() {
         let members = (1..=4).map(member).collect();
         cluster.add(4, Config { joins: true, members, ..Cluster::config(4) });
         let leader = cluster.leader();
+        assert!(!cluster.node(NodeId(4)).status().has_time, "nobody told it");
         cluster.operate(leader, Request::PutMember(member(4))).expect("a note");
         cluster.link(NodeId(4));
         cluster.pass(5_000 * MS);
+        assert!(cluster.node(NodeId(4)).status().has_time);
         assert!(cluster.members(leader).voters.contains(&NodeId(4)), "{:?}", cluster.members(leader));
         cluster.operate(leader, Request::Transfer { group: GROUP, to: NodeId(4) }).expect("a transfer");
         cluster.pass(100 * MS);

@@ -9,6 +9,8 @@ use chronos_proto::id::{GroupId, NodeId};
 pub struct Status {
     /// By group.
     pub groups: Vec<GroupStatus>,
+    /// Whether cluster time is known: not yet by a new node of a cluster that has heard of none.
+    pub has_time: bool,
     /// Timers pending in all, whether in the wheel or beyond its window.
     pub timers_pending: u64,
     /// Timers in the wheel.
@@ -103,6 +105,7 @@ impl Node {
         let sum = |of: &dyn Fn(&super::Group) -> u64| self.groups.values().map(of).sum();
         Status {
             leaving: self.leaving(),
+            has_time: self.clock.is_set(),
             groups: self.groups.values().map(|group| self.group_status(group)).collect(),
             timers_pending: sum(&|group| group.state.timers_pending),
             timers_near: sum(&|group| group.timers.near() as u64),

@@ -62,12 +62,10 @@ pub enum Role {
 }
 
 impl NodeStatus {
-    /// Whether somebody leads group 0, as far as this node knows.
+    /// Whether somebody leads group 0, as far as this node knows, and what time it is is known too.
     pub fn has_leader(&self) -> bool {
-        self.engine
-            .groups
-            .first()
-            .is_some_and(|group| group.leader || self.leader().is_some_and(|l| l != self.node))
+        let leads = |group: &node::GroupStatus| group.leader || group.leads.is_some_and(|l| l != self.node);
+        self.engine.has_time && self.engine.groups.first().is_some_and(leads)
     }
 
     /// Who leads group 0, as far as this node knows.

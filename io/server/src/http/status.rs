@@ -143,7 +143,7 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
             },
         },
         "clock": {
-            "cluster": status.clock.cluster.to_string(),
+            "cluster": status.engine.has_time.then(|| status.clock.cluster.to_string()),
             "wall": status.clock.wall.to_string(),
             "synchronised": status.clock.synchronised,
             "steps": status.clock.steps,
