@@ -24,6 +24,8 @@ pub const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a change of members may take while faults go on.
 const CHANGE_LIMIT: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A fault that is due for longer is left out.
+const LATE: Duration = Duration::from_secs(1);
 
 /// The nemesis: it owns the cluster.
 pub struct Nemesis {
@@ -86,6 +88,14 @@ impl Nemesis {
                 }
                 let clocks = matches!(step.fault, Fault::Clock(..)) || striking.iter().any(is_clock);
                 let alone = striking.is_empty();
+                if matches!(step.fault, Fault::Rolling) && !alone {
+                    // It waits for nodes that come up among the others, and nothing heals meanwhile.
+                    continue;
+                }
+                if now > step.at + LATE {
+                    // What a long step held up would all strike at once.
+                    continue;
+                }
                 let doubt = clocks && !alone;
                 striking.extend(self.strike(step.fault, now + step.hold, alone, doubt).await?);
             }
