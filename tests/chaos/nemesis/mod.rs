@@ -80,6 +80,12 @@ impl Nemesis {
             for ended in over {
                 self.heal(ended).await?;
             }
+            if striking.is_empty()
+                && let Some(heal) = self.unfinished.pop()
+            {
+                let what = "a change of members that could not be ended".to_owned();
+                self.heal(Striking { until: now, what, heal }).await?;
+            }
             if let Some(step) = steps.next_if(|step| step.at <= now) {
                 let is_clock = |fault: &Striking| matches!(fault.heal, Heal::Clock(_));
                 if matches!(step.fault, Fault::Clock(..)) && striking.iter().any(is_clock) {
@@ -133,7 +139,7 @@ impl Nemesis {
         let majority = alone && all.iter().filter(|node| up(node)).count() >= self.cluster.majority();
         let unfit = nodes.iter().any(|node| self.cluster.condition(*node) != Condition::Running);
         // A store that is lost beside another fault may be one too many.
-        let too_much = matches!(fault, Fault::Wipe) && !alone;
+        let too_much = matches!(fault, Fault::Wipe) && !(alone && self.unfinished.is_empty());
         if target.is_some() && (nodes.is_empty() || unfit || too_much) {
             return Ok(None);
         }
