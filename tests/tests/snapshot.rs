@@ -68,7 +68,11 @@ async fn a_node_alone_is_restored_with_exactly_its_state() {
     let address = node.quic().to_string();
     must(&["snapshot", "create", "--addr", &address, text(&file)]).await;
     refused(&["snapshot", "create", "--addr", &address, text(&file)], "is there already").await;
-    must(&["snapshot", "create", "--addr", &address, "--force", text(&file)]).await;
+    let elsewhere = text(folder.path());
+    let create =
+        ["snapshot", "create", "--leader", &address, "--force", "--output", text(&file), "--data-dir"];
+    refused(&[&create[..], &[elsewhere]].concat(), "has its data in").await;
+    must(&[&create[..], &[text(node.data())]].concat()).await;
     let left = std::fs::read_dir(folder.path()).expect("a list").count();
     assert_eq!(left, 1, "no half file is left");
     let shown = must(&["snapshot", "show", text(&file)]).await;
@@ -77,7 +81,7 @@ async fn a_node_alone_is_restored_with_exactly_its_state() {
     assert!(shown.contains(&format!("entry {} of term", before["applied_index"])), "{shown}");
 
     let data = folder.path().join("restored");
-    must(&["snapshot", "restore", text(&file), "--data-dir", text(&data)]).await;
+    must(&["snapshot", "restore", "--input", text(&file), "--data-dir", text(&data)]).await;
     refused(&["snapshot", "restore", text(&file), "--data-dir", text(&data)], "--force").await;
     let mut restored = Node::new().data_dir(&data);
     restored.start().await;

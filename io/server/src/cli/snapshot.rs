@@ -39,16 +39,19 @@ pub enum SnapshotCommand {
     Create {
         #[command(flatten)]
         connect: Connect,
+        /// Refuse if the node that answers has its data elsewhere
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
         /// Replace the file if it is there
         #[arg(long)]
         force: bool,
-        /// The file
-        file: PathBuf,
+        #[command(flatten)]
+        file: Output,
     },
     /// Makes a data directory of a file; the node that starts with it is a new cluster with exactly that state
     Restore {
-        /// The file
-        file: PathBuf,
+        #[command(flatten)]
+        file: Input,
         /// The data directory
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
@@ -73,11 +76,43 @@ pub enum SnapshotCommand {
     },
 }
 
+/// The file to write, named either way.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Output {
+    /// The file
+    file: Option<PathBuf>,
+    /// The file too
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// The file to read, named either way.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Input {
+    /// The file
+    file: Option<PathBuf>,
+    /// The file too
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+}
+
+fn named(one: Option<PathBuf>, other: Option<PathBuf>) -> Outcome<PathBuf> {
+    one.or(other).ok_or_else(|| Failure::usage("no file is named"))
+}
+
 /// Runs the command.
 pub fn run(command: SnapshotCommand, quiet: bool) -> Outcome {
     match command {
-        SnapshotCommand::Create { connect, force, file } => {
-            super::block_on(create(connect, file, force, quiet))
+        SnapshotCommand::Create { connect, data_dir, force, file } => {
+            let file = named(file.file, file.output)?;
+            super::block_on(async {
+                if let Some(data_dir) = data_dir {
+                    lives_in(&connect, &data_dir).await?;
+                }
+                create(connect, file, force, quiet).await
+            })
         }
         SnapshotCommand::Show { file } => {
             let summary = checked(&file, quiet)?;
@@ -89,9 +124,22 @@ pub fn run(command: SnapshotCommand, quiet: bool) -> Outcome {
                 _ => None,
             };
             let node = id.map(|id| (id, address));
+            let file = named(file.file, file.input)?;
             restore(&file, &data_dir, node, certified, force, quiet)
         }
     }
+}
+
+/// Whether the node that answers keeps its data there.
+async fn lives_in(connect: &Connect, data_dir: &Path) -> Outcome {
+    let status = ask(connect, Method::GET, "/status", None).await?.good()?.json()?;
+    let theirs = status["data_dir"].as_str().unwrap_or_default();
+    if fs::canonicalize(data_dir).ok() == fs::canonicalize(theirs).ok() {
+        return Ok(());
+    }
+    let (node, data_dir) = (connect.http()?, data_dir.display());
+    Err(Failure::new(format!("the node at {node} has its data in {theirs}, not in {data_dir}"))
+        .hint("a snapshot is made of a running node: --leader HOST:PORT names another"))
 }
 
 /// A line that is written over again and again, on a terminal.
