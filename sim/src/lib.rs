@@ -9,17 +9,21 @@
 //! store         the checkpoint store
 //! tap, model    what the log says, by a second reader, and what the state must be by it
 //! checker       one promise a file
-//! trace, marks  what happened, and which rare situations were reached
+//! trace         what happened, as lines, and their hash
+//! chronicle     what happened, as values; diagram draws it
+//! marks         which rare situations were reached
 //! run, shrink   many seeds on all cores; a failing plan made small
 //! hunt          planted bugs, until each is caught
 //! report        what is printed
 //! ```
 //!
 //! Not implemented: subscribers and several groups in clusters; the driver's threads; clients that speak SQL;
-//! space-time diagrams; replay of recordings.
+//! replay of recordings.
 
 pub mod checker;
+pub mod chronicle;
 pub mod clock;
+pub mod diagram;
 pub mod disk;
 pub mod hunt;
 pub mod knobs;

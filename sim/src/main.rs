@@ -5,7 +5,8 @@ use chronos_sim::knobs::{Knobs, Profile};
 use chronos_sim::marks::Marks;
 use chronos_sim::run::{self, Options};
 use chronos_sim::violation::{Class, Violation};
-use chronos_sim::{hunt, report, shrink};
+use chronos_sim::world::Outcome;
+use chronos_sim::{chronicle, diagram, hunt, report, shrink};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,8 @@ cargo sim --time SECONDS         fresh seeds for so long
   --profile swarm|single|network|disk|clock|membership|timers|lease   what a run leans towards (default swarm)
   --steps N                      stop after N events
   --trace                        print every event
+  --svg FILE                     draw what led to the end of --seed: nodes, messages, crashes, elections, commits
+  --window MS                    how much of it to draw, in simulated milliseconds before the end
   --shrink                       make the failing plan of --seed small, and print its trace
   --only N,N,…                   only these acts of the plan
   --bug NAME                     plant a bug
@@ -39,6 +42,8 @@ struct Arguments {
     seed: Option<u64>,
     seeds: Option<u64>,
     time: Option<u64>,
+    svg: Option<String>,
+    window: Option<u64>,
     shrink: bool,
     bugs: bool,
     json: bool,
@@ -61,8 +66,8 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     match (arguments.bugs, arguments.seed, arguments.seeds, arguments.shrink) {
         (true, ..) => catch_bugs(&arguments),
-        (_, Some(seed), None, true) => shrink_one(seed, &arguments.options),
-        (_, Some(seed), None, false) if arguments.time.is_none() => replay(seed, &arguments.options),
+        (_, Some(seed), None, true) => shrink_one(seed, &arguments),
+        (_, Some(seed), None, false) if arguments.time.is_none() => replay(seed, &arguments),
         _ => explore(&arguments),
     }
 }
@@ -94,6 +99,8 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
                 out.options.bug =
                     Some(bug.ok_or_else(|| format!("no bug {name:?}; there are: {}", known()))?);
             }
+            "--svg" => out.svg = Some(value()?),
+            "--window" => out.window = Some(number(&value()?)?.saturating_mul(1_000)),
             "--trace" => out.options.trace = true,
             "--shrink" => out.shrink = true,
             "--bugs" => out.bugs = true,
@@ -101,6 +108,12 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--help" | "-h" => out.help = true,
             _ => return Err(format!("unknown argument {word:?}")),
         }
+    }
+    if out.svg.is_some() && (out.seed.is_none() || out.seeds.is_some()) {
+        return Err("--svg wants one --seed".into());
+    }
+    if out.window.is_some() && out.svg.is_none() {
+        return Err("--window says how much --svg draws".into());
     }
     if out.shrink && (out.seed.is_none() || out.seeds.is_some()) {
         return Err("--shrink wants one --seed".into());
@@ -120,13 +133,15 @@ fn number(word: &str) -> Result<u64, String> {
 }
 
 /// One seed, twice.
-fn replay(seed: u64, options: &Options) -> ExitCode {
+fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
+    let options = &arguments.options;
     let knobs = Knobs::draw(seed, options.profile);
     let plan = run::plan_of(&knobs, options);
     println!("seed {seed:#x}   commit {}\n{knobs}", report::commit());
-    let outcome = run::seed(seed, options);
-    for line in &outcome.lines {
-        println!("{line}");
+    let outcome =
+        run::seed(seed, &Options { trace: options.trace || arguments.svg.is_some(), ..options.clone() });
+    if options.trace {
+        outcome.lines.iter().for_each(|line| println!("{line}"));
     }
     println!("marks: {}", report::marks(&outcome.marks));
     println!(
@@ -147,11 +162,45 @@ fn replay(seed: u64, options: &Options) -> ExitCode {
         0
     };
     println!("trace hash: {:016x}", outcome.hash);
+    if let Err(code) = draw(&knobs, &outcome, options, arguments) {
+        return code;
+    }
     ExitCode::from(code)
 }
 
+/// Writes the space-time diagram, if one is wanted.
+fn draw(knobs: &Knobs, outcome: &Outcome, options: &Options, arguments: &Arguments) -> Result<(), ExitCode> {
+    let Some(file) = &arguments.svg else { return Ok(()) };
+    let nodes = knobs.machines();
+    let verdict = outcome.violation.as_ref();
+    let named = verdict.map_or(Default::default(), |v| chronicle::nodes_named(&v.what, nodes));
+    let title = [
+        verdict.map_or("held so far".to_owned(), |violation| format!("FAILED {violation}")),
+        format!("step {}   simulated {}", outcome.steps, report::clock_face(outcome.simulated)),
+        format!("cargo sim {} --steps {}", report::arguments(knobs.seed, options), outcome.steps),
+    ];
+    let picture = diagram::Picture {
+        nodes,
+        chronicle: &outcome.chronicle,
+        end: outcome.simulated,
+        window: arguments.window,
+        marked: &named,
+    };
+    match std::fs::write(file, diagram::draw(&title, &picture)) {
+        Ok(()) => {
+            println!("diagram: {file}");
+            Ok(())
+        }
+        Err(error) => {
+            eprintln!("cannot write the diagram to {file}: {error}");
+            Err(ExitCode::from(2))
+        }
+    }
+}
+
 /// Makes a failure small.
-fn shrink_one(seed: u64, options: &Options) -> ExitCode {
+fn shrink_one(seed: u64, arguments: &Arguments) -> ExitCode {
+    let options = &arguments.options;
     let knobs = Knobs::draw(seed, options.profile);
     let mut plan = run::plan_of(&knobs, options);
     let outcome = run::seed(seed, &Options { trace: false, ..options.clone() });
@@ -179,6 +228,9 @@ fn shrink_one(seed: u64, options: &Options) -> ExitCode {
     }
     println!("replay: cargo sim {} --trace", report::arguments(seed, &options));
     println!("trace hash: {:016x}", outcome.hash);
+    if let Err(code) = draw(&knobs, &outcome, &options, arguments) {
+        return code;
+    }
     ExitCode::from(outcome.violation.map_or(Class::Unknown.exit_code(), |v| v.class.exit_code()))
 }
 

@@ -43,6 +43,17 @@ pub fn faults(plan: &[Planned]) -> String {
     if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }
 }
 
+/// What a fault is called, or an act of another kind.
+pub fn act_name(act: &Act) -> &'static str {
+    match act {
+        Act::Fault(fault) => fault_name(*fault),
+        Act::Trouble(trouble) => trouble_name(*trouble),
+        Act::Checkpoint => "checkpoint",
+        Act::Subscriber(_) => "subscriber",
+        Act::Client { job, .. } => job.name(),
+    }
+}
+
 fn trouble_name(trouble: Trouble) -> &'static str {
     match trouble {
         Trouble::Blackout { .. } => "blackout",

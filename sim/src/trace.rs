@@ -1,5 +1,6 @@
 //! The trace of a run: one line an event, hashed always, printed if asked for.
 
+use crate::chronicle::{Happening, What};
 use chronos_proto::codec;
 use std::fmt::{self, Write};
 
@@ -9,6 +10,7 @@ pub struct Trace {
     hash: u64,
     line: String,
     kept: Option<Vec<String>>,
+    chronicle: Vec<Happening>,
     /// Events so far.
     pub step: u64,
 }
@@ -16,7 +18,8 @@ pub struct Trace {
 impl Trace {
     /// A trace that keeps its lines, or only their hash.
     pub fn new(keep: bool) -> Trace {
-        Trace { hash: 0, line: String::with_capacity(256), kept: keep.then(Vec::new), step: 0 }
+        let kept = keep.then(Vec::new);
+        Trace { hash: 0, line: String::with_capacity(256), kept, chronicle: Vec::new(), step: 0 }
     }
 
     /// One event: simulated microseconds, who, what.
@@ -32,6 +35,13 @@ impl Trace {
         }
     }
 
+    /// For the chronicle, which is kept with the lines and is not hashed.
+    pub fn note(&mut self, at: u64, what: impl FnOnce() -> What) {
+        if self.kept.is_some() {
+            self.chronicle.push(Happening { step: self.step, at, what: what() });
+        }
+    }
+
     /// Bytes that belong to the history but make no line.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.hash = codec::digest(&self.hash.to_le_bytes(), bytes);
@@ -42,8 +52,8 @@ impl Trace {
         self.hash
     }
 
-    /// The lines, if they were kept.
-    pub fn into_lines(self) -> Vec<String> {
-        self.kept.unwrap_or_default()
+    /// The lines and the chronicle, if they were kept.
+    pub fn into_parts(self) -> (Vec<String>, Vec<Happening>) {
+        (self.kept.unwrap_or_default(), self.chronicle)
     }
 }

@@ -46,6 +46,26 @@ fn wrong_usage_is_told_and_exits_with_2() {
 }
 
 #[test]
+fn a_diagram_is_bounded_whole_and_the_same_for_a_seed() {
+    let draw = |name: &str| {
+        let file = std::env::temp_dir().join(format!("chronos-sim-{}-{name}.svg", std::process::id()));
+        let path = file.to_str().expect("a path in UTF-8").to_owned();
+        let output = sim(&["--seed", "7", "--steps", "3000", "--svg", &path]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        let svg = std::fs::read_to_string(&file).expect("the diagram is written");
+        std::fs::remove_file(&file).expect("the diagram can be removed");
+        svg
+    };
+    let (first, second) = (draw("first"), draw("second"));
+    assert_eq!(first, second);
+    assert!(first.starts_with("<svg ") && first.ends_with("</svg>\n"));
+    assert!(first.len() < 100_000, "{} bytes", first.len());
+    for part in [">n1</text>", "heartbeat or its answer", "commit ", "held so far"] {
+        assert!(first.contains(part), "{part:?} is missing");
+    }
+}
+
+#[test]
 fn a_few_seeds_hold_and_are_summed_up() {
     let output = sim(&["--seed", "1", "--seeds", "3", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));

@@ -526,6 +526,11 @@ impl Group {
         }
     }
 
+    /// What a member takes for committed in this run.
+    pub fn commit_of(&self, m: usize) -> u64 {
+        self.members[m].commit
+    }
+
     /// What a member has applied in this run.
     pub fn applied_by(&self, m: usize) -> u64 {
         self.members[m].applied

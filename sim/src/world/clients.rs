@@ -4,6 +4,7 @@ use super::machine::NAMES;
 use super::{Event, World, shell};
 use crate::checker::requests::{self, Name};
 use crate::checker::serial::Saw;
+use crate::chronicle::What;
 use crate::knobs::Job;
 use crate::marks::Mark;
 use crate::rng::Rng;
@@ -152,6 +153,7 @@ impl World {
         let open = OpenRequest { transaction, attempts: 0, first, terms, token: Token(0) };
         self.clients[client as usize].open.insert(sequence, open);
         self.say(&format!("c{client}"), format_args!("asks {sequence} at {}: {what}", NAMES[m]));
+        self.note(|| What::Wants { client, number: sequence, job: what });
         self.send(client, sequence);
     }
 
@@ -163,10 +165,13 @@ impl World {
         let Some(open) = state.open.get_mut(&sequence) else { return };
         open.attempts += 1;
         open.token = token;
+        let attempts = open.attempts;
         let name = requests::name(open.transaction.request, &open.transaction.ops);
         let attempt = Attempt { client, number: sequence, name, at };
         self.tokens.insert(token, attempt);
         let delay = self.net_rng.latency(self.knobs.client_delay);
+        let arrives = self.now + delay;
+        self.note(|| What::Asked { client, number: sequence, attempt: attempts, node: at, arrives });
         self.after(delay, Event::Arrive(token));
         self.after(self.knobs.client_timeout, Event::Timeout(token));
     }
@@ -189,6 +194,7 @@ impl World {
             // Unknown, for good.
             state.open.remove(&number);
             self.say(&format!("c{client}"), format_args!("gives up {number}"));
+            self.note(|| What::GaveUp { client, number });
             return;
         }
         self.marks.hit(Mark::RequestRetried);
@@ -198,6 +204,22 @@ impl World {
         }
         self.say(&format!("c{client}"), format_args!("asks {number} again"));
         self.send(client, number);
+    }
+
+    /// For the chronicle: a node answers a client.
+    pub(super) fn replied(&mut self, m: usize, token: Token, index: Option<u64>, what: &str) {
+        if let Some(Attempt { client, number, .. }) = self.tokens.get(&token) {
+            let (client, number) = (*client, *number);
+            self.note(|| What::Replied { node: m, client, number, index, what: what.to_owned() });
+        }
+    }
+
+    /// For the chronicle: a client does not get its answer.
+    pub(super) fn reply_lost(&mut self, m: usize, token: Token) {
+        if let Some(Attempt { client, number, .. }) = self.tokens.get(&token) {
+            let (client, number) = (*client, *number);
+            self.note(|| What::ReplyLost { node: m, client, number });
+        }
     }
 
     /// A client gets its answer.

@@ -2,6 +2,7 @@
 
 use super::machine::{DISKS, NAMES};
 use super::{Event, World};
+use crate::chronicle::What;
 use crate::disk::{SECTOR, Survival};
 use crate::knobs::Job;
 use crate::marks::Mark;
@@ -127,10 +128,12 @@ impl World {
             Act::Fault(fault) => {
                 let m = self.some_machine(planned.salt);
                 self.say(NAMES[m], format_args!("#{} {}", planned.number, planned.act));
+                self.note(|| What::Planned { node: Some(m), number: planned.number, act: planned.act });
                 self.fault(m, fault, planned.salt)
             }
             Act::Trouble(trouble) => {
                 self.say("world", format_args!("#{} {}", planned.number, planned.act));
+                self.note(|| What::Planned { node: None, number: planned.number, act: planned.act });
                 self.trouble(trouble, planned.salt)
             }
         }
@@ -267,6 +270,7 @@ impl World {
         partition.holds = true;
         let paths = partition.paths.clone();
         self.say("net", format_args!("cut: {}", shown(&paths)));
+        self.note(|| What::Cut { paths: paths.clone() });
         paths.into_iter().for_each(|(from, to)| self.network.cut(from, to, self.now));
     }
 
@@ -278,6 +282,7 @@ impl World {
         }
         let paths = std::mem::take(&mut partition.paths);
         self.say("net", format_args!("mended: {}", shown(&paths)));
+        self.note(|| What::Mended { paths: paths.clone() });
         paths.into_iter().for_each(|(from, to)| self.network.mend(from, to));
     }
 
@@ -363,6 +368,7 @@ impl World {
     pub(super) fn thaw(&mut self, m: usize) {
         if std::mem::take(&mut self.machines[m].ills.frozen) {
             self.say(NAMES[m], format_args!("the wall clock goes on"));
+            self.note(|| What::Recovered { node: m, what: "the wall clock" });
             self.machines[m].clock.thaw();
             self.wall_moved(m);
         }
@@ -371,6 +377,7 @@ impl World {
     pub(super) fn space_returns(&mut self, m: usize) {
         if std::mem::take(&mut self.machines[m].ills.full) {
             self.say(DISKS[m], format_args!("there is space again"));
+            self.note(|| What::Recovered { node: m, what: "space on the disk" });
             self.machines[m].ills.well_since = self.now;
         }
     }
@@ -378,6 +385,7 @@ impl World {
     pub(super) fn disk_recovers(&mut self, m: usize) {
         if std::mem::take(&mut self.machines[m].ills.slow_extra) > 0 {
             self.say(DISKS[m], format_args!("the disk is fast again"));
+            self.note(|| What::Recovered { node: m, what: "the disk's speed" });
             self.machines[m].ills.well_since = self.now;
         }
     }
@@ -409,6 +417,7 @@ impl World {
     pub(super) fn end(&mut self, m: usize, end: End) {
         let Some(up) = self.machines[m].up.take() else { return };
         self.say(NAMES[m], format_args!("the process ends: {end:?}"));
+        self.note(|| What::Ended { node: m, end });
         if !up.proven {
             self.marks.hit(Mark::CrashInRecovery);
         }

@@ -8,12 +8,13 @@
 
 use super::machine::{NAMES, id, of};
 use super::{Event, World};
+use crate::chronicle::What;
 use crate::marks::Mark;
 use crate::violation::Held;
 use chronos_engine::step::Input;
 use chronos_proto::codec;
 use chronos_proto::id::NodeId;
-use chronos_proto::peer::{PeerHello, PeerMessage};
+use chronos_proto::peer::{ForwardOutcome, PeerHello, PeerMessage};
 use chronos_proto::raft::Message;
 
 /// How often two machines look at each other.
@@ -151,6 +152,8 @@ impl World {
         let arrivals = self.network.send(m, to, message.lane(), counts_on_stream(&message), self.now);
         let lost = if arrivals.0.is_none() { " is lost" } else { "" };
         self.trace.line(self.now, NAMES[m], format_args!("-> {} {}{lost}", NAMES[to], Brief(&message)));
+        let arrives = arrivals.0;
+        self.note(|| What::Sent { from: m, to, arrives, what: Brief(&message).to_string() });
         if let Some(at) = arrivals.1 {
             self.marks.hit(Mark::MessageDoubled);
             let message = Box::new(message.clone());
@@ -179,6 +182,8 @@ impl World {
         if self.machines[to].run == run && !late {
             self.machines[to].receiving |= matches!(message, PeerMessage::Chunk(_));
             self.give(to, Input::Peer { from: id(from), message });
+        } else {
+            self.note(|| What::Missed { from, to });
         }
     }
 
@@ -203,6 +208,9 @@ fn counts_on_stream(message: &PeerMessage) -> bool {
     matches!(message, Forward(_) | ForwardReply { .. } | Read { .. } | ReadReply { .. })
 }
 
+/// Forwarded writes have long numbers, told apart by their last digits.
+const FORWARDS_SHOWN: u64 = 10_000;
+
 /// A message in a few words.
 pub(super) struct Brief<'a>(pub(super) &'a PeerMessage);
 
@@ -224,6 +232,20 @@ impl std::fmt::Display for Brief<'_> {
                     let (t, i) = place(last);
                     write!(f, "Snapshot t{term} at {t}.{i}")
                 }
+                Message::PreVote { term, last } => {
+                    let (t, i) = place(last);
+                    write!(f, "PreVote t{term}, log ends at {t}.{i}")
+                }
+                Message::Vote { term, last, transfer } => {
+                    let ((t, i), handed) = (place(last), if *transfer { ", handed over" } else { "" });
+                    write!(f, "Vote t{term}, log ends at {t}.{i}{handed}")
+                }
+                Message::PreVoteReply { term, granted } => {
+                    write!(f, "PreVoteReply t{term} {}", if *granted { "yes" } else { "no" })
+                }
+                Message::VoteReply { term, granted } => {
+                    write!(f, "VoteReply t{term} {}", if *granted { "yes" } else { "no" })
+                }
                 other => write!(f, "{other:?}"),
             },
             PeerMessage::Beat(beat) => {
@@ -236,7 +258,15 @@ impl std::fmt::Display for Brief<'_> {
             }
             PeerMessage::Forward(forward) => {
                 let (session, sequence) = (forward.request.session.0 as u64, forward.request.sequence);
-                write!(f, "Forward {} t{} {session}.{sequence}", forward.number, forward.term)
+                let number = forward.number % FORWARDS_SHOWN;
+                write!(f, "Forward {number} t{} of request {session}.{sequence}", forward.term)
+            }
+            PeerMessage::ForwardReply { number, outcome } => {
+                write!(f, "ForwardReply {} ", number % FORWARDS_SHOWN)?;
+                match outcome {
+                    ForwardOutcome::Committed { term, index, .. } => write!(f, "committed {term}.{index}"),
+                    other => write!(f, "{other:?}"),
+                }
             }
             PeerMessage::Chunk(chunk) => {
                 let (t, i) = place(&chunk.last);

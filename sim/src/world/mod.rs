@@ -34,6 +34,7 @@ use crate::checker::raft::Group;
 use crate::checker::requests::Requests;
 use crate::checker::serial::Saw;
 use crate::checker::timers::Timers;
+use crate::chronicle::{Happening, What};
 use crate::knobs::Knobs;
 use crate::marks::Marks;
 use crate::model::Model;
@@ -146,6 +147,8 @@ pub struct Outcome {
     pub marks: Marks,
     /// The trace's lines, if they were wanted.
     pub lines: Vec<String>,
+    /// What happened as values, if the lines were wanted.
+    pub chronicle: Vec<Happening>,
     /// Acts of the plan that were performed.
     pub performed: u32,
 }
@@ -258,15 +261,19 @@ impl World {
             .unwrap_or_else(|panic| Err(panicked(&*panic)));
         if let Err(violation) = &held {
             self.trace.line(self.now, "check", format_args!("FAILED {violation}"));
+            self.trace.note(self.now, || What::Failed(violation.clone()));
         }
+        let (hash, steps) = (self.trace.hash(), self.trace.step);
+        let (lines, chronicle) = self.trace.into_parts();
         Outcome {
             violation: held.err(),
-            hash: self.trace.hash(),
-            steps: self.trace.step,
+            hash,
+            steps,
             simulated: self.now,
             marks: self.marks,
             performed: self.performed,
-            lines: self.trace.into_lines(),
+            lines,
+            chronicle,
         }
     }
 
@@ -341,6 +348,10 @@ impl World {
 
     fn say(&mut self, who: &str, what: std::fmt::Arguments<'_>) {
         self.trace.line(self.now, who, what);
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> What) {
+        self.trace.note(self.now, what);
     }
 
     fn next_number(&mut self) -> u64 {

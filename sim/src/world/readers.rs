@@ -3,6 +3,7 @@
 use super::machine::NAMES;
 use super::shell::GROUP;
 use super::{Event, World};
+use crate::chronicle::What;
 use crate::marks::Mark;
 use crate::rng::Rng;
 use crate::violation::{Held, Violation};
@@ -272,6 +273,7 @@ impl World {
     /// A read sees all that anybody knew of when it began.
     fn sees(&mut self, m: usize, view: &Published, floor: u64) -> Held {
         let index = view.snapshot.applied.0;
+        self.note(|| What::Read { node: m, index, known: floor });
         if index < floor {
             let what = format!("a read at {} sees entry {index}, and {floor} was known before", NAMES[m]);
             return Err(Violation::safety("linearizable", what));

@@ -8,6 +8,7 @@ use super::machine::{NAMES, id};
 use super::shell::GROUP;
 use super::{Event, SETTLE, World};
 use crate::checker::state::Difference;
+use crate::chronicle::What;
 use crate::marks::Mark;
 use crate::plan::End;
 use crate::rng::Rng;
@@ -23,6 +24,8 @@ impl World {
         if !self.solo() {
             self.choose_core();
         }
+        let core = self.core.clone();
+        self.note(|| What::Settling { core });
         for m in self.core.clone() {
             self.heal(m);
         }

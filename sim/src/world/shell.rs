@@ -6,6 +6,7 @@
 use super::links::Brief;
 use super::machine::{DISKS, NAMES, WALS, member};
 use super::{Event, World};
+use crate::chronicle::What;
 use crate::marks::Mark;
 use crate::plan::{End, Moment};
 use crate::store::SimStore;
@@ -103,6 +104,7 @@ impl World {
         drop(images);
         let last = recovered.groups.get(&GROUP).map_or(0, |log| log.last().0);
         self.say(NAMES[m], format_args!("recovered last={last} cut={:?}", recovered.cut));
+        self.note(|| What::Started { node: m, last });
         if recovered.cut.is_some() {
             self.marks.hit(Mark::TornTailCut);
         }
@@ -297,6 +299,7 @@ impl World {
     }
 
     fn traced(&mut self, m: usize, trace: &Trace) -> Held {
+        self.note(|| What::Engine { node: m, trace: trace.clone() });
         match trace {
             Trace::Applied { .. } if !self.solo() => return Ok(()),
             Trace::PeerRefused { peer, why } => self.refused_peer(m, super::machine::of(*peer), why)?,
@@ -319,6 +322,13 @@ impl World {
     fn stepped(&mut self, m: usize) -> Held {
         let Some(up) = &self.machines[m].up else { return Ok(()) };
         let (Some(raft), Some(state)) = (up.node.raft(GROUP), up.node.state(GROUP)) else { return Ok(()) };
+        let (was, is, index) = (up.role, (raft.role(), raft.term().0), raft.committed().0);
+        if was != is {
+            self.trace.note(self.now, || What::Role { node: m, role: is.0, term: is.1 });
+        }
+        if index > self.group.commit_of(m) {
+            self.trace.note(self.now, || What::Committed { node: m, index });
+        }
         let before = self.group.applied_by(m);
         self.group.stepped(m, raft)?;
         if state.applied().0 != before {
@@ -366,6 +376,7 @@ impl World {
                             let about = entry.index;
                             let cut = self.log.appended(*write, &entry)?;
                             self.say(WALS[m], format_args!("  entry {about} {}", brief(&entry)));
+                            self.logged(m, *write, &entry);
                             if let Some(last) = cut {
                                 self.forget_above(last)?;
                             }
@@ -390,16 +401,24 @@ impl World {
             match &logged {
                 Logged::Entry(_, entry) => {
                     self.say(WALS[m], format_args!("  entry {} {}", entry.index, brief(entry)));
+                    self.logged(m, write, entry);
                 }
                 Logged::Truncated(_, from) => {
                     self.marks.hit(Mark::ConflictTruncated);
                     self.say(WALS[m], format_args!("  truncated from {from}"));
+                    let from = from.0;
+                    self.note(|| What::Truncated { node: m, from });
                 }
                 other => self.say(WALS[m], format_args!("  {other:?}")),
             }
             self.group.told(m, write, logged)?;
         }
         self.group.told_all(m, write)
+    }
+
+    fn logged(&mut self, m: usize, write: WriteId, entry: &proto::command::Entry) {
+        let (write, index, term) = (write.0, entry.index.0, entry.term.0);
+        self.note(|| What::Logged { node: m, write, index, term, what: brief(entry) });
     }
 
     fn publish(&mut self, m: usize, published: Published) -> Held {
@@ -443,6 +462,7 @@ impl World {
         match &reply {
             Ok(committed) => {
                 self.say(NAMES[m], format_args!("reply {} committed {}", token.0, committed.index));
+                self.replied(m, token, Some(committed.index.0), &format!("committed at {}", committed.index));
                 self.promise("a reply", committed.index.0)?;
                 let published = self.machines[m].up.as_ref().and_then(|up| up.published.as_ref());
                 if self.solo() && published.is_none_or(|p| p.snapshot.applied < committed.index) {
@@ -454,9 +474,13 @@ impl World {
                     self.group.known_to_client(committed.index.0);
                 }
             }
-            Err(refused) => self.say(NAMES[m], format_args!("reply {} refused: {refused}", token.0)),
+            Err(refused) => {
+                self.say(NAMES[m], format_args!("reply {} refused: {refused}", token.0));
+                self.replied(m, token, None, &format!("refused: {refused}"));
+            }
         }
         if self.net_rng.chance(self.knobs.reply_loss) && self.settling.is_none() {
+            self.reply_lost(m, token);
             return Ok(());
         }
         let delay = self.net_rng.latency(self.knobs.client_delay);
@@ -466,6 +490,7 @@ impl World {
 
     fn reply_unknown(&mut self, m: usize, token: Token, why: String) -> Held {
         self.say(NAMES[m], format_args!("reply {} unknown: {why}", token.0));
+        self.replied(m, token, None, &format!("unknown: {why}"));
         self.marks.hit(Mark::AnswerUnknown);
         let delay = self.net_rng.latency(self.knobs.client_delay);
         self.after(delay, Event::Answer(token, Box::new(Reply::Unknown(why))));
@@ -706,6 +731,7 @@ impl World {
         let on_medium = up.unsynced.range(..=write).all(|(_, segments)| segments.is_empty());
         if on_medium || weak {
             up.unsynced = up.unsynced.split_off(&WriteId(write.0 + 1));
+            self.trace.note(self.now, || What::Durable { node: m, write: write.0 });
             match self.knobs.solo() {
                 true => self.log.synced(write),
                 false => self.group.synced(m, write),
