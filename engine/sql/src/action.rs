@@ -2,7 +2,10 @@
 
 use crate::expr::Expr;
 use crate::plan::Plan;
-use chronos_proto::schema::Relation;
+use crate::prepared::Prepared;
+use chronos_proto::Type;
+use chronos_proto::id::IndexId;
+use chronos_proto::schema::{Column, Relation, Sequence};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -12,6 +15,22 @@ pub(crate) enum Action {
     Update(Update),
     Delete(Delete),
     Schema(SchemaChange),
+    /// CREATE TABLE … AS.
+    CreateAs {
+        change: SchemaChange,
+        plan: Plan,
+    },
+    Savepoint(String),
+    RollbackTo(String),
+    Release(String),
+    Prepare {
+        name: String,
+        prepared: Arc<Prepared>,
+    },
+    Execute {
+        prepared: Arc<Prepared>,
+        args: Vec<Expr>,
+    },
     Begin {
         read_only: Option<bool>,
     },
@@ -40,9 +59,41 @@ pub(crate) enum Action {
 pub(crate) struct Insert {
     pub target: Target,
     pub rows: Rows,
-    /// ON CONFLICT DO NOTHING.
-    pub skip_conflicts: bool,
+    pub conflict: OnConflict,
+    pub checks: Vec<Check>,
     pub returning: Option<Vec<Expr>>,
+}
+
+/// What happens to a row whose key is there already.
+#[derive(Debug)]
+pub(crate) enum OnConflict {
+    Fail,
+    /// DO NOTHING: for any unique constraint, or for one.
+    Skip(Option<Arbiter>),
+    Update(Upsert),
+}
+
+/// The constraint that ON CONFLICT names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arbiter {
+    PrimaryKey,
+    Index(IndexId),
+}
+
+/// DO UPDATE, over the row that is there and behind it, from `excluded` on, the one that was to be inserted.
+#[derive(Debug)]
+pub(crate) struct Upsert {
+    pub arbiter: Arbiter,
+    pub excluded: usize,
+    pub assignments: Vec<(usize, Expr)>,
+    pub condition: Option<Expr>,
+}
+
+/// A CHECK constraint over the columns of its table.
+#[derive(Debug)]
+pub(crate) struct Check {
+    pub name: String,
+    pub condition: Expr,
 }
 
 /// What is written to.
@@ -77,6 +128,7 @@ pub(crate) struct Update {
     pub plan: Plan,
     /// (column, new value over the old row).
     pub assignments: Vec<(usize, Expr)>,
+    pub checks: Vec<Check>,
     pub returning: Option<Vec<Expr>>,
 }
 
@@ -90,9 +142,96 @@ pub(crate) struct Delete {
 /// A change of the catalogue. The numbers are given when it is executed.
 #[derive(Debug)]
 pub(crate) enum SchemaChange {
-    Create { relation: Relation, if_not_exists: bool, tag: &'static str },
-    CreateIndex { table: String, name: Option<String>, columns: Vec<String>, if_not_exists: bool },
-    Drop { names: Vec<String>, if_exists: bool, what: Dropped },
+    Create {
+        relation: Relation,
+        if_not_exists: bool,
+        /// OR REPLACE, of a view.
+        replace: bool,
+        unique: Vec<UniqueKey>,
+        /// Sequences of its columns, by their places: GENERATED ALWAYS or BY DEFAULT, or SERIAL.
+        sequences: Vec<(usize, Sequence, Option<bool>)>,
+        tag: &'static str,
+    },
+    CreateIndex {
+        table: String,
+        name: Option<String>,
+        columns: Vec<String>,
+        unique: bool,
+        if_not_exists: bool,
+    },
+    Drop {
+        names: Vec<String>,
+        if_exists: bool,
+        what: Dropped,
+        cascade: bool,
+    },
+    Truncate {
+        names: Vec<String>,
+        restart: bool,
+    },
+    Alter {
+        name: String,
+        changes: Vec<Alteration>,
+    },
+}
+
+/// UNIQUE, or PRIMARY KEY of a table that has rows.
+#[derive(Debug)]
+pub(crate) struct UniqueKey {
+    pub name: Option<String>,
+    pub columns: Vec<String>,
+    pub primary: bool,
+}
+
+/// One change of ALTER TABLE.
+#[derive(Debug)]
+pub(crate) enum Alteration {
+    AddColumn {
+        column: Column,
+        value: Option<Expr>,
+        if_not_exists: bool,
+        unique: bool,
+    },
+    DropColumn {
+        name: String,
+        if_exists: bool,
+        cascade: bool,
+    },
+    RenameColumn {
+        from: String,
+        to: String,
+    },
+    Rename(String),
+    RenameConstraint {
+        from: String,
+        to: String,
+    },
+    SetDefault {
+        column: String,
+        default: Option<chronos_proto::schema::DefaultValue>,
+    },
+    SetNotNull {
+        column: String,
+        not_null: bool,
+    },
+    /// Every value made anew, by an expression over the row.
+    SetType {
+        column: String,
+        ty: Type,
+        value: Expr,
+    },
+    AddCheck {
+        name: String,
+        condition: String,
+        check: Expr,
+    },
+    AddUnique(UniqueKey),
+    DropConstraint {
+        name: String,
+        if_exists: bool,
+    },
+    /// Without a meaning here, as OWNER TO.
+    Nothing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,4 +239,6 @@ pub(crate) enum Dropped {
     Table,
     Topic,
     Index,
+    View,
+    Sequence,
 }

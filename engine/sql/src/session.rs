@@ -7,6 +7,7 @@
 use crate::action::Action;
 use crate::bind;
 use crate::error::{SqlError, SqlState};
+use crate::exec::eval::{EvalCx, eval_value};
 use crate::exec::statement::{Done, Job};
 use crate::exec::write::Writes;
 use crate::exec::{Commit, Completion, Context, Outcome, RowSet};
@@ -15,14 +16,19 @@ use crate::prepared::{Kind, Prepared};
 use crate::settings::{self, Settings};
 use chronos_engine::Snapshot;
 use chronos_engine::txn::{Committed, Refused, Transaction};
-use chronos_proto::id::RequestId;
+use chronos_proto::id::{RelationId, RequestId};
 use chronos_proto::time::Timestamp;
 use chronos_proto::{OpOutcome, Type, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Plans made anew because the catalogue moved on, kept for statements that clients hold.
 const REPLANNED_MAX: usize = 64;
+/// Savepoints of one transaction.
+const SAVEPOINTS_MAX: usize = 64;
+/// Statements that one session has prepared by name.
+const PREPARED_MAX: usize = 1_000;
 
 /// What a connection is told at its start.
 #[derive(Clone, Debug)]
@@ -77,6 +83,10 @@ pub(crate) struct SessionInfo {
     pub database: String,
     pub backend_pid: i32,
     pub settings: Settings,
+    /// Statements that PREPARE has named.
+    pub prepared: BTreeMap<String, Arc<Prepared>>,
+    /// The last number that each sequence gave here, the last one last.
+    pub given: Vec<(RelationId, i64)>,
 }
 
 /// One connection.
@@ -91,10 +101,8 @@ pub struct Session {
 enum Block {
     None,
     Open(Open),
-    /// `explicit` as in [`Open`].
-    Failed {
-        explicit: bool,
-    },
+    /// As it was when it failed: a savepoint may bring it back.
+    Failed(Open),
 }
 
 /// An open block.
@@ -104,8 +112,16 @@ struct Open {
     read_only: bool,
     /// Set by the first statement that looks at the state.
     begun: Option<Begun>,
+    savepoints: Vec<(String, Begun)>,
 }
 
+impl Open {
+    fn new(explicit: bool, read_only: bool) -> Open {
+        Open { explicit, read_only, begun: None, savepoints: Vec::new() }
+    }
+}
+
+#[derive(Clone)]
 struct Begun {
     now: Timestamp,
     writes: Box<Writes>,
@@ -132,6 +148,8 @@ impl Session {
                 database: options.database,
                 backend_pid: options.backend_pid,
                 settings,
+                prepared: BTreeMap::new(),
+                given: Vec::new(),
             },
             read_only: options.read_only,
             block: Block::None,
@@ -144,7 +162,7 @@ impl Session {
     pub fn transaction_status(&self) -> TransactionStatus {
         match &self.block {
             Block::Open(open) if open.explicit => TransactionStatus::InTransaction,
-            Block::Failed { explicit: true } => TransactionStatus::Failed,
+            Block::Failed(open) if open.explicit => TransactionStatus::Failed,
             _ => TransactionStatus::Idle,
         }
     }
@@ -171,7 +189,7 @@ impl Session {
         declared: &[Option<Type>],
         snapshot: &Snapshot,
     ) -> Result<Arc<Prepared>, SqlError> {
-        if let (Block::Failed { .. }, false) = (&self.block, ends_block(statement)) {
+        if let (Block::Failed(_), false) = (&self.block, ends_block(statement)) {
             return Err(aborted());
         }
         let (catalog, changed) = match &self.block {
@@ -185,7 +203,7 @@ impl Session {
 
     /// Whether the next statement reads the snapshot that it is given: not in a block that has one already.
     pub fn reads_anew(&self) -> bool {
-        !matches!(&self.block, Block::Open(Open { begun: Some(_), .. }) | Block::Failed { .. })
+        !matches!(&self.block, Block::Open(Open { begun: Some(_), .. }) | Block::Failed(_))
     }
 
     /// Whether the next statement stands alone, so that the caller may run it again.
@@ -221,7 +239,9 @@ impl Session {
     ) -> Result<Outcome, SqlError> {
         let committed = answer.map_err(refused)?;
         Ok(match commit.completion {
-            Completion::Tag(tag) => Outcome::Tag(tag.into()),
+            Completion::Tag(_) | Completion::Rows(_) | Completion::Counted(..) => {
+                completed(commit.completion)
+            }
             Completion::Count { verb, count, rows } => {
                 let void = |o: &&OpOutcome| matches!(o, OpOutcome::Duplicate { .. } | OpOutcome::TooLate);
                 let count = count.saturating_sub(committed.outcomes.iter().filter(void).count());
@@ -232,16 +252,17 @@ impl Session {
 
     /// Says that an error happened outside (a parameter that did not decode, say): an open transaction has failed.
     pub fn fail(&mut self) {
-        if let Block::Open(open) = &self.block {
-            self.block = Block::Failed { explicit: open.explicit };
-        }
+        self.block = match std::mem::replace(&mut self.block, Block::None) {
+            Block::Open(open) => Block::Failed(open),
+            other => other,
+        };
     }
 
     /// Opens an implicit transaction: all statements until [`Session::finish_implicit`] commit together, as those of
     /// one simple query, or of one pipeline up to Sync, do. BEGIN inside turns it into an explicit one.
     pub fn begin_implicit(&mut self) {
         if let Block::None = self.block {
-            self.block = Block::Open(Open { explicit: false, read_only: false, begun: None });
+            self.block = Block::Open(Open::new(false, false));
         }
     }
 
@@ -250,7 +271,7 @@ impl Session {
     pub fn finish_implicit(&mut self, cx: &Context<'_>) -> Result<Outcome, SqlError> {
         match &self.block {
             Block::Open(open) if !open.explicit => self.commit(cx.request, "COMMIT"),
-            Block::Failed { explicit: false } => {
+            Block::Failed(open) if !open.explicit => {
                 self.block = Block::None;
                 Ok(Outcome::Tag("ROLLBACK".into()))
             }
@@ -305,8 +326,14 @@ impl Session {
         if let Some(outcome) = self.transaction_control(&prepared.action, cx)? {
             return Ok(outcome);
         }
-        if let Block::Failed { .. } = self.block {
+        if let Block::Failed(_) = self.block {
             return Err(aborted());
+        }
+        if let Action::Execute { prepared, args } = &prepared.action {
+            let eval = EvalCx { params, now: cx.read_time.0, ..EvalCx::bare(&self.info) };
+            let values: Result<Vec<Value>, SqlError> = args.iter().map(|e| eval_value(e, &eval)).collect();
+            let values = values?;
+            return self.execute_inner(prepared, &values, cx);
         }
         if prepared.kind == Kind::Setting {
             return self.setting_action(&prepared.action);
@@ -340,11 +367,20 @@ impl Session {
                     Job { prepared, params, cx, info: &self.info, now: begun.now, record: !begun.read_only };
                 let done = job.run(&mut begun.writes, &mut notices);
                 begun.schema_changed |= prepared.kind == Kind::Schema;
+                let given = std::mem::take(&mut begun.writes.given);
+                let wrote_unasked = read_only && !begun.writes.is_empty();
                 self.notice_all(notices);
-                Ok(match done? {
+                self.note_given(given);
+                let done = done?;
+                if wrote_unasked {
+                    return Err(SqlError::new(
+                        SqlState::READ_ONLY,
+                        "cannot execute nextval() in a read-only transaction",
+                    ));
+                }
+                Ok(match done {
                     Done::Rows(rows) => Outcome::Rows(rows),
-                    Done::Wrote(Completion::Tag(tag)) => Outcome::Tag(tag.into()),
-                    Done::Wrote(Completion::Count { verb, count, rows }) => counted(verb, count, rows),
+                    Done::Wrote(completion) => completed(completion),
                 })
             }
             _ => {
@@ -354,12 +390,18 @@ impl Session {
                 let job = Job { prepared, params, cx, info: &self.info, now: cx.read_time, record };
                 let done = job.run(&mut writes, &mut notices);
                 self.notice_all(notices);
+                self.note_given(std::mem::take(&mut writes.given));
                 match done? {
-                    Done::Rows(rows) => Ok(Outcome::Rows(rows)),
-                    Done::Wrote(completion) if writes.is_empty() => Ok(match completion {
-                        Completion::Tag(tag) => Outcome::Tag(tag.into()),
-                        Completion::Count { verb, count, rows } => counted(verb, count, rows),
-                    }),
+                    Done::Rows(rows) if writes.is_empty() => Ok(Outcome::Rows(rows)),
+                    Done::Rows(_) if read_only => Err(SqlError::new(
+                        SqlState::READ_ONLY,
+                        "cannot execute nextval() in a read-only transaction",
+                    )),
+                    Done::Rows(rows) => {
+                        let completion = Completion::Rows(rows);
+                        Ok(Outcome::Commit(Box::new(commit(writes, cx.request, true, completion))))
+                    }
+                    Done::Wrote(completion) if writes.is_empty() => Ok(completed(completion)),
                     Done::Wrote(completion) => {
                         Ok(Outcome::Commit(Box::new(commit(writes, cx.request, true, completion))))
                     }
@@ -371,6 +413,80 @@ impl Session {
     fn notice_all(&mut self, messages: Vec<String>) {
         let code = SqlState(*b"00000");
         self.notices.extend(messages.into_iter().map(|message| Notice { warning: false, code, message }));
+    }
+
+    /// Keeps what sequences gave, for `currval`.
+    fn note_given(&mut self, given: Vec<(RelationId, i64)>) {
+        for (id, number) in given {
+            self.info.given.retain(|(other, _)| *other != id);
+            self.info.given.push((id, number));
+        }
+    }
+
+    /// SAVEPOINT, ROLLBACK TO and RELEASE.
+    fn savepoint(&mut self, action: &Action, cx: &Context<'_>) -> Result<Option<Outcome>, SqlError> {
+        let undefined =
+            |name: &str| SqlError::new(SqlState(*b"3B001"), format!("savepoint \"{name}\" does not exist"));
+        let outside = |what: &str| {
+            let message = format!("{what} can only be used in transaction blocks");
+            Err(SqlError::new(SqlState::NO_ACTIVE_TRANSACTION, message))
+        };
+        let tag = match action {
+            Action::Savepoint(name) => {
+                self.begin_if_open(cx);
+                let open = match &mut self.block {
+                    Block::Open(open) if open.explicit => open,
+                    Block::Failed(_) => return Err(aborted()),
+                    _ => return outside("SAVEPOINT"),
+                };
+                if open.savepoints.len() >= SAVEPOINTS_MAX {
+                    return Err(SqlError::new(
+                        SqlState::TOO_MANY,
+                        format!("a transaction may have {SAVEPOINTS_MAX} savepoints at the most"),
+                    ));
+                }
+                if let Some(begun) = &open.begun {
+                    open.savepoints.push((name.clone(), begun.clone()));
+                }
+                "SAVEPOINT"
+            }
+            Action::Release(name) => {
+                let open = match &mut self.block {
+                    Block::Open(open) if open.explicit => open,
+                    Block::Failed(_) => return Err(aborted()),
+                    _ => return outside("RELEASE SAVEPOINT"),
+                };
+                let at = open.savepoints.iter().rposition(|(n, _)| n == name);
+                open.savepoints.truncate(at.ok_or_else(|| undefined(name))?);
+                "RELEASE"
+            }
+            Action::RollbackTo(name) => {
+                let mut open = match std::mem::replace(&mut self.block, Block::None) {
+                    Block::Open(open) | Block::Failed(open) if open.explicit => open,
+                    other => {
+                        self.block = other;
+                        return outside("ROLLBACK TO SAVEPOINT");
+                    }
+                };
+                let Some(at) = open.savepoints.iter().rposition(|(n, _)| n == name) else {
+                    self.block = Block::Failed(open);
+                    return Err(undefined(name));
+                };
+                open.savepoints.truncate(at + 1);
+                if let Some((_, saved)) = open.savepoints.last() {
+                    let mut back = saved.clone();
+                    // What was seen since then was seen.
+                    if let Some(begun) = open.begun.take() {
+                        back.writes.reads.extend(begun.writes.reads);
+                    }
+                    open.begun = Some(back);
+                }
+                self.block = Block::Open(open);
+                "ROLLBACK"
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Outcome::Tag(tag.into())))
     }
 
     fn warn(&mut self, code: SqlState, message: &str) {
@@ -390,13 +506,14 @@ impl Session {
     ) -> Result<Option<Outcome>, SqlError> {
         let tag = |tag: &str| Ok(Some(Outcome::Tag(tag.into())));
         match action {
+            Action::Savepoint(_) | Action::RollbackTo(_) | Action::Release(_) => self.savepoint(action, cx),
             Action::Begin { read_only } => {
                 let default = self.reads_only_by_default();
                 match &mut self.block {
-                    Block::Failed { .. } => return Err(aborted()),
+                    Block::Failed(_) => return Err(aborted()),
                     Block::None => {
                         let read_only = read_only.unwrap_or(default);
-                        self.block = Block::Open(Open { explicit: true, read_only, begun: None });
+                        self.block = Block::Open(Open::new(true, read_only));
                     }
                     Block::Open(open) if open.explicit => {
                         self.warn(SqlState::ACTIVE_TRANSACTION, "there is already a transaction in progress");
@@ -409,7 +526,7 @@ impl Session {
                 tag("BEGIN")
             }
             Action::SetTransaction { read_only } => match &mut self.block {
-                Block::Failed { .. } => Err(aborted()),
+                Block::Failed(_) => Err(aborted()),
                 Block::Open(open) => {
                     let wanted = read_only.unwrap_or(open.read_only);
                     if !wanted && open.read_only && open.begun.is_some() {
@@ -434,7 +551,7 @@ impl Session {
                     self.warn(SqlState::NO_ACTIVE_TRANSACTION, "there is no transaction in progress");
                     tag("COMMIT")
                 }
-                Block::Failed { .. } => {
+                Block::Failed(_) => {
                     self.block = Block::None;
                     tag("ROLLBACK")
                 }
@@ -494,11 +611,36 @@ impl Session {
                     ));
                 }
                 self.info.settings.reset_all();
+                self.info.prepared.clear();
+                self.info.given.clear();
                 self.replanned.clear();
                 "DISCARD ALL"
             }
-            Action::Deallocate(None) => "DEALLOCATE ALL",
-            Action::Deallocate(Some(_)) => "DEALLOCATE",
+            Action::Prepare { name, prepared } => {
+                if self.info.prepared.contains_key(name) {
+                    return Err(SqlError::new(
+                        SqlState(*b"42P05"),
+                        format!("prepared statement \"{name}\" already exists"),
+                    ));
+                }
+                if self.info.prepared.len() >= PREPARED_MAX {
+                    return Err(SqlError::new(
+                        SqlState::TOO_MANY,
+                        format!("a session may prepare {PREPARED_MAX} statements at the most"),
+                    )
+                    .hint("DEALLOCATE those that are no longer used"));
+                }
+                self.info.prepared.insert(name.clone(), prepared.clone());
+                "PREPARE"
+            }
+            Action::Deallocate(None) => {
+                self.info.prepared.clear();
+                "DEALLOCATE ALL"
+            }
+            Action::Deallocate(Some(name)) => {
+                self.info.prepared.remove(name);
+                "DEALLOCATE"
+            }
             Action::Nothing(tag) => tag,
             _ => return Err(SqlError::unsupported("this statement")),
         };
@@ -536,10 +678,10 @@ impl Session {
     }
 }
 
-fn prepare(
+pub(crate) fn prepare(
     statement: &Statement,
     declared: &[Option<Type>],
-    catalog: &Arc<chronos_engine::Catalog>,
+    catalog: &chronos_engine::Catalog,
     changed: bool,
     info: &SessionInfo,
 ) -> Result<Prepared, SqlError> {
@@ -593,6 +735,15 @@ fn refused(refused: Refused) -> SqlError {
         Refused::Overloaded(_) => SqlError::new(SqlState::TOO_MANY, message),
         Refused::TooLarge { .. } => SqlError::new(SqlState::LIMIT_EXCEEDED, message),
         Refused::Stopping => SqlError::new(SqlState::SHUTDOWN, message),
+    }
+}
+
+fn completed(completion: Completion) -> Outcome {
+    match completion {
+        Completion::Tag(tag) => Outcome::Tag(tag.into()),
+        Completion::Rows(rows) => Outcome::Rows(rows),
+        Completion::Counted(verb, count) => Outcome::Tag(format!("{verb} {count}")),
+        Completion::Count { verb, count, rows } => counted(verb, count, rows),
     }
 }
 

@@ -6,14 +6,15 @@ use super::names::{folded, qualified};
 use super::scope::ScopeTable;
 use super::select::conjuncts;
 use super::{Binder, Scope, ScopeColumn, Typed};
-use crate::action::{Action, Delete, Insert, Rows, Target, Update};
+use crate::action::{Action, Arbiter, Check, Delete, Insert, OnConflict, Rows, Target, Update, Upsert};
 use crate::error::{SqlError, SqlState};
 use crate::expr::Expr;
 use crate::plan;
 use crate::prepared::ColumnDesc;
 use crate::rel::{Rel, Source, SourceKind};
 use crate::types::CastContext;
-use chronos_proto::schema::DefaultValue;
+use chronos_proto::id::ColumnId;
+use chronos_proto::schema::{DefaultValue, Extra, Relation, SecondaryIndex};
 use chronos_proto::{Type, Value};
 use sqlparser::ast::{self, OnConflictAction, OnInsert, SetExpr};
 
@@ -59,12 +60,21 @@ impl Binder<'_> {
         }
         let w = self.writable(name)?;
         let places = self.insert_columns(&w, &insert.columns)?;
+        // Where no column is named, those behind the last that is given have their defaults.
+        self.all_columns = insert.columns.is_empty();
         let rows = match &insert.source {
             None => Rows::Values(vec![self.insert_row(&w, &places, &[])?]),
             Some(query) => match &*query.body {
                 SetExpr::Values(values) if query.order_by.is_none() && query.limit_clause.is_none() => {
                     let mut rows = Vec::with_capacity(values.rows.len());
+                    let width = values.rows.first().map_or(0, |row| row.len());
                     for row in &values.rows {
+                        if row.len() != width {
+                            return Err(SqlError::new(
+                                SqlState::SYNTAX_ERROR,
+                                "VALUES lists must all be the same length",
+                            ));
+                        }
                         rows.push(self.insert_row(&w, &places, row)?);
                     }
                     Rows::Values(rows)
@@ -72,9 +82,12 @@ impl Binder<'_> {
                 _ => Rows::Query(Box::new(self.insert_query(&w, &places, query)?)),
             },
         };
-        let skip_conflicts = self.on_conflict(insert.on.as_ref(), &w)?;
-        let (returning, columns) = self.bind_returning(insert.returning.as_deref(), &w, None)?;
-        Ok((Action::Insert(Insert { target: w.target, rows, skip_conflicts, returning }), columns))
+        let alias = insert.table_alias.as_ref().map(|a| folded(&a.alias));
+        let conflict = self.on_conflict(insert.on.as_ref(), &w, alias.clone())?;
+        let checks = self.checks(&w)?;
+        let scope = self.scope_of(&w, alias)?;
+        let (returning, columns) = self.bind_returning(insert.returning.as_deref(), &w, &scope)?;
+        Ok((Action::Insert(Insert { target: w.target, rows, conflict, checks, returning }), columns))
     }
 
     /// The places of the columns that are given, all if none is named.
@@ -134,17 +147,112 @@ impl Binder<'_> {
         places: &[usize],
         row: &[ast::Expr],
     ) -> Result<Vec<Expr>, SqlError> {
-        self.check_count(row.len(), places.len(), row.is_empty())?;
+        self.check_count(row.len(), places.len(), row.is_empty() || self.all_columns)?;
         self.aggregates = Aggregates::Forbidden("VALUES");
         let mut out: Vec<Option<Expr>> = (0..w.columns.len()).map(|_| None).collect();
         for (e, place) in row.iter().zip(places) {
             if is_default(e) {
                 continue;
             }
+            self.check_given(w, *place)?;
             let typed = self.expr(e, &Scope::default())?;
             out[*place] = Some(self.assign(typed, w, *place)?);
         }
         self.fill_defaults(w, out)
+    }
+
+    /// GENERATED ALWAYS takes no value of one's own.
+    fn check_given(&self, w: &Writable, place: usize) -> Result<(), SqlError> {
+        let Target::Table(relation) = &w.target else { return Ok(()) };
+        let Some(table) = relation.table() else { return Ok(()) };
+        let id = table.columns.get(place).map(|c| c.id);
+        let always = table
+            .extras
+            .iter()
+            .any(|e| matches!(e, Extra::Identity { column, always: Some(true), .. } if Some(*column) == id));
+        if !always {
+            return Ok(());
+        }
+        Err(SqlError::new(
+            SqlState(*b"428C9"),
+            format!("cannot insert a non-DEFAULT value into column \"{}\"", w.columns[place].0),
+        )
+        .detail(format!(
+            "Column \"{}\" is an identity column defined as GENERATED ALWAYS.",
+            w.columns[place].0
+        ))
+        .hint("Leave the column out, or give DEFAULT."))
+    }
+
+    /// The CHECK constraints of a table.
+    fn checks(&mut self, w: &Writable) -> Result<Vec<Check>, SqlError> {
+        let Target::Table(relation) = &w.target else { return Ok(Vec::new()) };
+        let relation = relation.clone();
+        let mut checks = Vec::new();
+        for extra in relation.table().map_or(&[][..], |t| &t.extras) {
+            if let Extra::Check { name, condition } = extra {
+                let scope = self.scope_of(w, None)?;
+                let e = crate::parse::parse_expression(condition)?;
+                self.aggregates = Aggregates::Forbidden("check constraints");
+                let condition = self.condition(&e, &scope, "CHECK")?;
+                checks.push(Check { name: name.clone(), condition });
+            }
+        }
+        Ok(checks)
+    }
+
+    /// SET: (column, value).
+    fn assignments(
+        &mut self,
+        w: &Writable,
+        assignments: &[ast::Assignment],
+        scope: &Scope,
+    ) -> Result<Vec<(usize, Expr)>, SqlError> {
+        let mut pairs: Vec<(&ast::ObjectName, &ast::Expr)> = Vec::new();
+        for assignment in assignments {
+            match (&assignment.target, &assignment.value) {
+                (ast::AssignmentTarget::ColumnName(name), value) => pairs.push((name, value)),
+                (ast::AssignmentTarget::Tuple(names), ast::Expr::Tuple(values))
+                    if names.len() == values.len() =>
+                {
+                    pairs.extend(names.iter().zip(values));
+                }
+                (ast::AssignmentTarget::Tuple(names), ast::Expr::Nested(value)) if names.len() == 1 => {
+                    pairs.push((&names[0], value));
+                }
+                _ => return Err(SqlError::unsupported("assigning several columns from a subquery")),
+            }
+        }
+        let mut out: Vec<(usize, Expr)> = Vec::with_capacity(pairs.len());
+        for (name, value) in pairs {
+            let (_, column) = qualified(name)?;
+            let at = super::names::location(name);
+            let place = self.target_column(w, &column).map_err(|e| self.at(e, at))?;
+            if matches!(w.target, Target::Timers)
+                && !matches!(column.as_str(), "deliver_at" | "payload" | "headers")
+            {
+                return Err(SqlError::new(
+                    SqlState(*b"428C9"),
+                    format!("column \"{column}\" of a timer cannot be changed"),
+                )
+                .hint("deliver_at, payload and headers can"));
+            }
+            if out.iter().any(|(p, _)| *p == place) {
+                return Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    format!("multiple assignments to same column \"{column}\""),
+                ));
+            }
+            self.aggregates = Aggregates::Forbidden("UPDATE");
+            let value = if is_default(value) {
+                self.default(w, place)?
+            } else {
+                let typed = self.expr(value, scope)?;
+                self.assign(typed, w, place)?
+            };
+            out.push((place, value));
+        }
+        Ok(out)
     }
 
     fn check_count(&self, given: usize, columns: usize, all_default: bool) -> Result<(), SqlError> {
@@ -170,13 +278,23 @@ impl Binder<'_> {
         query: &ast::Query,
     ) -> Result<plan::Plan, SqlError> {
         let query = self.bind_query(query)?;
-        self.check_count(query.columns.len(), places.len(), false)?;
+        self.check_count(query.columns.len(), places.len(), self.all_columns)?;
+        // Literals that were left open are read as what they are stored as.
+        let wanted: Vec<Type> = query
+            .columns
+            .iter()
+            .zip(places)
+            .enumerate()
+            .map(|(i, (column, place))| if query.open[i] { w.columns[*place].1 } else { column.ty })
+            .collect();
+        let rel = self.cast_columns(query, &wanted)?;
         let mut out: Vec<Option<Expr>> = (0..w.columns.len()).map(|_| None).collect();
-        for (i, (column, place)) in query.columns.iter().zip(places).enumerate() {
-            out[*place] = Some(self.assign(Typed::known(Expr::slot(column.ty, i)), w, *place)?);
+        for (i, (ty, place)) in wanted.iter().zip(places).enumerate() {
+            self.check_given(w, *place)?;
+            out[*place] = Some(self.assign(Typed::known(Expr::slot(*ty, i)), w, *place)?);
         }
         let exprs = self.fill_defaults(w, out)?;
-        plan::plan(Rel::Project { input: Box::new(query.rel), exprs })
+        plan::plan(Rel::Project { input: Box::new(rel), exprs })
     }
 
     /// A value for a column: casts that PostgreSQL makes on assignment are made.
@@ -230,25 +348,31 @@ impl Binder<'_> {
         }
     }
 
-    fn on_conflict(&mut self, on: Option<&OnInsert>, w: &Writable) -> Result<bool, SqlError> {
+    fn on_conflict(
+        &mut self,
+        on: Option<&OnInsert>,
+        w: &Writable,
+        alias: Option<String>,
+    ) -> Result<OnConflict, SqlError> {
         let conflict = match on {
-            None => return Ok(false),
+            None => return Ok(OnConflict::Fail),
             Some(OnInsert::OnConflict(conflict)) => conflict,
             Some(_) => return Err(SqlError::unsupported("ON DUPLICATE KEY UPDATE")),
         };
-        if !matches!(conflict.action, OnConflictAction::DoNothing) {
-            return Err(SqlError::unsupported("ON CONFLICT DO UPDATE"));
-        }
-        match &conflict.conflict_target {
-            None => {}
+        let arbiter = match &conflict.conflict_target {
+            None => None,
             Some(ast::ConflictTarget::OnConstraint(name)) => {
                 let (_, name) = qualified(name)?;
-                if name != format!("{}_pkey", w.name) {
-                    return Err(SqlError::new(
+                let found = match &w.target {
+                    Target::Table(relation) => named_arbiter(relation, &name),
+                    _ => None,
+                };
+                Some(found.ok_or_else(|| {
+                    SqlError::new(
                         SqlState::UNDEFINED_OBJECT,
                         format!("constraint \"{name}\" for table \"{}\" does not exist", w.name),
-                    ));
-                }
+                    )
+                })?)
             }
             Some(ast::ConflictTarget::Columns(columns)) => {
                 let mut named: Vec<usize> = Vec::new();
@@ -256,26 +380,48 @@ impl Binder<'_> {
                     named.push(self.target_column(w, &folded(column))?);
                 }
                 named.sort_unstable();
-                let mut key: Vec<usize> = match &w.target {
-                    Target::Table(relation) => relation.table().map_or_else(Vec::new, |t| {
-                        t.primary_key
-                            .iter()
-                            .filter_map(|id| t.columns.iter().position(|c| c.id == *id))
-                            .collect()
-                    }),
-                    Target::Topic(_) => vec![2],
-                    Target::Timers => vec![0, 1],
-                };
-                key.sort_unstable();
-                if named != key || key.is_empty() {
-                    return Err(SqlError::new(
+                named.dedup();
+                Some(arbiter(w, &named).ok_or_else(|| {
+                    SqlError::new(
                         SqlState::INVALID_COLUMN_REFERENCE,
                         "there is no unique or exclusion constraint matching the ON CONFLICT specification",
-                    ));
-                }
+                    )
+                })?)
             }
-        }
-        Ok(true)
+        };
+        let update = match &conflict.action {
+            OnConflictAction::DoNothing => return Ok(OnConflict::Skip(arbiter)),
+            OnConflictAction::DoUpdate(update) => update,
+        };
+        let Target::Table(relation) = &w.target else {
+            return Err(SqlError::unsupported("ON CONFLICT DO UPDATE of events and timers")
+                .hint("UPDATE chronos.timers changes a pending timer"));
+        };
+        let Some(arbiter) = arbiter else {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "ON CONFLICT DO UPDATE requires inference specification or constraint name",
+            )
+            .hint("For example, ON CONFLICT (column_name)."));
+        };
+        // The hidden rowid stands between the row that is there and the one that was to be inserted.
+        let hidden = relation.table().is_some_and(|t| t.primary_key.is_empty());
+        let mut scope = self.scope_of(w, alias)?;
+        scope.width += usize::from(hidden);
+        let excluded = scope.width;
+        let columns = w.columns.iter().enumerate().map(|(i, (name, ty, _))| ScopeColumn {
+            name: name.clone(),
+            expr: Expr::slot(*ty, excluded + i),
+            origin: None,
+        });
+        let visible = scope.visible.len();
+        scope.add(ScopeTable { name: "excluded".into(), columns: columns.collect() })?;
+        // Without its name a column is the table's.
+        scope.visible.truncate(visible);
+        let assignments = self.assignments(w, &update.assignments, &scope)?;
+        self.aggregates = Aggregates::Forbidden("WHERE");
+        let condition = update.selection.as_ref().map(|e| self.condition(e, &scope, "WHERE")).transpose()?;
+        Ok(OnConflict::Update(Upsert { arbiter, excluded, assignments, condition }))
     }
 
     fn scope_of(&self, w: &Writable, alias: Option<String>) -> Result<Scope, SqlError> {
@@ -294,34 +440,25 @@ impl Binder<'_> {
         &mut self,
         items: Option<&[ast::SelectItem]>,
         w: &Writable,
-        alias: Option<String>,
+        scope: &Scope,
     ) -> Result<(Option<Vec<Expr>>, Vec<ColumnDesc>), SqlError> {
         let Some(items) = items else { return Ok((None, Vec::new())) };
         if !matches!(w.target, Target::Table(_)) {
             return Err(SqlError::unsupported("RETURNING of events and timers"));
         }
-        let scope = self.scope_of(w, alias)?;
-        let (exprs, columns) = self.returning(items, &scope)?;
+        let (exprs, columns) = self.returning(items, scope)?;
         Ok((Some(exprs), columns))
     }
 
-    /// The plan that finds the rows to change.
-    fn find_rows(
-        &mut self,
-        w: &Writable,
-        scope: &Scope,
-        selection: Option<&ast::Expr>,
-    ) -> Result<plan::Plan, SqlError> {
-        self.aggregates = Aggregates::Forbidden("WHERE");
-        let conditions = match selection {
-            Some(e) => conjuncts(self.condition(e, scope, "WHERE")?),
-            None => Vec::new(),
-        };
+    /// The rows to change as a source, and the names that may be used of them.
+    fn target_source(&self, w: &Writable, alias: Option<String>) -> Result<(Rel, Scope), SqlError> {
+        let mut scope = self.scope_of(w, alias)?;
         let mut types: Vec<Type> = w.columns.iter().map(|c| c.1).collect();
         let kind = match &w.kind {
             SourceKind::Table(relation) => {
                 if relation.table().is_some_and(|t| t.primary_key.is_empty()) {
                     types.push(Type::Int);
+                    scope.width += 1;
                 }
                 SourceKind::Table(relation.clone())
             }
@@ -332,7 +469,21 @@ impl Binder<'_> {
                 );
             }
         };
-        let source = Rel::Source(Source { kind, base: 0, types });
+        Ok((Rel::Source(Source { kind, base: 0, types }), scope))
+    }
+
+    /// The plan that finds the rows to change, with what they are joined to behind them.
+    fn find_rows(
+        &mut self,
+        source: Rel,
+        scope: &Scope,
+        selection: Option<&ast::Expr>,
+    ) -> Result<plan::Plan, SqlError> {
+        self.aggregates = Aggregates::Forbidden("WHERE");
+        let conditions = match selection {
+            Some(e) => conjuncts(self.condition(e, scope, "WHERE")?),
+            None => Vec::new(),
+        };
         let rel =
             if conditions.is_empty() { source } else { Rel::Filter { input: Box::new(source), conditions } };
         plan::plan(rel)
@@ -342,58 +493,27 @@ impl Binder<'_> {
         &mut self,
         update: &ast::Update,
     ) -> Result<(Action, Vec<ColumnDesc>), SqlError> {
-        if update.from.is_some() {
-            return Err(SqlError::unsupported("UPDATE … FROM"));
-        }
         if update.or.is_some() || !update.order_by.is_empty() || update.limit.is_some() {
             return Err(SqlError::unsupported("this form of UPDATE"));
         }
         let (w, alias) = self.one_table(&update.table)?;
-        let scope = self.scope_of(&w, alias.clone())?;
-        let mut assignments: Vec<(usize, Expr)> = Vec::with_capacity(update.assignments.len());
-        for assignment in &update.assignments {
-            let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
-                return Err(SqlError::unsupported("assigning several columns at once"));
-            };
-            let (_, column) = qualified(name)?;
-            let at = super::names::location(name);
-            let place = self.target_column(&w, &column).map_err(|e| self.at(e, at))?;
-            if matches!(w.target, Target::Timers)
-                && !matches!(column.as_str(), "deliver_at" | "payload" | "headers")
-            {
-                return Err(SqlError::new(
-                    SqlState(*b"428C9"),
-                    format!("column \"{column}\" of a timer cannot be changed"),
-                )
-                .hint("deliver_at, payload and headers can"));
-            }
-            if assignments.iter().any(|(p, _)| *p == place) {
-                return Err(SqlError::new(
-                    SqlState::SYNTAX_ERROR,
-                    format!("multiple assignments to same column \"{column}\""),
-                ));
-            }
-            self.aggregates = Aggregates::Forbidden("UPDATE");
-            let value = if is_default(&assignment.value) {
-                self.default(&w, place)?
-            } else {
-                let typed = self.expr(&assignment.value, &scope)?;
-                self.assign(typed, &w, place)?
-            };
-            assignments.push((place, value));
+        let (mut source, mut scope) = self.target_source(&w, alias)?;
+        if let Some(ast::UpdateTableFromKind::AfterSet(from) | ast::UpdateTableFromKind::BeforeSet(from)) =
+            &update.from
+        {
+            source = self.join_items(from, Some(source), &mut scope)?;
         }
-        let plan = self.find_rows(&w, &scope, update.selection.as_ref())?;
-        let (returning, columns) = self.bind_returning(update.returning.as_deref(), &w, alias)?;
-        Ok((Action::Update(Update { target: w.target, plan, assignments, returning }), columns))
+        let assignments = self.assignments(&w, &update.assignments, &scope)?;
+        let plan = self.find_rows(source, &scope, update.selection.as_ref())?;
+        let checks = self.checks(&w)?;
+        let (returning, columns) = self.bind_returning(update.returning.as_deref(), &w, &scope)?;
+        Ok((Action::Update(Update { target: w.target, plan, assignments, checks, returning }), columns))
     }
 
     pub(super) fn bind_delete(
         &mut self,
         delete: &ast::Delete,
     ) -> Result<(Action, Vec<ColumnDesc>), SqlError> {
-        if delete.using.is_some() {
-            return Err(SqlError::unsupported("DELETE … USING"));
-        }
         if !delete.order_by.is_empty() || delete.limit.is_some() || !delete.tables.is_empty() {
             return Err(SqlError::unsupported("this form of DELETE"));
         }
@@ -402,9 +522,12 @@ impl Binder<'_> {
             return Err(SqlError::unsupported("DELETE from several tables"));
         };
         let (w, alias) = self.one_table(table)?;
-        let scope = self.scope_of(&w, alias.clone())?;
-        let plan = self.find_rows(&w, &scope, delete.selection.as_ref())?;
-        let (returning, columns) = self.bind_returning(delete.returning.as_deref(), &w, alias)?;
+        let (mut source, mut scope) = self.target_source(&w, alias)?;
+        if let Some(using) = &delete.using {
+            source = self.join_items(using, Some(source), &mut scope)?;
+        }
+        let plan = self.find_rows(source, &scope, delete.selection.as_ref())?;
+        let (returning, columns) = self.bind_returning(delete.returning.as_deref(), &w, &scope)?;
         Ok((Action::Delete(Delete { target: w.target, plan, returning }), columns))
     }
 
@@ -416,6 +539,37 @@ impl Binder<'_> {
             _ => Err(SqlError::unsupported("this target")),
         }
     }
+}
+
+/// The unique constraint over exactly these columns.
+fn arbiter(w: &Writable, columns: &[usize]) -> Option<Arbiter> {
+    let same = |key: Vec<usize>| {
+        let mut key = key;
+        key.sort_unstable();
+        !key.is_empty() && key == columns
+    };
+    match &w.target {
+        Target::Table(relation) => {
+            let table = relation.table()?;
+            let places = |ids: &[ColumnId]| ids.iter().filter_map(|id| table.place(*id)).collect();
+            if same(places(&table.primary_key)) {
+                return Some(Arbiter::PrimaryKey);
+            }
+            let unique = |i: &&SecondaryIndex| table.is_unique(i.id) && same(places(&i.columns));
+            table.indexes.iter().find(unique).map(|i| Arbiter::Index(i.id))
+        }
+        Target::Topic(_) => same(vec![2]).then_some(Arbiter::PrimaryKey),
+        Target::Timers => same(vec![0, 1]).then_some(Arbiter::PrimaryKey),
+    }
+}
+
+fn named_arbiter(relation: &Relation, name: &str) -> Option<Arbiter> {
+    let table = relation.table()?;
+    if !table.primary_key.is_empty() && crate::exec::checked::primary_name(relation, table) == name {
+        return Some(Arbiter::PrimaryKey);
+    }
+    let unique = |i: &&SecondaryIndex| table.is_unique(i.id) && i.name == name;
+    table.indexes.iter().find(unique).map(|i| Arbiter::Index(i.id))
 }
 
 /// DEFAULT in VALUES and SET reads as a name.

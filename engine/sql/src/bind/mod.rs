@@ -68,6 +68,8 @@ pub(crate) struct Binder<'a> {
     /// The function of the select list that gives rows, as a slot.
     row_call: Option<Expr>,
     ids: usize,
+    /// An INSERT that names no columns.
+    all_columns: bool,
 }
 
 /// An expression whose type may still be open: an unknown literal, NULL, or a parameter.
@@ -134,11 +136,29 @@ impl<'a> Binder<'a> {
             ctes: Vec::new(),
             row_call: None,
             ids: 0,
+            all_columns: false,
         }
     }
 
     fn bind_statement(&mut self, ast: &ast::Statement) -> Result<(Action, Kind, Vec<ColumnDesc>), SqlError> {
         match ast {
+            ast::Statement::Query(query)
+                if matches!(
+                    *query.body,
+                    ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_)
+                ) =>
+            {
+                // WITH before a statement that writes.
+                if let Some(with) = &query.with {
+                    self.with(with, query)?;
+                }
+                match &*query.body {
+                    ast::SetExpr::Insert(s) | ast::SetExpr::Update(s) | ast::SetExpr::Delete(s) => {
+                        self.bind_statement(s)
+                    }
+                    _ => Err(SqlError::unsupported("this statement")),
+                }
+            }
             ast::Statement::Query(query) => {
                 let query = self.bind_query(query)?;
                 let plan = crate::plan::plan(query.rel)?;
@@ -155,6 +175,29 @@ impl<'a> Binder<'a> {
             ast::Statement::Delete(delete) => {
                 let (action, columns) = self.bind_delete(delete)?;
                 Ok((action, Kind::Write, columns))
+            }
+            ast::Statement::CreateTable(create) if create.query.is_some() => {
+                let Some(query) = &create.query else { return Err(SqlError::unsupported("this statement")) };
+                Ok((self.bind_create_as(create, query)?, Kind::Schema, Vec::new()))
+            }
+            ast::Statement::CreateView(create) => {
+                Ok((self.bind_create_view(create)?, Kind::Schema, Vec::new()))
+            }
+            ast::Statement::CreateSequence { name, if_not_exists, sequence_options, .. } => {
+                let action = self.bind_create_sequence(name, *if_not_exists, sequence_options)?;
+                Ok((action, Kind::Schema, Vec::new()))
+            }
+            ast::Statement::Truncate(truncate) => {
+                Ok((self.bind_truncate(truncate)?, Kind::Schema, Vec::new()))
+            }
+            ast::Statement::AlterTable(alter) => {
+                Ok((self.bind_alter_table(alter)?, Kind::Schema, Vec::new()))
+            }
+            ast::Statement::Prepare { name, data_types, statement } => {
+                self.bind_prepare(name, data_types, statement)
+            }
+            ast::Statement::Execute { name: Some(name), parameters, .. } => {
+                self.bind_execute(name, parameters)
             }
             ast::Statement::CreateTable(create) => {
                 Ok((self.bind_create_table(create)?, Kind::Schema, Vec::new()))

@@ -1,12 +1,14 @@
 //! Transactions and settings.
 
-use super::Binder;
+use super::aggregate::Aggregates;
 use super::expr::string;
-use super::names::{folded, qualified};
+use super::names::{data_type, folded, qualified};
+use super::{Binder, Scope};
 use crate::action::Action;
 use crate::error::{SqlError, SqlState};
 use crate::prepared::{ColumnDesc, Kind};
 use crate::settings::Settings;
+use crate::types::CastContext;
 use chronos_proto::Type;
 use sqlparser::ast::{self, Set, Statement, TransactionAccessMode, TransactionMode};
 
@@ -28,9 +30,11 @@ impl Binder<'_> {
             Statement::Commit { .. } | Statement::Rollback { chain: true, .. } => {
                 Err(SqlError::unsupported("AND CHAIN"))
             }
-            Statement::Rollback { .. } | Statement::Savepoint { .. } | Statement::ReleaseSavepoint { .. } => {
-                Err(SqlError::unsupported("SAVEPOINT"))
+            Statement::Rollback { savepoint: Some(name), .. } => {
+                transaction(Action::RollbackTo(folded(name)))
             }
+            Statement::Savepoint { name } => transaction(Action::Savepoint(folded(name))),
+            Statement::ReleaseSavepoint { name } => transaction(Action::Release(folded(name))),
             Statement::Set(set) => setting(self.set(set)?),
             Statement::Reset(reset) => setting(match &reset.reset {
                 ast::Reset::ALL => Action::ResetAll,
@@ -49,6 +53,62 @@ impl Binder<'_> {
             Statement::Analyze(_) => setting(Action::Nothing("ANALYZE")),
             other => Err(unsupported_statement(other)),
         }
+    }
+
+    /// PREPARE: the statement is bound at once.
+    pub(super) fn bind_prepare(
+        &mut self,
+        name: &ast::Ident,
+        types: &[ast::DataType],
+        statement: &Statement,
+    ) -> Result<Utility, SqlError> {
+        let mut declared = Vec::with_capacity(types.len());
+        for ty in types {
+            declared.push(Some(data_type(ty)?));
+        }
+        let parsed = crate::parse::parse(&statement.to_string())?;
+        let [statement] = parsed.as_slice() else {
+            return Err(SqlError::unsupported("PREPARE of several statements"));
+        };
+        let prepared = crate::session::prepare(statement, &declared, self.catalog, false, self.session)?;
+        if !matches!(prepared.kind, Kind::Query | Kind::Write) {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "PREPARE takes a query or a statement that writes",
+            ));
+        }
+        let prepared = std::sync::Arc::new(prepared);
+        Ok((Action::Prepare { name: folded(name), prepared }, Kind::Setting, Vec::new()))
+    }
+
+    pub(super) fn bind_execute(
+        &mut self,
+        name: &ast::ObjectName,
+        args: &[ast::Expr],
+    ) -> Result<Utility, SqlError> {
+        let (_, name) = qualified(name)?;
+        let prepared = self.session.prepared.get(&name).cloned().ok_or_else(|| {
+            SqlError::new(SqlState(*b"26000"), format!("prepared statement \"{name}\" does not exist"))
+        })?;
+        if args.len() != prepared.params.len() {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                format!("wrong number of parameters for prepared statement \"{name}\""),
+            )
+            .detail(format!(
+                "Expected {} parameters but got {}.",
+                prepared.params.len(),
+                args.len()
+            )));
+        }
+        let mut exprs = Vec::with_capacity(args.len());
+        for (e, ty) in args.iter().zip(&prepared.params) {
+            self.aggregates = Aggregates::Forbidden("EXECUTE parameters");
+            let typed = self.expr(e, &Scope::default())?;
+            exprs.push(self.coerce(typed, *ty, CastContext::Assignment)?);
+        }
+        let (kind, columns) = (prepared.kind, prepared.columns.to_vec());
+        Ok((Action::Execute { prepared, args: exprs }, kind, columns))
     }
 
     fn set(&mut self, set: &Set) -> Result<Action, SqlError> {
@@ -142,11 +202,7 @@ fn show(variable: &[ast::Ident]) -> Result<Utility, SqlError> {
 
 fn unsupported_statement(statement: &Statement) -> SqlError {
     let name = match statement {
-        Statement::AlterTable(_) => "ALTER TABLE",
-        Statement::CreateView(_) => "CREATE VIEW",
-        Statement::Truncate(_) => "TRUNCATE",
         Statement::Copy { .. } => "COPY",
-        Statement::Prepare { .. } => "PREPARE",
         Statement::Execute { .. } => "EXECUTE",
         Statement::Declare { .. } | Statement::Fetch { .. } | Statement::Close { .. } => "a cursor",
         Statement::Grant(_) | Statement::Revoke(_) => "GRANT and REVOKE",

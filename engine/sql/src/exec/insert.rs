@@ -58,6 +58,9 @@ impl<'t> Rows<'t> {
     pub fn new(relation: &'t Relation, table: &'t Table, skip_conflicts: bool, count: usize) -> Rows<'t> {
         let place = |id: &ColumnId| table.columns.iter().position(|c| c.id == *id);
         let columns = table.columns.iter().enumerate().map(|(place, c)| (place, c.id));
+        let mut columns: Vec<(usize, ColumnId)> =
+            columns.filter(|(_, id)| !table.primary_key.contains(id)).collect();
+        columns.sort_by_key(|(_, id)| *id);
         Rows {
             relation,
             table,
@@ -65,7 +68,7 @@ impl<'t> Rows<'t> {
             inserted: 0,
             prefix: keys::row(relation.id, &[]),
             key: table.primary_key.iter().filter_map(place).collect(),
-            columns: columns.filter(|(_, id)| !table.primary_key.contains(id)).collect(),
+            columns,
             not_null: (0..table.columns.len()).filter(|place| table.columns[*place].not_null).collect(),
             room: count.saturating_mul(128).min(BUFFER_BYTES + BUFFER_BYTES / 8),
             buffer: Vec::new(),
@@ -159,7 +162,7 @@ impl<'t> Rows<'t> {
 }
 
 /// What is known of keys about to be inserted: which were, and where there are none.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Known {
     /// Keys inserted, while they came in ascending order.
     run: Vec<Bytes>,

@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod apply;
+pub(crate) mod checked;
 mod combine;
 pub(crate) mod eval;
 mod hash;
@@ -12,6 +13,7 @@ pub(crate) mod reads;
 pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod schema;
+pub(crate) mod sequence;
 mod sort;
 pub(crate) mod statement;
 mod subquery;
@@ -110,6 +112,10 @@ pub struct Commit {
 #[derive(Debug)]
 pub(crate) enum Completion {
     Tag(&'static str),
+    /// The rows of a query that wrote: it took numbers of a sequence.
+    Rows(RowSet),
+    /// A tag with a count.
+    Counted(&'static str, usize),
     /// `INSERT 0 n` and the like; operations that came to nothing at apply are taken off.
     Count {
         verb: &'static str,

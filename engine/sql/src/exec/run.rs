@@ -9,6 +9,7 @@ use super::join::{HashJoin, LookupJoin};
 use super::kept::Kept;
 use super::reads::Reads;
 use super::scan;
+use super::sequence::Sequences;
 use super::sort::Sort;
 use super::vector::{BATCH_ROWS, Batch, Data, Vector};
 use super::window::Window;
@@ -38,6 +39,7 @@ pub(crate) struct Run<'a> {
     /// What was read, where a later write depends on it.
     pub reads: Option<&'a RefCell<Reads>>,
     pub kept: &'a Kept,
+    pub sequences: &'a Sequences,
 }
 
 impl<'a> ExecCx<'a> {

@@ -293,6 +293,15 @@ impl<'a> Decoder<'a> {
     }
 }
 
+/// All values of a stored row, with the hidden rowid behind where there is one.
+pub(super) fn decode_row(table: &Table, primary_key: &[u8], stored: &[u8]) -> Result<Vec<Value>, SqlError> {
+    let hidden = table.primary_key.is_empty().then_some(Type::Int);
+    let types = table.columns.iter().map(|c| c.ty).chain(hidden);
+    let mut columns: Vec<Vector> = types.map(|ty| Vector::empty(ty, 1)).collect();
+    Decoder::new(table, &vec![true; columns.len()]).decode(primary_key, stored, &mut columns)?;
+    Ok(columns.iter().map(|c| c.get(0).to_value()).collect())
+}
+
 /// Steps over one encoded key column.
 fn skip_key(input: &mut &[u8], ty: Type) -> Option<()> {
     let (tag, mut rest) = input.split_first()?;
@@ -322,7 +331,7 @@ fn skip_key(input: &mut &[u8], ty: Type) -> Option<()> {
 }
 
 /// The primary key at the end of an index entry: behind its columns, or behind their shortened form.
-fn entry_primary_key<'k>(entry: &'k [u8], types: &[Type]) -> Option<&'k [u8]> {
+pub(super) fn entry_primary_key<'k>(entry: &'k [u8], types: &[Type]) -> Option<&'k [u8]> {
     let head = &entry[..entry.len().min(limits::INDEX_PREFIX_MAX_BYTES)];
     let mut rest = head;
     for ty in types {

@@ -1,5 +1,6 @@
 //! Writes: rows, events and timers become operations, and are seen by the transaction that made them.
 
+use super::checked;
 use super::eval::EvalCx;
 use super::insert::Known;
 use super::reads::Reads;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a transaction has done so far.
+#[derive(Clone)]
 pub(crate) struct Writes {
     /// The state it began at, with its own writes in it.
     pub view: Snapshot,
@@ -37,6 +39,8 @@ pub(crate) struct Writes {
     timers: BTreeSet<(RelationId, String)>,
     /// Whether later statements may look at what was written.
     seen_later: bool,
+    /// Numbers that sequences gave to this statement.
+    pub given: Vec<(RelationId, i64)>,
 }
 
 impl Writes {
@@ -51,7 +55,13 @@ impl Writes {
             known: Known::default(),
             timers: BTreeSet::new(),
             seen_later,
+            given: Vec::new(),
         }
+    }
+
+    /// From now on what is written is seen by the same statement.
+    pub fn look_back(&mut self) {
+        self.seen_later = true;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -161,6 +171,7 @@ impl Writes {
             if self.view.get(&target).map_err(store_error)?.is_some() {
                 return Err(duplicate(relation, table, &after));
             }
+            self.check_unique(relation, table, new, |_| true)?;
             let indexes = entries(table, new, &after, true);
             self.show(relation.id, &target, Some(row.clone()), &indexes);
             let bytes = after.len() + row.len();
@@ -168,6 +179,9 @@ impl Writes {
             return Ok(());
         }
         let stored = self.stored(&state_key)?;
+        self.check_unique(relation, table, new, |index| {
+            index_columns(table, index, old) != index_columns(table, index, new)
+        })?;
         let mut indexes = Vec::new();
         for index in &table.indexes {
             let gone = entry(table, index, old, &before, false);
@@ -184,6 +198,22 @@ impl Writes {
         let replaces = codec::digest(&state_key, &stored);
         let bytes = before.len() + row.len();
         self.push(Op::PutRow { relation: relation.id, key: before, row, replaces, indexes }, bytes)?;
+        Ok(())
+    }
+
+    /// Whether a row's values stand in the unique indexes that are asked for already.
+    fn check_unique(
+        &mut self,
+        relation: &Relation,
+        table: &Table,
+        values: &[Value],
+        asked: impl Fn(&SecondaryIndex) -> bool,
+    ) -> Result<(), SqlError> {
+        for index in table.indexes.iter().filter(|i| table.is_unique(i.id) && asked(i)) {
+            if checked::find_equal(relation, table, index, values, self)?.is_some() {
+                return Err(checked::unique_violation(table, index.id, values));
+            }
+        }
         Ok(())
     }
 
@@ -437,7 +467,7 @@ pub(super) fn not_null<V: Borrow<Value>>(
         .detail(format!("Failing row contains ({}).", shown(&values[..table.columns.len()])))
 }
 
-fn shown<V: Borrow<Value>>(values: &[V]) -> String {
+pub(super) fn shown<V: Borrow<Value>>(values: &[V]) -> String {
     let show = |v: &Value| if v.is_null() { "null".to_owned() } else { format(v.into()) };
     values.iter().map(|v| show(v.borrow())).collect::<Vec<_>>().join(", ")
 }
@@ -451,16 +481,21 @@ pub(super) fn duplicate(relation: &Relation, table: &Table, primary: &[u8]) -> S
     let key: Vec<Value> = columns.iter().map_while(|c| key::decode(&mut rest, c.ty).ok()).collect();
     SqlError::new(
         SqlState::UNIQUE_VIOLATION,
-        format!("duplicate key value violates unique constraint \"{}_pkey\"", relation.name),
+        format!(
+            "duplicate key value violates unique constraint \"{}\"",
+            checked::primary_name(relation, table)
+        ),
     )
     .detail(format!("Key ({names})=({}) already exists.", shown(&key)))
 }
 
-/// The columns outside the key, encoded.
-fn encode_row(table: &Table, values: &[Value]) -> Result<Bytes, SqlError> {
+/// The columns outside the key, encoded in the order of their numbers.
+pub(super) fn encode_row(table: &Table, values: &[Value]) -> Result<Bytes, SqlError> {
     let columns = table.columns.iter().zip(values);
     let columns = columns.filter(|(c, _)| !table.primary_key.contains(&c.id)).map(|(c, v)| (c.id, v));
-    let row = row::encode(columns);
+    let mut columns: Vec<(ColumnId, &Value)> = columns.collect();
+    columns.sort_by_key(|(id, _)| *id);
+    let row = row::encode(columns.into_iter());
     check_row(row.len())?;
     Ok(row)
 }
@@ -502,7 +537,7 @@ fn row_key(table: &Table, values: &[Value]) -> Result<Bytes, SqlError> {
     }
 }
 
-fn index_columns(table: &Table, index: &SecondaryIndex, values: &[Value]) -> Vec<u8> {
+pub(super) fn index_columns(table: &Table, index: &SecondaryIndex, values: &[Value]) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     for id in &index.columns {
         if let Some(place) = table.columns.iter().position(|c| c.id == *id) {

@@ -7,6 +7,7 @@ mod arithmetic;
 mod datetime;
 mod json;
 mod math;
+mod sequence;
 mod session;
 mod string;
 pub(crate) use string::uuid;
@@ -95,9 +96,17 @@ pub(crate) use functions;
 pub(crate) use session::SERVER_VERSION;
 
 fn tables() -> impl Iterator<Item = &'static Builtin> {
-    [arithmetic::TABLE, datetime::TABLE, math::TABLE, string::TABLE, json::TABLE, session::TABLE]
-        .into_iter()
-        .flatten()
+    [
+        arithmetic::TABLE,
+        datetime::TABLE,
+        math::TABLE,
+        string::TABLE,
+        json::TABLE,
+        session::TABLE,
+        sequence::TABLE,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Finds the function for these argument types (none: an unknown literal or parameter), as PostgreSQL does: an exact

@@ -1,10 +1,11 @@
 //! `information_schema` and `pg_catalog`: enough of them for a shell to list and describe tables.
 
 use super::SystemTable;
+use crate::exec::checked::primary_name;
 use crate::exec::eval::EvalCx;
 use crate::oid;
 use chronos_engine::Catalog;
-use chronos_proto::schema::{DefaultValue, IndexState, Relation, RelationKind};
+use chronos_proto::schema::{DefaultValue, Extra, IndexState, Relation, RelationKind};
 use chronos_proto::{Type, Value};
 
 const NAMESPACE_CATALOG: i64 = 11;
@@ -241,9 +242,11 @@ fn tables(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
     };
     let mut rows: Vec<Vec<Value>> = catalog
         .iter()
-        .map(|r| {
-            let kind = if r.topic().is_some() { "TOPIC" } else { "BASE TABLE" };
-            row("public", &r.name, kind, true)
+        .filter(|r| r.sequence().is_none())
+        .map(|r| match r.kind {
+            RelationKind::Topic(_) => row("public", &r.name, "TOPIC", true),
+            RelationKind::View(_) => row("public", &r.name, "VIEW", false),
+            _ => row("public", &r.name, "BASE TABLE", true),
         })
         .collect();
     rows.push(row("chronos", "timers", "SYSTEM VIEW", false));
@@ -269,7 +272,7 @@ fn columns(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
         ]
     };
     let mut rows = Vec::new();
-    for relation in catalog.iter() {
+    for relation in catalog.iter().filter(|r| r.sequence().is_none()) {
         let columns = columns_of(relation).into_iter().enumerate();
         rows.extend(columns.map(|(i, c)| row("public", &relation.name, i, c)));
     }
@@ -290,10 +293,10 @@ fn key_columns(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for relation in catalog.iter() {
         let Some(table) = relation.table() else { continue };
-        for (i, id) in table.primary_key.iter().enumerate() {
+        for (i, id) in table.key_columns().iter().enumerate() {
             let Some(column) = table.column(*id) else { continue };
             rows.push(vec![
-                Value::Text(format!("{}_pkey", relation.name)),
+                Value::Text(primary_name(relation, table)),
                 text("public"),
                 text(&relation.name),
                 text(&column.name),
@@ -324,7 +327,12 @@ fn classes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
     for relation in catalog.iter() {
         let columns = columns_of(relation).len();
         let indexed = relation.table().is_some_and(|t| !t.primary_key.is_empty() || !t.indexes.is_empty());
-        rows.push(row(oid_of(relation), &relation.name, NAMESPACE_PUBLIC, "r", columns, indexed));
+        let kind = match relation.kind {
+            RelationKind::View(_) => "v",
+            RelationKind::Sequence(_) => "S",
+            _ => "r",
+        };
+        rows.push(row(oid_of(relation), &relation.name, NAMESPACE_PUBLIC, kind, columns, indexed));
         for (i, (name, columns, _)) in indexes_of(relation).into_iter().enumerate() {
             let oid = oid_of(relation) + 1 + i as i64;
             rows.push(row(oid, &name, NAMESPACE_PUBLIC, "i", columns.len(), false));
@@ -346,9 +354,10 @@ fn indexes_of(relation: &Relation) -> Vec<(String, Vec<usize>, bool)> {
     };
     let mut out = Vec::new();
     if !table.primary_key.is_empty() {
-        out.push((format!("{}_pkey", relation.name), places(&table.primary_key), true));
+        out.push((primary_name(relation, table), places(&table.primary_key), true));
     }
-    out.extend(table.indexes.iter().map(|i| (i.name.clone(), places(&i.columns), false)));
+    let primary = |id| table.extras.iter().any(|e| matches!(e, Extra::PrimaryIndex { index } if *index == id));
+    out.extend(table.indexes.iter().map(|i| (i.name.clone(), places(&i.columns), primary(i.id))));
     out
 }
 
