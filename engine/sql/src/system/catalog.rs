@@ -356,7 +356,8 @@ fn indexes_of(relation: &Relation) -> Vec<(String, Vec<usize>, bool)> {
     if !table.primary_key.is_empty() {
         out.push((primary_name(relation, table), places(&table.primary_key), true));
     }
-    let primary = |id| table.extras.iter().any(|e| matches!(e, Extra::PrimaryIndex { index } if *index == id));
+    let primary =
+        |id| table.extras.iter().any(|e| matches!(e, Extra::PrimaryIndex { index } if *index == id));
     out.extend(table.indexes.iter().map(|i| (i.name.clone(), places(&i.columns), primary(i.id))));
     out
 }
