@@ -358,6 +358,11 @@ pub enum Trace {
         /// The leader.
         leader: Option<NodeId>,
     },
+    /// This node may have lost what it acknowledged in the group, and a leader has caught it up: it votes again.
+    Trusted {
+        /// The group.
+        group: GroupId,
+    },
     /// A snapshot is being sent to a follower (`done` is false), or was, or was given up.
     SnapshotSent {
         /// The group.

@@ -7,7 +7,7 @@
 #[path = "support/relations.rs"]
 mod relations;
 
-use chronos_engine::node::{Config, Node};
+use chronos_engine::node::{Config, Fsync, Node};
 use chronos_engine::raft::{Change, ChangeError, Role};
 use chronos_engine::rng::Rng;
 use chronos_engine::state::{Sessions, keys};
@@ -37,6 +37,8 @@ struct Host {
     node: Option<Node>,
     boots: u64,
     wal: BTreeMap<SegmentId, Vec<u8>>,
+    /// What of it a power cut leaves.
+    synced: BTreeMap<SegmentId, Vec<u8>>,
     store: MemoryStore,
     shared: SharedStore,
     /// What its disk and store answer next.
@@ -126,6 +128,7 @@ impl Cluster {
             node: None,
             boots: 0,
             wal: BTreeMap::new(),
+            synced: BTreeMap::new(),
             store: MemoryStore::default(),
             shared: Arc::new(MemoryStore::default()),
             owed: VecDeque::new(),
@@ -170,6 +173,14 @@ impl Cluster {
         host.replies.clear();
         self.net.retain(|(from, ..)| *from != id);
         self.each_other(id, |cluster, other| cluster.input(other, Input::PeerDown(id)));
+    }
+
+    /// The machine loses power: what was not synced is gone, and the next start knows that this may be.
+    fn cut_power(&mut self, id: NodeId) {
+        self.kill(id);
+        let Some(host) = self.hosts.get_mut(&id) else { panic!("no host {id}") };
+        host.wal.clone_from(&host.synced);
+        host.config.doubtful = host.config.fsync != Fsync::Always;
     }
 
     fn isolate(&mut self, id: NodeId) {
@@ -237,6 +248,7 @@ impl Cluster {
                 Action::Wal(op) => match op {
                     WalOp::Create { segment, bytes } => {
                         host.wal.insert(segment, vec![0; bytes as usize]);
+                        host.synced.insert(segment, vec![0; bytes as usize]);
                     }
                     WalOp::Write { .. } if host.full => {}
                     WalOp::Sync { write, .. } if host.full => host.owed.push_back(Input::WriteFull(write)),
@@ -244,11 +256,14 @@ impl Cluster {
                         let file = host.wal.get_mut(&segment).expect("written after it is created");
                         file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
                     }
-                    WalOp::Sync { write, .. } | WalOp::Done { write } => {
+                    WalOp::Sync { write, .. } => {
+                        host.synced.clone_from(&host.wal);
                         host.owed.push_back(Input::WriteDurable(write));
                     }
+                    WalOp::Done { write } => host.owed.push_back(Input::WriteDurable(write)),
                     WalOp::Remove { segment } => {
                         host.wal.remove(&segment);
+                        host.synced.remove(&segment);
                     }
                 },
                 Action::Reply(token, reply) => {
@@ -1141,4 +1156,101 @@ fn what_comes_without_a_link_has_no_effect() {
     }
     assert_eq!(cluster.node(leader).raft(GROUP).expect("the group").status(), before);
     assert!(cluster.net.iter().all(|(_, to, _)| *to != stranger), "a stranger is answered");
+}
+
+/// Three nodes that never sync. A write is on the leader and on one follower, which loses power and comes back without
+/// it, while the leader is away. The leader, that follower and the other one come back.
+fn a_write_that_its_second_holder_lost(doubts: bool) -> (Cluster, [NodeId; 3]) {
+    let mut cluster = Cluster::of_three(|config| Config { fsync: Fsync::Never, ..config });
+    cluster.pass(1_000 * MS);
+    let (leader, holder) = (cluster.leader(), cluster.follower());
+    let other = cluster.up().find(|id| *id != leader && *id != holder).expect("three");
+    cluster.isolate(other);
+    cluster.write(leader, vec![put(1)]);
+    let before = cluster.node(holder).raft(GROUP).expect("the group").log().last().index;
+    cluster.cut_power(holder);
+    cluster.isolate(leader);
+    cluster.hosts.get_mut(&holder).expect("it").config.doubtful &= doubts;
+    cluster.isolated.remove(&other);
+    cluster.start(holder);
+    let after = cluster.node(holder).raft(GROUP).expect("the group").log().last().index;
+    assert!(after < before, "nothing was lost: {after:?}");
+    cluster.pass(5_000 * MS);
+    (cluster, [leader, holder, other])
+}
+
+#[test]
+fn one_that_lost_what_it_acknowledged_elects_nobody_before_it_is_caught_up() {
+    let (mut cluster, [leader, holder, other]) = a_write_that_its_second_holder_lost(true);
+    for id in [holder, other] {
+        assert_ne!(cluster.role(id), Role::Leader, "{id} leads, and has not what was committed");
+    }
+    assert!(cluster.node(holder).status().groups[0].doubtful);
+    cluster.heal();
+    cluster.pass(3_000 * MS);
+    assert!(!cluster.node(holder).status().groups[0].doubtful);
+    assert!(cluster.traces.contains(&(holder, Trace::Trusted { group: GROUP })));
+    assert!(cluster.up().all(|id| cluster.has_row(id, 1)), "the write is gone");
+    // It counts again: with it alone beside the other, there is a majority.
+    cluster.kill(leader);
+    cluster.pass(3_000 * MS);
+    let next = cluster.leader();
+    cluster.write(next, vec![put(2)]);
+    cluster.pass(1_000 * MS);
+    cluster.check_equal();
+}
+
+/// What the rule is there for.
+#[test]
+fn without_the_doubt_what_was_acknowledged_is_lost() {
+    let (mut cluster, [leader, holder, other]) = a_write_that_its_second_holder_lost(false);
+    assert!(cluster.has_row(leader, 1));
+    let at =
+        [holder, other].into_iter().find(|id| cluster.role(*id) == Role::Leader).expect("another leader");
+    cluster.read(at).expect("a linearizable read");
+    assert!(!cluster.has_row(at, 1), "the scenario loses nothing, so it shows nothing");
+}
+
+/// A leader that counted what a follower had, before that lost it, counts it no more.
+#[test]
+fn what_was_acknowledged_before_the_power_cut_commits_nothing_after_it() {
+    let mut cluster = Cluster::of_three(|config| Config { fsync: Fsync::Never, ..config });
+    cluster.pass(1_000 * MS);
+    let (leader, holder) = (cluster.leader(), cluster.follower());
+    for round in 0..4 {
+        for row in 0..10 {
+            cluster.write(leader, vec![put(round * 10 + row)]);
+        }
+        let held = cluster.node(holder).raft(GROUP).expect("the group").log().last().index;
+        cluster.cut_power(holder);
+        cluster.start(holder);
+        assert!(cluster.node(holder).raft(GROUP).expect("the group").log().last().index < held);
+        cluster.pass(1_000 * MS);
+        assert_eq!(cluster.leader(), leader);
+        assert!(!cluster.node(holder).status().groups[0].doubtful, "round {round}: never caught up");
+        cluster.check_equal();
+    }
+}
+
+/// Nobody can tell what all of them have forgotten; it takes an operator to go on without.
+#[test]
+fn all_that_lost_power_wait_for_an_operator() {
+    let mut cluster = Cluster::of_three(|config| Config { fsync: Fsync::Interval(50_000), ..config });
+    cluster.pass(1_000 * MS);
+    let all: Vec<NodeId> = cluster.up().collect();
+    all.iter().for_each(|id| cluster.cut_power(*id));
+    all.iter().for_each(|id| cluster.start(*id));
+    cluster.pass(10_000 * MS);
+    assert!(all.iter().all(|id| cluster.role(*id) == Role::Follower), "there is a leader");
+    for id in &all[..2] {
+        cluster.kill(*id);
+        cluster.hosts.get_mut(id).expect("it").config.doubtful = false;
+        cluster.start(*id);
+    }
+    cluster.pass(5_000 * MS);
+    let leader = cluster.leader();
+    cluster.write(leader, vec![put(1)]);
+    cluster.pass(1_000 * MS);
+    assert!(!cluster.node(all[2]).status().groups[0].doubtful);
+    cluster.check_equal();
 }

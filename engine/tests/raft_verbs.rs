@@ -85,7 +85,7 @@ impl World {
                 Output::Install { last, configuration } => {
                     self.installs_wanted.push((id, last, configuration));
                 }
-                Output::Role { .. } => {}
+                Output::Role { .. } | Output::Trusted => {}
             }
         }
         if !self.held.contains(&id) {

@@ -111,6 +111,18 @@ pub enum Message {
         /// The members at that entry.
         configuration: Configuration,
     },
+    /// The sender may have lost the end of its log: what it acknowledged before counts no more.
+    Returned {
+        /// The follower's term.
+        term: Term,
+    },
+    /// The answer: the follower's promises count again once its log agrees up to here.
+    Readmit {
+        /// The leader's term.
+        term: Term,
+        /// What was committed when the leader heard of the return.
+        index: Index,
+    },
 }
 
 impl Message {
@@ -127,7 +139,9 @@ impl Message {
             | Message::Heartbeat { term, .. }
             | Message::HeartbeatReply { term, .. }
             | Message::TimeoutNow { term }
-            | Message::Snapshot { term, .. } => *term,
+            | Message::Snapshot { term, .. }
+            | Message::Returned { term }
+            | Message::Readmit { term, .. } => *term,
         }
     }
 
@@ -145,6 +159,8 @@ impl Message {
             Message::HeartbeatReply { .. } => "HeartbeatReply",
             Message::TimeoutNow { .. } => "TimeoutNow",
             Message::Snapshot { .. } => "Snapshot",
+            Message::Returned { .. } => "Returned",
+            Message::Readmit { .. } => "Readmit",
         }
     }
 }

@@ -332,6 +332,8 @@ fn messages() -> Vec<Message> {
         Message::HeartbeatReply { term, round: 12 },
         Message::TimeoutNow { term },
         Message::Snapshot { term, last, configuration: configuration() },
+        Message::Returned { term },
+        Message::Readmit { term, index: commit },
     ]
 }
 

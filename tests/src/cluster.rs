@@ -48,6 +48,24 @@ impl Cluster {
         cluster
     }
 
+    /// The same with more arguments for each node.
+    pub async fn start_with(nodes: usize, more: &[&str]) -> Cluster {
+        let mut cluster = Cluster::new(nodes);
+        for at in 0..nodes {
+            let arguments = cluster.arguments(at, more);
+            cluster.nodes[at].set_arguments(arguments);
+        }
+        cluster.start_all().await;
+        cluster
+    }
+
+    /// Starts a node that does not run, with other arguments.
+    pub fn spawn_with(&mut self, at: usize, more: &[&str]) {
+        let arguments = self.arguments(at, more);
+        self.nodes[at].set_arguments(arguments);
+        self.nodes[at].spawn();
+    }
+
     fn place(&mut self, name: &str) {
         self.nodes.push(Node::named(name).data_dir(&self.root.path().join(name)));
         self.names.push(name.to_owned());

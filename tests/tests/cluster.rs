@@ -308,3 +308,50 @@ async fn a_node_without_a_majority_says_so() {
     cluster.start_all().await;
     sql(http, "INSERT INTO t VALUES (1)").await.expect("it serves again");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_may_have_lost_acknowledged_writes_waits_for_a_leader_or_an_operator() {
+    let mut cluster = Cluster::start_with(3, &["--fsync", "never"]).await;
+    sql(cluster.nodes[0].http(), "CREATE TABLE t (id BIGINT PRIMARY KEY)").await.expect("a table");
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    let doubtful = |http: SocketAddr| async move {
+        let status = http::get(http, "/status").await.ok()?.json();
+        status["groups"][0]["doubtful"].as_bool()
+    };
+    // A clean stop syncs all; after a kill a leader has to catch the node up, and does.
+    let exit = cluster.nodes[follower].stop().await;
+    assert!(exit.status.success(), "{}", exit.stderr);
+    cluster.nodes[follower].start().await;
+    assert!(!cluster.nodes[follower].stderr().contains("did not end cleanly"));
+    cluster.nodes[follower].kill();
+    sql(cluster.nodes[leader].http(), "INSERT INTO t VALUES (1)").await.expect("a majority is left");
+    cluster.nodes[follower].start().await;
+    let said = cluster.nodes[follower].stderr();
+    assert!(said.contains("did not end cleanly") && said.contains("--accept-loss"), "{said}");
+    let http = cluster.nodes[follower].http();
+    let trusted = || async { (doubtful(http).await == Some(false)).then_some(()) };
+    eventually(Duration::from_secs(20), trusted).await.expect("it is caught up");
+    assert!(cluster.nodes[follower].stderr().contains("it votes again"));
+    // With all of them killed nobody leads, until an operator takes a majority as it is.
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.nodes.iter_mut().for_each(Node::spawn);
+    for node in &cluster.nodes {
+        let warned = || async {
+            let status = http::get(node.http(), "/status").await.ok()?.json();
+            status["warnings"].to_string().contains("neither votes nor leads").then_some(status)
+        };
+        let status = eventually(Duration::from_secs(20), warned).await.expect("it says so");
+        assert_eq!(status["groups"][0]["leader_node"], json!(null), "{status}");
+    }
+    for at in 0..2 {
+        cluster.nodes[at].kill();
+        cluster.spawn_with(at, &["--fsync", "never", "--accept-loss"]);
+    }
+    for node in &mut cluster.nodes {
+        node.ready(START_LIMIT).await.unwrap_or_else(|why| panic!("{why}"));
+    }
+    assert!(cluster.nodes[0].stderr().contains("by --accept-loss"));
+    let count = sql(cluster.nodes[2].http(), "SELECT count(*) FROM t").await.expect("it serves");
+    assert_eq!(count["rows"][0][0], json!(1), "a killed process loses nothing that it had written");
+}

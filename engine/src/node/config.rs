@@ -41,6 +41,9 @@ pub struct Config {
     pub seed: u64,
     /// When a write counts as durable.
     pub fsync: Fsync,
+    /// The last run was in a weak fsync mode and did not end cleanly: what it acknowledged may be lost, so this node
+    /// neither votes nor leads until a leader has caught it up.
+    pub doubtful: bool,
     /// The overlay is frozen for a checkpoint at this many bytes of WAL.
     pub checkpoint_wal_bytes: u64,
     /// Or at this age, in microseconds.
@@ -78,6 +81,7 @@ impl Config {
             boot,
             seed,
             fsync: Fsync::Always,
+            doubtful: false,
             checkpoint_wal_bytes: 256 << 20,
             checkpoint_interval_us: 600_000_000,
             overlay_max_bytes: 1 << 30,

@@ -233,6 +233,7 @@ impl Node {
                 self.install(id, last, configuration);
                 self.dirty.insert(id);
             }
+            raft::Output::Trusted => out.now(Action::Trace(Trace::Trusted { group: id })),
             raft::Output::Role { role, term, leader } => {
                 out.now(Action::Trace(Trace::Role { group: id, role, term: term.0, leader }));
             }

@@ -145,6 +145,7 @@ impl Node {
                 log,
                 last_time: last_time.max(state.applied_time),
                 last_stamp,
+                doubtful: config.doubtful,
             };
             let rng = rng.split(&format!("raft {id}"));
             let raft = Raft::new(config.raft, *id, config.node, rng, now.mono, recovered);

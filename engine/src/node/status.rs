@@ -54,6 +54,8 @@ pub struct GroupStatus {
     pub followers: Vec<(NodeId, u64)>,
     /// Whether it has no vote.
     pub learns: bool,
+    /// It may have lost what it acknowledged: it neither votes nor leads until a leader has caught it up.
+    pub doubtful: bool,
     /// Who leads, as far as it knows.
     pub leads: Option<NodeId>,
     /// How often another leader became known here since the start, this node among them.
@@ -82,6 +84,7 @@ impl Node {
             leader: group.serves(),
             role: raft.role,
             learns: !members.is_voter(self.config.node),
+            doubtful: raft.doubtful,
             voters: members.voters.into_iter().collect(),
             outgoing: members.outgoing.into_iter().collect(),
             learners: members.learners.into_iter().collect(),

@@ -45,6 +45,10 @@
 //! a leader, or has just started, votes or campaigns before that is over. Only a transfer breaks this promise, so a leader
 //! that has told another to campaign takes no lease again in its term.
 //!
+//! **Doubt.** A member whose disk may have lost acknowledged entries (see `returning`) neither votes nor campaigns until a
+//! leader has caught it up. Its driver must not bring messages of its life before the stop to a leader that has heard of
+//! the return; links do not, since those of the earlier life have ended.
+//!
 //! The chain that always holds: log base ≤ committed ≤ last, and persisted ≤ last. What is applied is both committed and
 //! persisted here. (Committed ≤ persisted does not hold: a quorum may do without this member's disk.)
 //!
@@ -58,6 +62,7 @@ mod progress;
 mod quorum;
 mod read;
 mod replication;
+mod returning;
 
 pub use log::Log;
 pub use membership::{Change, ChangeError, apply_change, leave_joint};
@@ -165,6 +170,8 @@ pub enum Output {
         /// The members at that entry.
         configuration: Configuration,
     },
+    /// A leader has caught up a member that may have lost what it acknowledged: it takes part again.
+    Trusted,
     /// The role, the term or the known leader has changed.
     Role {
         /// The role.
@@ -234,6 +241,8 @@ pub struct Raft {
     /// Follower: the leader waits to hear how much is durable.
     owes_appended: bool,
     installing: Option<LogId>,
+    /// What it promised before its last stop may be lost.
+    doubt: Option<returning::Doubt>,
 
     /// No vote while a leader is heard, until then.
     sticky_until: Instant,
@@ -298,6 +307,8 @@ pub struct Status {
     pub followers: BTreeMap<NodeId, (Index, Pace)>,
     /// To whom leadership is being handed over.
     pub transfer: Option<NodeId>,
+    /// It may have lost what it acknowledged, and neither votes nor campaigns until a leader has caught it up.
+    pub doubtful: bool,
 }
 
 /// A member as its disk left it.
@@ -317,6 +328,8 @@ pub struct Recovered {
     pub last_time: Timestamp,
     /// The greatest stamp in the log or before it.
     pub last_stamp: u64,
+    /// The end of the log may be lost, although it was acknowledged. Never so for terms, votes and members.
+    pub doubtful: bool,
 }
 
 impl Recovered {
@@ -330,6 +343,7 @@ impl Recovered {
             configuration,
             last_time: Timestamp::EPOCH,
             last_stamp: 0,
+            doubtful: false,
         }
     }
 }
@@ -344,7 +358,8 @@ impl Raft {
         now: Instant,
         recovered: Recovered,
     ) -> Raft {
-        let Recovered { hard, log, applied, persisted, configuration, last_time, last_stamp } = recovered;
+        let Recovered { hard, log, applied, persisted, configuration, last_time, last_stamp, doubtful } =
+            recovered;
         let last = log.last().index;
         let commit = hard.commit.max(applied).max(log.base().index);
         assert!(commit <= last, "commit {commit} is beyond the recovered log {last}");
@@ -356,6 +371,8 @@ impl Raft {
             }
             index = index.next();
         }
+        // Members are never lost: who decided alone still does, and nobody else has what it lost.
+        let doubtful = doubtful && !memberships.current().is_alone(id);
         // Whoever voted or promised a lease before the stop keeps to it.
         let sticky = if settings.leases && hard.term > Term(0) { settings.election_timeout_us } else { 0 };
         let mut raft = Raft {
@@ -378,6 +395,7 @@ impl Raft {
             verified: Index(0),
             owes_appended: false,
             installing: None,
+            doubt: doubtful.then_some(returning::Doubt::Untold),
             sticky_until: Instant(now.0 + sticky),
             election_at: now,
             votes: BTreeMap::new(),
@@ -494,6 +512,7 @@ impl Raft {
             configuration: self.configuration().clone(),
             followers: self.progress.iter().map(|(id, p)| (*id, (p.matched, p.pace))).collect(),
             transfer: self.transfer.map(|(to, _)| to),
+            doubtful: self.doubt.is_some(),
         }
     }
 
@@ -546,6 +565,7 @@ impl Raft {
             Message::Heartbeat { commit, round, .. } => {
                 self.follow(from);
                 self.commit_to(commit.min(self.verified));
+                self.say_returned(from);
                 let term = self.hard.term;
                 self.send(from, Message::HeartbeatReply { term, round });
             }
@@ -557,6 +577,8 @@ impl Raft {
             Message::AppendRejected { previous, hint, .. } => self.append_rejected(from, previous, hint),
             Message::HeartbeatReply { round, .. } => self.heartbeat_answered(from, round),
             Message::TimeoutNow { .. } => self.timeout_now(),
+            Message::Returned { .. } => self.returned(from),
+            Message::Readmit { term, index } => self.readmitted(term, index),
         }
     }
 
@@ -661,6 +683,7 @@ impl Raft {
                 self.send_appends();
             }
         }
+        self.settle_doubt();
         out.append(&mut self.outputs);
     }
 

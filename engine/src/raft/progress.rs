@@ -61,6 +61,18 @@ impl Progress {
         };
     }
 
+    /// Nothing is known of its log any more; a snapshot that is on its way still is.
+    pub fn forget(&mut self, last: Index) {
+        let pace = self.pace;
+        self.matched = Index(0);
+        self.matched_before = Index(0);
+        self.probe();
+        self.next = last.next();
+        if pace == Pace::Snapshot {
+            self.pace = pace;
+        }
+    }
+
     pub fn replicate(&mut self) {
         self.probe();
         self.pace = Pace::Replicate;

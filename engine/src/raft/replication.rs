@@ -101,9 +101,10 @@ impl Raft {
             Pace::Replicate if previous > progress.matched => progress.probe(),
             // An answer to an older probe otherwise.
             Pace::Probe if progress.next.0 == previous.0 + 1 => {
-                let next = Index(agree.0.min(previous.0.saturating_sub(1)) + 1);
-                progress.next = next.max(progress.matched.next());
-                progress.paused = false;
+                let next = Index(agree.0.min(previous.0.saturating_sub(1)) + 1).max(progress.matched.next());
+                // One that has lost what it acknowledged will say so: until then there is nothing to find out.
+                progress.paused = next == progress.next;
+                progress.next = next;
             }
             _ => return,
         }

@@ -11,6 +11,7 @@ use super::{Base, Compacted, Record, SegmentId, WalOp, WriteId};
 use crate::bugs::{self, Bug};
 use crate::node::Fsync;
 use bytes::{Bytes, BytesMut};
+use chronos_proto::command::Command;
 use chronos_proto::id::{GroupId, Index, Lsn};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -175,6 +176,8 @@ impl Writer {
             Record::Entry(entry) => {
                 assert_eq!(entry.index, base.last.next(), "group {group}: an entry out of order");
                 base.last = entry.index;
+                // Who is in the group is known after any stop, in the weak modes too.
+                self.pending.sync |= matches!(&*entry.command, Command::Membership(_));
             }
             Record::HardState(state) => {
                 let old = std::mem::replace(&mut base.hard_state, *state);

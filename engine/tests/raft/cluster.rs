@@ -183,7 +183,7 @@ impl Cluster {
                     member.sending.insert(to);
                 }
                 Output::Install { last, configuration } => member.installing = Some((last, configuration)),
-                Output::Role { .. } => {}
+                Output::Role { .. } | Output::Trusted => {}
             }
         }
     }

@@ -85,7 +85,8 @@ fn message(message: &Message) -> String {
         }
         Message::Heartbeat { commit, round, .. } => format!("{head} commit={commit} round={round}"),
         Message::HeartbeatReply { round, .. } => format!("{head} round={round}"),
-        Message::TimeoutNow { .. } => head,
+        Message::TimeoutNow { .. } | Message::Returned { .. } => head,
+        Message::Readmit { index, .. } => format!("{head} up to {index}"),
         Message::Snapshot { last, configuration, .. } => {
             format!("{head} last={} {}", place(*last), members(configuration))
         }
@@ -114,6 +115,7 @@ pub fn output(id: NodeId, output: &Output, lost: bool) -> String {
         Output::Read { number, index: None } => format!("n{id} cannot answer read {number}"),
         Output::SendSnapshot { to } => format!("n{id} wants to send n{to} a snapshot"),
         Output::Install { last, .. } => format!("n{id} wants to install {}", place(*last)),
+        Output::Trusted => format!("n{id} has all that it may have promised"),
         Output::Role { role: Role::Follower, term, leader: Some(leader) } => {
             format!("n{id} follows n{leader} in term {term}")
         }

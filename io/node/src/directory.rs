@@ -35,6 +35,8 @@ pub(crate) struct Directory {
     left: Left,
     /// Why the store is to be verified in full before it serves, if it is.
     pub(crate) verify_reason: Option<String>,
+    /// The last run, in a weak fsync mode, may have lost what it acknowledged.
+    pub(crate) doubtful: bool,
     _lock: File,
 }
 
@@ -87,10 +89,12 @@ impl Directory {
                 ),
             });
         }
+        let left = left_behind(root)?;
         let mut directory = Directory {
+            doubtful: root.join("weak").exists() && !left.clean,
             root: root.to_owned(),
             identity,
-            left: left_behind(root)?,
+            left,
             verify_reason: None,
             _lock: lock,
         };
@@ -188,12 +192,23 @@ impl Directory {
         Ok((!reason.is_empty()).then(|| String::from_utf8_lossy(&reason).trim().to_owned()))
     }
 
-    /// From here until [`Directory::mark_clean`], the run counts as unclean.
-    pub(crate) fn mark_running(&self) -> Result<(), OpenError> {
+    /// From here until [`Directory::mark_clean`], the run counts as unclean. In a weak fsync mode it may lose what it
+    /// acknowledges; in the other that is over once nothing is in doubt any more.
+    pub(crate) fn mark_running(&self, weak: bool, doubtful: bool) -> Result<(), OpenError> {
+        match (weak, doubtful) {
+            (true, _) => write_durably(&self.root.join("weak"), b"not every acknowledged write is synced\n")?,
+            (false, false) => self.mark_trusted()?,
+            (false, true) => {}
+        }
         remove_durably(&self.root.join("clean"))
     }
 
-    /// The run ended as it should: everything is synced.
+    /// Everything that was ever acknowledged is synced here, or was brought back by a leader.
+    pub(crate) fn mark_trusted(&self) -> Result<(), OpenError> {
+        remove_durably(&self.root.join("weak"))
+    }
+
+    /// The run ended as it should: everything is synced. Not for a run that ends in doubt: the next one shall know.
     pub(crate) fn mark_clean(&self, applied: &[(GroupId, Index)]) -> Result<(), OpenError> {
         let segments = list(&self.wal()).map_err(OpenError::io("cannot list", self.wal()))?;
         let mut text = String::new();
@@ -227,6 +242,7 @@ impl Directory {
 /// What the clean stop of the last run wrote, if it ended so.
 #[derive(Debug, Default)]
 struct Left {
+    clean: bool,
     segments: Vec<String>,
     applied: Vec<(GroupId, Index)>,
 }
@@ -239,7 +255,7 @@ fn left_behind(root: &Path) -> Result<Left, OpenError> {
         Err(error) => return Err(OpenError::io("cannot read", path)(error)),
     };
     let text = String::from_utf8_lossy(&bytes);
-    let mut left = Left::default();
+    let mut left = Left { clean: true, ..Left::default() };
     for line in text.lines() {
         match *line.split(' ').collect::<Vec<_>>() {
             ["segment", name] => left.segments.push(name.to_owned()),
@@ -277,7 +293,7 @@ fn wipe_locked(root: &Path) -> Result<(), OpenError> {
         there(fs::remove_dir_all(&path), &path)?;
     }
     // Its identity goes last: what is left of a wipe that was cut short does not pass for a new directory.
-    for name in ["boots", "clean", "died-by-signal", "verify-needed", "served", "identity"] {
+    for name in ["boots", "clean", "died-by-signal", "verify-needed", "served", "weak", "identity"] {
         let path = root.join(name);
         there(fs::remove_file(&path), &path)?;
     }
@@ -470,10 +486,11 @@ mod tests {
         let Err(OpenError::InUse { pid, .. }) = Directory::open(&dir, true) else { panic!("opened twice") };
         assert_eq!(pid, std::process::id().to_string());
         let identity = first.identity;
-        first.mark_running().unwrap();
+        first.mark_running(true, false).unwrap();
         drop(first);
         let second = Directory::open(&dir, true).unwrap();
         assert_eq!(second.identity, identity);
+        assert!(second.doubtful);
         fs::write(second.wal().join("0000000000000007.seg"), b"").unwrap();
         second.mark_clean(&[(GroupId(0), Index(9))]).unwrap();
         second.mark_verify("a value did not match").unwrap();
@@ -485,6 +502,7 @@ mod tests {
         fs::remove_file(third.wal().join("0000000000000007.seg")).unwrap();
         let error = third.check_segments(&FileSegments::open(&third.wal()).unwrap()).unwrap_err();
         assert!(error.to_string().contains("0000000000000007.seg is missing"), "{error}");
+        assert!(!third.doubtful);
         assert_eq!(third.verify_reason.as_deref(), Some("a value did not match"));
         third.mark_verified().unwrap();
         drop(third);

@@ -3,7 +3,7 @@
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::handle::NodeHandle;
-use crate::options::Options;
+use crate::options::{Fsync, Options};
 use crate::runner::{self, Parts};
 use crate::status::VerifyState;
 use crate::store::Store;
@@ -36,7 +36,8 @@ pub fn open(options: Options) -> Result<NodeHandle, OpenError> {
             cut.segment, cut.offset, cut.lsn
         ));
     }
-    directory.mark_running()?;
+    let doubtful = doubt(&directory, &options, &mut notices);
+    directory.mark_running(options.fsync != Fsync::Always, doubtful)?;
     if options.explain_signals {
         let file = directory.signal_file();
         crate::signals::explain(&file).map_err(OpenError::io("cannot prepare", &file))?;
@@ -50,8 +51,21 @@ pub fn open(options: Options) -> Result<NodeHandle, OpenError> {
         store,
         disk,
         verify: Arc::new(Mutex::new(verify)),
+        doubtful,
         notices,
     })
+}
+
+/// Whether the last run may have lost what it acknowledged, so that the node of a cluster must be caught up first.
+fn doubt(directory: &Directory, options: &Options, notices: &mut Vec<String>) -> bool {
+    if !directory.doubtful || options.cluster.is_none() {
+        return false;
+    }
+    notices.push(match options.accept_loss {
+        true => "the last run had a weak --fsync and did not end cleanly; by --accept-loss the node takes part as it is, and what was acknowledged and is on no disk of a majority is lost".to_owned(),
+        false => "the last run had a weak --fsync and did not end cleanly, so acknowledged writes may be missing here: the node neither votes nor leads until a leader has caught it up. If a majority stopped so, nobody can: then start that majority with --accept-loss".to_owned(),
+    });
+    !options.accept_loss
 }
 
 /// Checks the store's file as thoroughly as there is reason to, repairs what can be, and maps it.

@@ -114,6 +114,9 @@ pub struct Options {
     pub explain_signals: bool,
     /// The cluster; none for a node that is and stays alone.
     pub cluster: Option<Cluster>,
+    /// What a weak fsync mode may have lost in the last run is lost for good: the node votes although it may have
+    /// forgotten what it acknowledged.
+    pub accept_loss: bool,
     /// Seeds the node's generator; drawn from the operating system if none.
     pub seed: Option<u64>,
 }
@@ -128,6 +131,7 @@ impl Options {
             profile: Profile::STANDARD,
             explain_signals: false,
             cluster: None,
+            accept_loss: false,
             seed: None,
         }
     }

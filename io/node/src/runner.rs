@@ -109,6 +109,8 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) disk: Box<dyn Disk>,
     pub(crate) verify: VerifyCell,
+    /// The last run may have lost what it acknowledged.
+    pub(crate) doubtful: bool,
     /// What the opening found and did, for the log.
     pub(crate) notices: Vec<String>,
 }
@@ -118,11 +120,11 @@ pub(crate) type VerifyCell = Arc<Mutex<VerifyState>>;
 
 /// Starts the threads and waits for the first state.
 pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
-    let Parts { options, directory, recovered, store, disk, verify, notices } = parts;
+    let Parts { options, directory, recovered, store, disk, verify, doubtful, notices } = parts;
     let dir = options.data_dir.clone();
     let seed = options.seed.unwrap_or_else(crate::directory::draw_u64);
     let boots = if options.cluster.is_some() { directory.count_boot()? } else { 0 };
-    let config = config(&options, &directory, seed, boots);
+    let config = chronos_engine::Config { doubtful, ..config(&options, &directory, seed, boots) };
     let link_identity = LinkIdentity {
         cluster: directory.identity.cluster,
         name: options.name.clone(),
@@ -161,6 +163,8 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         fatal: None,
         damaged: None,
         notices,
+        doubtful,
+        trusted: true,
         clock_steps: 0,
         last_clock_step: None,
     };
@@ -331,6 +335,10 @@ struct Threads {
     fatal: Option<String>,
     damaged: Option<String>,
     notices: Vec<String>,
+    /// The last run may have lost what it acknowledged, in a group that no leader has caught up yet.
+    doubtful: bool,
+    /// A group was caught up in this turn, or none may have to be.
+    trusted: bool,
     clock_steps: u64,
     last_clock_step: Option<ClockStep>,
 }
@@ -518,6 +526,10 @@ impl Outlet for Threads {
                 let to = self.shared.name_of(to);
                 tracing::info!(%group, to, %index, done, "snapshot sent");
             }
+            Trace::Trusted { group } => {
+                tracing::info!(%group, "a leader has caught this node up: it votes again");
+                self.trusted = true;
+            }
             Trace::SnapshotInstalled { group, index } => {
                 tracing::info!(%group, %index, "snapshot installed");
             }
@@ -607,6 +619,7 @@ impl DriverThread {
             if std::mem::take(&mut checkpointed) {
                 let _ = self.outlet.checkpoints.send(StoreWork::Forget);
             }
+            self.settle_doubt(driver);
             if self.outlet.fatal.is_some() {
                 return;
             }
@@ -617,6 +630,20 @@ impl DriverThread {
                 && (self.quiet(driver) || by <= Instant::now())
             {
                 return;
+            }
+        }
+    }
+
+    /// Once every group was caught up, the run is like any other.
+    fn settle_doubt(&mut self, driver: &NodeDriver) {
+        if std::mem::take(&mut self.outlet.trusted)
+            && !driver.node().status().groups.iter().any(|group| group.doubtful)
+        {
+            self.outlet.doubtful = false;
+            if self.options.fsync == Fsync::Always
+                && let Err(error) = self.directory.mark_trusted()
+            {
+                self.outlet.fatal.get_or_insert(error.to_string());
             }
         }
     }
@@ -672,6 +699,7 @@ impl DriverThread {
         self.store_status.cancel.store(true, Ordering::Relaxed);
         self.stop_scrub.store(true, Ordering::Relaxed);
         let DriverThread { outlet, shared, directory, workers, .. } = self;
+        let doubtful = outlet.doubtful;
         let groups = driver.iter().flat_map(|driver| driver.node().status().groups);
         let applied: Vec<_> = groups.map(|group| (group.group, Index(group.applied))).collect();
         // Ends the other threads: their channels close.
@@ -694,6 +722,8 @@ impl DriverThread {
                     Exit::Stopped
                 } else if !joined {
                     Exit::Fatal("a thread panicked while the node stopped".to_owned())
+                } else if doubtful {
+                    Exit::Stopped
                 } else {
                     let marked = directory.mark_clean(&applied);
                     marked.map_or_else(|error| Exit::Fatal(error.to_string()), |()| Exit::Stopped)
@@ -912,6 +942,7 @@ mod tests {
             store,
             disk: Box::new(disk),
             verify: Arc::new(Mutex::new(VerifyState::Verified)),
+            doubtful: false,
             notices: Vec::new(),
         };
         let node = start(parts).unwrap();

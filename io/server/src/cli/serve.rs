@@ -45,6 +45,9 @@ pub struct NodeArgs {
     /// Join a cluster that is there already: wait until `chronos cluster add` takes this node in
     #[arg(long, requires = "peers")]
     join: bool,
+    /// After a power cut with a weak --fsync on a majority: take part although acknowledged writes may be lost
+    #[arg(long)]
+    accept_loss: bool,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
@@ -175,7 +178,7 @@ fn capitalised(text: &str) -> String {
 pub fn dev(args: DevArgs, quiet: bool) -> Outcome {
     let config = args.settings.resolve()?.config;
     let credentials = credentials(&config, None)?;
-    serve(config, "dev", None, credentials, &args.run, quiet)
+    serve(config, "dev", None, false, credentials, &args.run, quiet)
 }
 
 /// Runs `chronos node`.
@@ -211,7 +214,7 @@ pub fn node(args: NodeArgs, quiet: bool) -> Outcome {
         partitions: config.partitions,
         leases: config.read_mode == ReadMode::Lease,
     };
-    serve(config, &args.id, Some((cluster, peers)), certified, &args.run, quiet)
+    serve(config, &args.id, Some((cluster, peers)), args.accept_loss, certified, &args.run, quiet)
 }
 
 /// `NAME=HOST:PORT`.
@@ -279,6 +282,7 @@ fn serve(
     config: Config,
     name: &str,
     cluster: Option<(Cluster, Arc<Credentials>)>,
+    accept_loss: bool,
     credentials: Option<Arc<Credentials>>,
     run: &RunArgs,
     quiet: bool,
@@ -307,6 +311,7 @@ fn serve(
     let options = chronos_node::Options {
         explain_signals: true,
         cluster: cluster.clone(),
+        accept_loss,
         ..config.node_options(name, &config.data_dir)
     };
     let node = chronos_node::open(options).map_err(|error| Failure::new(error.to_string()))?;

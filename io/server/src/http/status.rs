@@ -88,6 +88,7 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
                 "term": group.term,
                 "leader": group.leader,
                 "role": format!("{:?}", group.role),
+                "doubtful": group.doubtful,
                 "leader_node": group.leads.map(|node| name_of(status, node)),
                 "last_index": group.last,
                 "committed_index": group.committed,
@@ -203,6 +204,12 @@ pub(crate) fn warnings(status: &NodeStatus, auth: &Auth) -> Vec<String> {
         weak => {
             out.push(format!("--fsync {weak}: a power cut loses writes that were acknowledged before it"))
         }
+    }
+    if status.engine.groups.iter().any(|group| group.doubtful) {
+        out.push(
+            "acknowledged writes may be missing here after an unclean stop with a weak --fsync: the node neither votes nor leads until a leader has caught it up"
+                .to_owned(),
+        );
     }
     if let Some(why) = &status.engine.refusing {
         out.push(format!("writes are refused: {why}"));
