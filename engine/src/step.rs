@@ -186,6 +186,13 @@ pub enum Action {
         /// What.
         message: PeerMessage,
     },
+    /// A link that must not stand: it is to be closed with these words on both sides.
+    Refuse {
+        /// Whose.
+        peer: NodeId,
+        /// Why.
+        why: String,
+    },
     /// The cluster's nodes, when they are first known and whenever they change: whom to link with.
     Members(Vec<Member>),
     /// Readers may use this from now on.
@@ -358,6 +365,8 @@ pub enum Trace {
         /// The leader.
         leader: Option<NodeId>,
     },
+    /// This node has nothing, and waits for word of these whether the cluster is there already.
+    Awaits(Vec<NodeId>),
     /// This node may have lost what it acknowledged in the group, and a leader has caught it up: it votes again.
     Trusted {
         /// The group.
@@ -381,7 +390,7 @@ pub enum Trace {
         /// Its last entry.
         index: Index,
     },
-    /// A peer was refused, and why.
+    /// What a peer sent was refused, and why.
     PeerRefused {
         /// Who.
         peer: NodeId,

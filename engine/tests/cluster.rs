@@ -61,6 +61,7 @@ impl Host {
     }
 }
 
+#[derive(Default)]
 struct Cluster {
     hosts: BTreeMap<NodeId, Host>,
     mono: u64,
@@ -95,18 +96,7 @@ impl Cluster {
     }
 
     fn with_clocks(nodes: u64, wrong: BTreeMap<NodeId, i64>, adjust: impl Fn(Config) -> Config) -> Cluster {
-        let mut cluster = Cluster {
-            hosts: BTreeMap::new(),
-            mono: 0,
-            net: VecDeque::new(),
-            isolated: BTreeSet::new(),
-            noise: None,
-            lose: None,
-            sent: BTreeMap::new(),
-            traces: Vec::new(),
-            tokens: 0,
-            wrong,
-        };
+        let mut cluster = Cluster { wrong, ..Cluster::default() };
         for number in 1..=nodes {
             let members = (1..=nodes).map(member).collect();
             cluster.add(number, adjust(Config { members, ..Cluster::config(number) }));
@@ -115,6 +105,18 @@ impl Cluster {
         let leader = cluster.leader();
         cluster.make_relations(leader);
         cluster
+    }
+
+    /// A node's directory is wiped while it is down, and it starts again as it was told at first.
+    fn wipe(&mut self, id: NodeId) {
+        let Some(host) = self.hosts.remove(&id) else { panic!("no host {id}") };
+        assert!(host.node.is_none(), "{id} is up");
+        let incarnation = Incarnation(host.config.incarnation.0 + 1_000);
+        self.add(id.0, Config { incarnation, ..host.config });
+    }
+
+    fn leads_anywhere(&self) -> bool {
+        self.up().any(|id| self.role(id) == Role::Leader)
     }
 
     fn config(number: u64) -> Config {
@@ -296,7 +298,7 @@ impl Cluster {
                 Action::Members(members) => {
                     host.links = members.iter().map(|member| member.node).collect();
                 }
-                Action::Deliver(_) | Action::CloseSubscriber(..) => {}
+                Action::Deliver(_) | Action::CloseSubscriber(..) | Action::Refuse { .. } => {}
             }
         }
     }
@@ -1040,7 +1042,10 @@ fn a_wiped_node_is_refused_by_name_and_heard_by_nobody() {
     cluster.pass(3_000 * MS);
     let hello = cluster.hosts[&wiped].hello();
     for id in cluster.up().filter(|id| *id != wiped).collect::<Vec<_>>() {
-        let refused = cluster.node(id).admit_peer(&hello).expect_err("another store under the same name");
+        let refused = cluster
+            .node(id)
+            .admit_peer(&hello, &hello.node.to_string())
+            .expect_err("another store under the same name");
         assert!(refused.contains(&format!("node {wiped} ")) && refused.contains("wiped"), "{refused}");
         assert!(!cluster.node(id).is_linked(wiped));
         // What it says all the same does not reach Raft.
@@ -1086,7 +1091,10 @@ fn a_node_that_was_put_back_from_an_old_copy_is_refused() {
     cluster.start(id);
     cluster.pass(1_000 * MS);
     let leader = cluster.leader();
-    let refused = cluster.node(leader).admit_peer(&cluster.hosts[&id].hello()).expect_err("an older state");
+    let refused = cluster
+        .node(leader)
+        .admit_peer(&cluster.hosts[&id].hello(), &id.to_string())
+        .expect_err("an older state");
     assert!(refused.contains("put back from a copy"), "{refused}");
     assert!(!cluster.node(leader).is_linked(id));
 }
@@ -1252,5 +1260,88 @@ fn all_that_lost_power_wait_for_an_operator() {
     cluster.write(leader, vec![put(1)]);
     cluster.pass(1_000 * MS);
     assert!(!cluster.node(all[2]).status().groups[0].doubtful);
+    cluster.check_equal();
+}
+
+/// A majority that was wiped has the quorum that the cluster began with, and knows nothing.
+#[test]
+fn a_wiped_majority_begins_no_second_cluster() {
+    for (survivor_is_up, nodes) in [(true, 3), (false, 3), (true, 5)] {
+        let mut cluster = Cluster::of(nodes, |config| config);
+        let leader = cluster.leader();
+        cluster.write(leader, vec![put(1)]);
+        cluster.pass(1_000 * MS);
+        let wiped: Vec<NodeId> = cluster.up().take(nodes as usize / 2 + 1).collect();
+        let rest: Vec<NodeId> = cluster.up().filter(|id| !wiped.contains(id)).collect();
+        wiped.iter().for_each(|id| cluster.kill(*id));
+        if !survivor_is_up {
+            rest.iter().for_each(|id| cluster.kill(*id));
+        }
+        wiped.iter().for_each(|id| cluster.wipe(*id));
+        cluster.pass(5_000 * MS);
+        assert!(!cluster.leads_anywhere(), "a second cluster was begun");
+        if !survivor_is_up {
+            rest.iter().for_each(|id| cluster.start(*id));
+            cluster.pass(5_000 * MS);
+            assert!(!cluster.leads_anywhere(), "a second cluster was begun in the presence of the first");
+        }
+        for id in &wiped {
+            assert_eq!(cluster.node(*id).status().awaits, rest, "{id} does not say whom it waits for");
+        }
+        assert!(!survivor_is_up || rest.iter().all(|id| cluster.has_row(*id, 1)));
+    }
+}
+
+#[test]
+fn a_cluster_begins_once_all_that_it_begins_with_were_heard() {
+    let mut cluster = Cluster::default();
+    let config = |number| Config { members: (1..=3).map(member).collect(), ..Cluster::config(number) };
+    cluster.add(1, config(1));
+    cluster.add(2, config(2));
+    cluster.pass(5_000 * MS);
+    assert!(!cluster.leads_anywhere());
+    assert_eq!(cluster.node(NodeId(1)).status().awaits, [NodeId(3)]);
+    cluster.add(3, config(3));
+    cluster.pass(3_000 * MS);
+    let leader = cluster.leader();
+    assert_eq!(cluster.node(leader).status().awaits, []);
+    cluster.make_relations(leader);
+    cluster.write(leader, vec![put(1)]);
+}
+
+/// One that had nothing yet when it was killed is needed by the others, once the leader is gone for good.
+#[test]
+fn who_the_cluster_knows_takes_part_though_another_is_gone() {
+    let mut cluster = Cluster::default();
+    for number in 1..=3 {
+        cluster.add(number, Config { members: (1..=3).map(member).collect(), ..Cluster::config(number) });
+    }
+    cluster.kill(NodeId(3));
+    cluster.pass(3_000 * MS);
+    let leader = cluster.leader();
+    cluster.make_relations(leader);
+    cluster.kill(leader);
+    cluster.start(NodeId(3));
+    cluster.pass(3_000 * MS);
+    let next = cluster.leader();
+    cluster.write(next, vec![put(1)]);
+    cluster.pass(1_000 * MS);
+    cluster.check_equal();
+}
+
+#[test]
+fn a_node_that_joins_need_be_told_of_one_member_only() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let members = vec![member(follower.0), member(4)];
+    cluster.add(4, Config { joins: true, members, ..Cluster::config(4) });
+    cluster.pass(1_000 * MS);
+    cluster.operate(leader, Request::PutMember(member(4))).expect("a note");
+    cluster.pass(500 * MS);
+    cluster.link(NodeId(4));
+    cluster.pass(3_000 * MS);
+    assert!(cluster.members(leader).voters.contains(&NodeId(4)), "{:?}", cluster.members(leader));
+    cluster.write(NodeId(4), vec![put(1)]);
+    cluster.pass(1_000 * MS);
     cluster.check_equal();
 }

@@ -2,6 +2,7 @@
 
 use crate::command::{Op, OpOutcome};
 use crate::id::{GroupId, Incarnation, Index, NodeId, RequestId, Term};
+use crate::membership::Member;
 use crate::raft::{LogId, Message};
 use crate::time::{Instant, Timestamp};
 use bytes::Bytes;
@@ -82,6 +83,10 @@ pub enum PeerMessage {
         /// It has no use for the rest of this snapshot.
         done: bool,
     },
+    /// Who is in the cluster? The sender's store is empty.
+    AskMembers,
+    /// The answer: the nodes that the sender knows of; none if its store is empty as well.
+    Members(Vec<Member>),
 }
 
 /// Coalesced heartbeats.
@@ -206,6 +211,8 @@ impl PeerMessage {
             PeerMessage::ReadReply { .. } => "ReadReply",
             PeerMessage::Chunk(_) => "Chunk",
             PeerMessage::ChunkReply { .. } => "ChunkReply",
+            PeerMessage::AskMembers => "AskMembers",
+            PeerMessage::Members(_) => "Members",
         }
     }
 }

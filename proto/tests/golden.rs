@@ -347,6 +347,8 @@ fn peer_messages() -> Vec<PeerMessage> {
             time: Timestamp(1_733_856_000_000_000),
             groups: vec![(group, Term(4), Index(999), 12)],
         }),
+        PeerMessage::AskMembers,
+        PeerMessage::Members(vec![member()]),
         PeerMessage::BeatReply(BeatReply {
             sent,
             wall: TIME,

@@ -113,10 +113,17 @@ impl Cluster {
 
     /// One more node that joins; it is spawned, and yet to be added. Its place is returned.
     pub fn join(&mut self, name: &str) -> usize {
+        let others: Vec<usize> = (0..self.nodes.len()).collect();
+        self.join_by(name, &others)
+    }
+
+    /// The same, told of these nodes only.
+    pub fn join_by(&mut self, name: &str, others: &[usize]) -> usize {
+        let peers: Vec<String> = others.iter().map(|other| self.spelled(*other)).collect();
         self.place(name);
         let at = self.nodes.len() - 1;
-        let arguments = self.arguments(at, &["--join"]);
-        self.nodes[at].set_arguments(arguments);
+        let arguments = ["node", "--id", name, "--join", "--peers", &peers.join(",")];
+        self.nodes[at].set_arguments(arguments.map(str::to_owned).to_vec());
         self.nodes[at].spawn();
         at
     }

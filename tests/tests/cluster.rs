@@ -355,3 +355,45 @@ async fn a_node_that_may_have_lost_acknowledged_writes_waits_for_a_leader_or_an_
     let count = sql(cluster.nodes[2].http(), "SELECT count(*) FROM t").await.expect("it serves");
     assert_eq!(count["rows"][0][0], json!(1), "a killed process loses nothing that it had written");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_majority_begins_no_second_cluster() {
+    let mut cluster = Cluster::start(3).await;
+    sql(cluster.nodes[0].http(), "CREATE TABLE t (id BIGINT PRIMARY KEY)").await.expect("a table");
+    cluster.agree().await;
+    let survivor = cluster.leader().await;
+    let wiped: Vec<usize> = (0..3).filter(|at| *at != survivor).collect();
+    for at in &wiped {
+        cluster.nodes[*at].kill();
+        std::fs::remove_dir_all(cluster.nodes[*at].data()).expect("its files go");
+    }
+    wiped.iter().for_each(|at| cluster.nodes[*at].spawn());
+    for at in &wiped {
+        let http = cluster.nodes[*at].http();
+        let name = cluster.name(survivor);
+        let says = || async {
+            let ready = http::get(http, "/readyz").await.ok()?.text();
+            let status = http::get(http, "/status").await.ok()?.json();
+            let said = [ready, status["warnings"].to_string()];
+            let both = |said: &String| said.contains("has nothing") && said.contains("wiped or replaced");
+            said.iter().all(|said| both(said) && said.contains(name)).then_some(status)
+        };
+        let status =
+            eventually(Duration::from_secs(20), says).await.expect("it says whom it waits for, and why");
+        assert_eq!((&status["term"], &status["leader"]), (&json!(0), &json!(null)), "{status}");
+        assert!(cluster.nodes[*at].stderr().contains("this node has nothing"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_joins_need_be_told_of_one_member_only() {
+    let mut cluster = Cluster::start(3).await;
+    sql(cluster.nodes[0].http(), "CREATE TABLE t (id BIGINT PRIMARY KEY)").await.expect("a table");
+    let follower = (cluster.leader().await + 1) % 3;
+    let at = cluster.join_by("node4", &[follower]);
+    let spelled = cluster.spelled(at);
+    cluster.must(0, &["cluster", "add", &spelled, "--timeout", "60s"]).await;
+    cluster.nodes[at].ready(START_LIMIT).await.unwrap_or_else(|why| panic!("{why}"));
+    sql(cluster.nodes[at].http(), "INSERT INTO t VALUES (1)").await.expect("it serves");
+    cluster.agree().await;
+}

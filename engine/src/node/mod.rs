@@ -14,6 +14,7 @@ mod checkpoint;
 mod config;
 mod export;
 mod forward;
+mod founding;
 mod group;
 mod peers;
 mod placement;
@@ -24,7 +25,6 @@ mod timers;
 
 pub use config::{Config, Fsync};
 pub use export::Export;
-pub use peers::admit;
 pub use placement::{REPLICAS, VOTERS_MAX, wanted};
 pub use status::{GroupStatus, Status};
 
@@ -40,7 +40,7 @@ use crate::step::{
 };
 use crate::store::SharedStore;
 use crate::txn::Refused;
-use crate::wal::{Compacted, Record, Recovered, WriteId, Writer};
+use crate::wal::{Compacted, GroupLog, Record, Recovered, WriteId, Writer};
 use checkpoint::Checkpoints;
 use chronos_proto::command::Command;
 use chronos_proto::id::{GroupId, Index, NodeId};
@@ -109,6 +109,8 @@ pub struct Node {
     flipping: Option<GroupId>,
     /// Notes about nodes that are logged and not applied.
     noting: BTreeMap<NodeId, Index>,
+    /// With an empty store: who the cluster begins with and has not said what it knows.
+    awaited_founders: BTreeSet<NodeId>,
     /// When members are looked at next.
     place_at: Instant,
 }
@@ -128,6 +130,10 @@ impl Node {
         let mut persisted = Timestamp::EPOCH;
         let mut discarded = Vec::new();
         let rng = Rng::new(config.seed);
+        let others = config.members.iter().map(|member| member.node).filter(|node| *node != config.node);
+        let empty = |group: &GroupLog| group.hard_state.vote.is_none() && group.last() == Index(0);
+        let unfounded = !config.joins && recovered.groups.values().all(empty);
+        let awaited_founders: BTreeSet<NodeId> = if unfounded { others.collect() } else { BTreeSet::new() };
         for id in &config.groups {
             let state = State::open(*id, hash_seed(&config), store).map_err(|e| damaged(&e))?;
             let (log, whole) = Self::recover_log(*id, &recovered, &state, store)?;
@@ -145,6 +151,7 @@ impl Node {
                 log,
                 last_time: last_time.max(state.applied_time),
                 last_stamp,
+                unfounded: !awaited_founders.is_empty() && state.applied == Index(0),
                 doubtful: config.doubtful,
             };
             let rng = rng.split(&format!("raft {id}"));
@@ -203,6 +210,7 @@ impl Node {
             snapshots: snapshots::Snapshots::default(),
             flipping: None,
             noting: BTreeMap::new(),
+            awaited_founders,
             place_at: now.mono + placement::PLACE_EVERY,
         };
         for (id, last) in discarded {
@@ -215,6 +223,9 @@ impl Node {
         }
         node.snapshots.sweep.extend(ids);
         node.relink(out);
+        if !node.awaits().is_empty() {
+            out.now(Action::Trace(Trace::Awaits(node.awaits())));
+        }
         node.campaign_alone();
         node.settle(store, out)?;
         node.cut(out);
@@ -421,6 +432,7 @@ impl Node {
         if self.placement_deadline().is_some_and(|at| mono >= at) {
             self.place();
             self.relink(out);
+            self.ask_members(out);
         }
         self.tick_groups(store, out)?;
         self.delivery.tick(mono);

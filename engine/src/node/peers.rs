@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::raft;
-use crate::step::{Action, Fatal, Outputs, Trace};
+use crate::step::{Action, Fatal, Outputs};
 use crate::store::SharedStore;
 use chronos_proto::command::Command;
 use chronos_proto::id::{GroupId, NodeId};
@@ -21,7 +21,7 @@ pub(super) struct Beats {
 
 /// Whether a node that calls itself `name` is one of these, and the one it was: its directory was not wiped or replaced
 /// meanwhile (P13). Without members there is nobody to take it for.
-pub fn admit(members: &[Member], hello: &PeerHello, name: &str) -> Result<(), String> {
+fn admit(members: &[Member], hello: &PeerHello, name: &str) -> Result<(), String> {
     let Some(member) = members.iter().find(|member| member.node == hello.node) else {
         return Err(format!(
             "node {name} is not a member of the cluster: add it first, with `chronos cluster add`"
@@ -64,9 +64,9 @@ impl Node {
     /// A link stands.
     pub(super) fn peer_up(&mut self, hello: PeerHello, out: &mut Outputs) {
         let peer = hello.node;
-        if let Err(why) = self.admit_peer(&hello) {
+        if let Err(why) = self.admit_peer(&hello, &peer.to_string()) {
             self.links.remove(&peer);
-            return out.now(Action::Trace(Trace::PeerRefused { peer, why }));
+            return out.now(Action::Refuse { peer, why });
         }
         self.links.insert(peer, hello);
         let groups: Vec<GroupId> = self.groups.keys().copied().collect();
@@ -75,6 +75,7 @@ impl Node {
             self.leader_changed_for_reads(id, out);
         }
         self.note_incarnations();
+        self.ask_members(out);
     }
 
     /// A link does not stand any more.
@@ -87,8 +88,8 @@ impl Node {
         }
     }
 
-    /// Whether a peer is taken for the node that it says it is; see [`admit`].
-    pub fn admit_peer(&self, hello: &PeerHello) -> Result<(), String> {
+    /// The cluster's nodes as far as this one knows them, committed or not.
+    pub(super) fn known_members(&self) -> Vec<Member> {
         let mut members = self.linked.clone();
         // What a restart has in its log and does not know to be committed tells of a wiped node as well.
         if let Some(group) = self.groups.get(&GroupId(0)) {
@@ -101,14 +102,20 @@ impl Node {
                 index = index.next();
             }
         }
+        members
+    }
+
+    /// Whether a peer that calls itself `name` is taken for the node that it says it is; see [`admit`].
+    pub fn admit_peer(&self, hello: &PeerHello, name: &str) -> Result<(), String> {
+        let members = self.known_members();
         // A node that was away, or is about to join, hears of new members from whoever leads now, and that may be one of
         // them: while it hears no leader it listens to everybody whose certificate is the cluster's.
         let now = self.now.mono;
         let led = self.groups.get(&GroupId(0)).is_some_and(|group| group.raft.hears_leader(now));
-        if !led && members.iter().all(|member| member.node != hello.node) {
+        if (!led || self.waits_to_join()) && members.iter().all(|member| member.node != hello.node) {
             return Ok(());
         }
-        admit(&members, hello, &hello.node.to_string())
+        admit(&members, hello, name)
     }
 
     /// The cluster's nodes: as logged, and before that as given. They are logged one by one, and who is in group 0 is a
@@ -225,6 +232,8 @@ impl Node {
             PeerMessage::ForwardReply { number, outcome } => self.forward_answered(number, outcome, out),
             PeerMessage::Read { group, number } => self.read_asked(from, group, number, out),
             PeerMessage::ReadReply { number, at } => self.read_answered(number, at, out),
+            PeerMessage::AskMembers => self.members_asked(from, out),
+            PeerMessage::Members(members) => self.members_told(from, members, out),
             PeerMessage::Chunk(chunk) => self.chunk(from, chunk, store, out)?,
             PeerMessage::ChunkReply { group, last, next, done } => {
                 self.chunk_answered(from, group, last, next, done, out)?;

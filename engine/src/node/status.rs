@@ -29,6 +29,8 @@ pub struct Status {
     pub fire_ahead_us: i64,
     /// Nodes that are no members any more and that a group has not let go.
     pub leaving: Vec<NodeId>,
+    /// This node has nothing, and waits for word of these whether the cluster is there already.
+    pub awaits: Vec<NodeId>,
     /// Writes are refused, and why.
     pub refusing: Option<String>,
 }
@@ -109,6 +111,7 @@ impl Node {
         Status {
             leaving: self.leaving(),
             has_time: self.clock.is_set(),
+            awaits: self.awaits(),
             groups: self.groups.values().map(|group| self.group_status(group)).collect(),
             timers_pending: sum(&|group| group.state.timers_pending),
             timers_near: sum(&|group| group.timers.near() as u64),

@@ -15,8 +15,14 @@ impl Raft {
     /// Whether it has a vote, now or were the uncommitted end of its log cut: a learner or stranger never asks. One that
     /// is taken out by an entry that only it has must lead once more, or nobody ever will (dissertation, 4.2.2).
     pub(super) fn may_campaign(&self) -> bool {
-        let trusted = self.installing.is_none() && self.doubt.is_none();
-        trusted && self.memberships.may_need(self.id, self.hard.commit)
+        self.installing.is_none()
+            && self.may_promise()
+            && self.memberships.may_need(self.id, self.hard.commit)
+    }
+
+    /// Whether what it holds is all that it ever promised, as far as that can be known.
+    fn may_promise(&self) -> bool {
+        self.doubt.is_none() && !self.is_unfounded()
     }
 
     /// Asks for an election now, as if the leader had not been heard for long; of a group of one, it leads as soon as
@@ -167,7 +173,7 @@ impl Raft {
             || self.hard.vote.is_none() && self.leader.is_none()
             || !real && term > self.hard.term;
         let sticky = transfer != Some(true) && self.is_sticky() && self.leader != Some(from);
-        let granted = up_to_date && free && !sticky && self.doubt.is_none() && self.role != Role::Leader;
+        let granted = up_to_date && free && !sticky && self.may_promise() && self.role != Role::Leader;
         match (real, granted) {
             (false, _) => {
                 let term = if granted { term } else { self.hard.term };

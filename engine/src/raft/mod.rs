@@ -241,6 +241,8 @@ pub struct Raft {
     /// Follower: the leader waits to hear how much is durable.
     owes_appended: bool,
     installing: Option<LogId>,
+    /// It has nothing, and there may be a cluster that knows better: it neither votes nor campaigns.
+    unfounded: bool,
     /// What it promised before its last stop may be lost.
     doubt: Option<returning::Doubt>,
 
@@ -328,6 +330,9 @@ pub struct Recovered {
     pub last_time: Timestamp,
     /// The greatest stamp in the log or before it.
     pub last_stamp: u64,
+    /// Nothing was ever written here, and whether the group has begun is to be found out: until [`Raft::found`], or
+    /// entries from a leader, it neither votes nor campaigns.
+    pub unfounded: bool,
     /// The end of the log may be lost, although it was acknowledged. Never so for terms, votes and members.
     pub doubtful: bool,
 }
@@ -343,6 +348,7 @@ impl Recovered {
             configuration,
             last_time: Timestamp::EPOCH,
             last_stamp: 0,
+            unfounded: false,
             doubtful: false,
         }
     }
@@ -358,8 +364,8 @@ impl Raft {
         now: Instant,
         recovered: Recovered,
     ) -> Raft {
-        let Recovered { hard, log, applied, persisted, configuration, last_time, last_stamp, doubtful } =
-            recovered;
+        let Recovered { hard, log, applied, persisted, configuration, last_time, last_stamp, .. } = recovered;
+        let (unfounded, doubtful) = (recovered.unfounded, recovered.doubtful);
         let last = log.last().index;
         let commit = hard.commit.max(applied).max(log.base().index);
         assert!(commit <= last, "commit {commit} is beyond the recovered log {last}");
@@ -395,6 +401,7 @@ impl Raft {
             verified: Index(0),
             owes_appended: false,
             installing: None,
+            unfounded,
             doubt: doubtful.then_some(returning::Doubt::Untold),
             sticky_until: Instant(now.0 + sticky),
             election_at: now,
@@ -498,6 +505,11 @@ impl Raft {
         self.own_term_from
     }
 
+    /// Whether it waits to be told that nobody knows better; see [`Recovered::unfounded`].
+    pub fn is_unfounded(&self) -> bool {
+        self.unfounded && self.log.last().index == Index(0)
+    }
+
     /// All there is to know.
     pub fn status(&self) -> Status {
         Status {
@@ -540,6 +552,13 @@ impl Raft {
             if self.may_campaign() {
                 self.pre_campaign();
             }
+        }
+    }
+
+    /// The group has not begun elsewhere, or somebody who knows it counts this member as one: it takes part.
+    pub fn found(&mut self) {
+        if std::mem::take(&mut self.unfounded) {
+            self.draw_election();
         }
     }
 

@@ -316,6 +316,7 @@ impl Cluster {
             configuration: state.configuration.clone(),
             last_time,
             last_stamp,
+            ..Recovered::empty(Configuration::default())
         };
         member.raft = Some(Raft::new(self.settings, GroupId(0), id, rng, now, recovered));
         member.writes = [Write { number: Some(0), record: None }].into();

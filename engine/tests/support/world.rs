@@ -65,6 +65,7 @@ impl World {
                 Action::Reply(token, Reply::Commit(result)) => self.replies.push((token, result)),
                 Action::Reply(_, reply) => panic!("nothing else was asked: {reply:?}"),
                 Action::Send { to, message } => panic!("{message:?} to {to}, and nobody is there"),
+                Action::Refuse { peer, why } => panic!("{peer} is refused, and there are no others: {why}"),
                 Action::Members(members) => panic!("{members:?}, and there are none"),
                 Action::Publish(published) => self.published = Some(published),
                 Action::Deliver(delivery) => self.deliveries.push(delivery),

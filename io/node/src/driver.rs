@@ -39,6 +39,8 @@ pub trait Outlet {
     fn close_subscriber(&mut self, subscriber: SubscriberId, why: String);
     /// Sends a message to another node, or loses it.
     fn send(&mut self, to: NodeId, message: PeerMessage);
+    /// Closes a link for a reason that the other side is told.
+    fn refuse(&mut self, peer: NodeId, why: String);
     /// Tells whom to link with.
     fn members(&mut self, members: Vec<Member>);
     /// Takes note.
@@ -192,6 +194,7 @@ fn perform(action: Action, outlet: &mut impl Outlet, stopped: &mut bool) {
         Action::Deliver(delivery) => outlet.deliver(delivery),
         Action::CloseSubscriber(subscriber, why) => outlet.close_subscriber(subscriber, why),
         Action::Send { to, message } => outlet.send(to, message),
+        Action::Refuse { peer, why } => outlet.refuse(peer, why),
         Action::Members(members) => outlet.members(members),
         Action::Trace(trace) => outlet.trace(trace),
         Action::Fatal(fatal) => {
@@ -249,6 +252,7 @@ mod tests {
         fn deliver(&mut self, _: Delivery) {}
         fn close_subscriber(&mut self, _: SubscriberId, _: String) {}
         fn send(&mut self, _: NodeId, _: PeerMessage) {}
+        fn refuse(&mut self, _: NodeId, _: String) {}
         fn members(&mut self, _: Vec<Member>) {}
         fn trace(&mut self, _: Trace) {}
         fn fatal(&mut self, _: Fatal) {

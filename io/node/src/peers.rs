@@ -1,10 +1,11 @@
 //! Links on one side, the driver's inbox on the other: messages are encoded and decoded here, and nothing is decided.
 
 use crate::handle::Shared;
-use crate::link::{LinkConfig, LinkEvents, LinkStatus, Links, PeerAddress, Receipt, StartError, TlsConfigs};
+use crate::link::{
+    Admission, LinkConfig, LinkEvents, LinkStatus, Links, PeerAddress, Receipt, StartError, TlsConfigs,
+};
 use crate::runner::Message;
 use bytes::Bytes;
-use chronos_engine::node::admit;
 use chronos_engine::proto::codec;
 use chronos_engine::proto::id::{ClusterId, Incarnation, NodeId};
 use chronos_engine::proto::membership::Member;
@@ -65,6 +66,13 @@ impl PeerLinks {
         }
     }
 
+    /// Closes the links with a node, and tells it why.
+    pub(crate) fn refuse(&self, peer: NodeId, why: &str) {
+        if let Some(links) = self.links.get() {
+            links.refuse(peer, why);
+        }
+    }
+
     pub(crate) fn room(&self) {
         if let Some(links) = self.links.get() {
             links.room();
@@ -90,10 +98,10 @@ impl PeerLinks {
 }
 
 impl LinkEvents for PeerLinks {
-    fn admit(&self, hello: &PeerHello, name: &str) -> Result<(), String> {
-        match self.shared.upgrade() {
-            Some(shared) => admit(&shared.members(), hello, name),
-            None => Err("this node is stopping".to_owned()),
+    fn admit(&self, hello: PeerHello, name: String, answer: Admission) {
+        if let Some(shared) = self.shared.upgrade() {
+            // A driver that is gone answers nobody, and the link hears that.
+            let _ = shared.inbox.report(Message::Admit { hello, name, answer });
         }
     }
 

@@ -7,6 +7,7 @@ use crate::error::{CommitError, Exit, OpenError};
 use crate::handle::{
     CommitReply, ExportReply, NodeHandle, OperatorReply, ReadReply, Shared, Sink, SubscriberEvent,
 };
+use crate::link::Admission;
 use crate::options::{Fsync, Options};
 use crate::peers::LinkIdentity;
 use crate::scrub::{Ended, Scrub};
@@ -16,7 +17,7 @@ use crate::store::{CheckpointError, Store, View};
 use crate::wal_files::{Disk, WalCounters, WalEvent, WalWorker};
 use chronos_engine::proto::id::{GroupId, Index, NodeId, RequestId};
 use chronos_engine::proto::membership::Member;
-use chronos_engine::proto::peer::PeerMessage;
+use chronos_engine::proto::peer::{PeerHello, PeerMessage};
 use chronos_engine::step::{
     Checkpoint, CheckpointId, Delivery, Fatal, Input, OperatorError, Published, Reply, Request, SubscriberId,
     SubscriberInput, Subscription, Token, Trace,
@@ -43,6 +44,12 @@ pub(crate) enum Message {
     Operator {
         request: Request,
         reply: OperatorReply,
+    },
+    /// A node greets this one: may it take part?
+    Admit {
+        hello: PeerHello,
+        name: String,
+        answer: Admission,
     },
     /// Something about another node, of a message of so many bytes.
     Peer {
@@ -413,7 +420,9 @@ impl Threads {
                 self.fatal.get_or_insert_with(|| died(name));
                 return None;
             }
-            Message::Status(_) | Message::Export { .. } | Message::Stop => return None,
+            Message::Status(_) | Message::Export { .. } | Message::Stop | Message::Admit { .. } => {
+                return None;
+            }
         };
         Some(Feed::Input(input))
     }
@@ -496,6 +505,13 @@ impl Outlet for Threads {
         }
     }
 
+    fn refuse(&mut self, peer: NodeId, why: String) {
+        tracing::warn!(peer = self.shared.name_of(peer), why, "peer refused");
+        if let Some(peers) = self.shared.peers.get() {
+            peers.refuse(peer, &why);
+        }
+    }
+
     fn members(&mut self, members: Vec<Member>) {
         self.shared.set_members(members);
     }
@@ -534,7 +550,16 @@ impl Outlet for Threads {
                 tracing::info!(%group, %index, "snapshot installed");
             }
             Trace::PeerRefused { peer, why } => {
-                tracing::warn!(peer = self.shared.name_of(peer), why, "peer refused");
+                tracing::warn!(peer = self.shared.name_of(peer), why, "message refused");
+            }
+            Trace::Awaits(nodes) => {
+                let nodes: Vec<String> = nodes.into_iter().map(|node| self.shared.name_of(node)).collect();
+                match nodes.is_empty() {
+                    true => {
+                        tracing::info!("all that the cluster begins with were heard: this node takes part")
+                    }
+                    false => tracing::info!(awaits = nodes.join(", "), "{}", crate::status::AWAITS),
+                }
             }
             _ => {}
         }
@@ -605,6 +630,10 @@ impl DriverThread {
                 match message {
                     Message::Status(reply) => reply(Some(self.status(driver))),
                     Message::Export { group, reply } => reply(driver.export(group)),
+                    Message::Admit { hello, name, answer } => {
+                        // Whoever asked may have given up.
+                        let _ = answer.send(driver.node().admit_peer(&hello, &name));
+                    }
                     Message::Stop if stop_by.is_none() => {
                         stop_by = Some(Instant::now() + STOP_PATIENCE);
                         feeds.push(Feed::Input(Input::Stop));

@@ -1,6 +1,6 @@
 //! What an operator may want to know of a node.
 
-use crate::link::LinkStatus;
+use crate::link::{LinkState, LinkStatus};
 use crate::options::Fsync;
 use chronos_engine::proto::id::{ClusterId, Incarnation, NodeId};
 use chronos_engine::proto::membership::Member;
@@ -8,6 +8,9 @@ use chronos_engine::proto::time::Timestamp;
 use chronos_engine::{node, raft};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Said of a node with an empty store.
+pub(crate) const AWAITS: &str = "this node has nothing, and cannot tell whether the cluster is there already: it neither votes nor leads until it has heard every node that the cluster begins with";
 
 /// A node at one moment.
 #[derive(Clone, Debug)]
@@ -62,6 +65,23 @@ pub enum Role {
 }
 
 impl NodeStatus {
+    /// Whom this node, which has nothing, waits for before it takes part, and what is known of them.
+    pub fn waits_for(&self) -> Option<String> {
+        let awaited = |node: &NodeId| {
+            let link = self.links.iter().find(|link| link.peer == *node);
+            let name = self.members.iter().find(|member| member.node == *node);
+            let name = name.map_or_else(|| format!("{:016x}", node.0), |member| member.name.clone());
+            match link.map(|link| &link.state) {
+                Some(LinkState::Refused { why } | LinkState::Connecting { why: Some(why) }) => {
+                    format!("{name} ({why})")
+                }
+                _ => name,
+            }
+        };
+        let names: Vec<String> = self.engine.awaits.iter().map(awaited).collect();
+        (!names.is_empty()).then(|| format!("{AWAITS}: {}", names.join(", ")))
+    }
+
     /// Whether somebody leads group 0, as far as this node knows, and what time it is is known too.
     pub fn has_leader(&self) -> bool {
         let leads = |group: &node::GroupStatus| group.leader || group.leads.is_some_and(|l| l != self.node);

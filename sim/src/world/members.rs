@@ -111,8 +111,6 @@ impl World {
         let now = raft.configuration();
         let lost = (0..self.machines.len()).filter(|o| *o == m || self.machines[*o].wiped);
         let lost = lost.filter(|o| now.is_voter(id(*o))).count();
-        // A majority of those that the cluster began with, wiped, would take itself for the beginning of one.
-        let begun = (0..self.knobs.nodes).filter(|o| *o == m || self.machines[*o].wiped).count();
         let knows = |other: usize| {
             let noted = self.machines[other].up.as_ref().and_then(|up| {
                 up.node.members().into_iter().find(|member| member.node == id(m))?.incarnation
@@ -124,15 +122,11 @@ impl World {
             && !now.is_joint()
             && now.voters.len() >= 3
             && lost <= (now.voters.len() - 1) / 2
-            && begun <= (self.knobs.nodes - 1) / 2
             && (0..self.machines.len()).all(knows)
     }
 
     /// A node that was wiped, or is not a member (yet), takes no part: the link to it ends, and it dials again.
     pub(super) fn refused_peer(&mut self, m: usize, peer: usize, why: &str) -> Held {
-        if why.contains("snapshot was given up") {
-            return Ok(());
-        }
         self.drop_link(m, peer);
         if self.machines[peer].wiped {
             self.marks.hit(Mark::WipedNodeRefused);

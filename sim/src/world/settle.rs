@@ -62,7 +62,8 @@ impl World {
         let configurations = self.configurations();
         let rng = &mut Rng::new(self.knobs.seed, "core");
         let mut rest: Vec<usize> = (0..self.machines.len()).filter(|m| !self.machines[*m].wiped).collect();
-        let all = rng.chance(300);
+        // A cluster begins once all that it begins with were heard.
+        let all = rng.chance(300) || self.group.committed() == 0;
         let mut core: Vec<usize> = Vec::new();
         let enough = |core: &[usize]| {
             let holds = |c: &Configuration| {

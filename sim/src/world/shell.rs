@@ -279,6 +279,10 @@ impl World {
             Action::Send { .. } | Action::Members(_) if self.solo() => {
                 Err(Violation::safety("requests", "a node that is alone speaks to others"))
             }
+            Action::Refuse { peer, why } => {
+                self.say(NAMES[m], format_args!("refuses {peer}: {why}"));
+                self.refused_peer(m, super::machine::of(peer), &why)
+            }
             Action::Send { to, message } => self.send_message(m, to, message),
             Action::Members(members) => {
                 self.say(NAMES[m], format_args!("knows {} members", members.len()));
@@ -302,7 +306,6 @@ impl World {
         self.note(|| What::Engine { node: m, trace: trace.clone() });
         match trace {
             Trace::Applied { .. } if !self.solo() => return Ok(()),
-            Trace::PeerRefused { peer, why } => self.refused_peer(m, super::machine::of(*peer), why)?,
             Trace::SnapshotInstalled { .. } => {
                 self.machines[m].receiving = false;
                 self.marks.hit(Mark::SnapshotInstalled);

@@ -7,7 +7,6 @@ use crate::ledger::Ledger;
 use crate::marks::Mark;
 use crate::socket::{Simulated, Socket, Tally, Weather};
 use bytes::Bytes;
-use chronos_engine::node::admit;
 use chronos_engine::step::{
     Checkpoint, Delivery, Fatal, Input, Published, Reply, SubscriberId, Token, Trace,
 };
@@ -17,7 +16,7 @@ use chronos_engine::{Config, node::GroupStatus};
 use chronos_node::clock::Clock as _;
 use chronos_node::driver::{Driver, Feed, Outlet, StoreView};
 use chronos_node::link::{
-    Lane, LinkConfig, LinkEvents, LinkState, LinkStatus, Links, PeerAddress, PeerHello, Receipt,
+    Admission, Lane, LinkConfig, LinkEvents, LinkState, LinkStatus, Links, PeerAddress, PeerHello, Receipt,
 };
 use chronos_node::tls::{Credentials, TlsError};
 use chronos_proto::codec;
@@ -352,8 +351,9 @@ struct Events {
 }
 
 impl LinkEvents for Events {
-    fn admit(&self, hello: &PeerHello, name: &str) -> Result<(), String> {
-        admit(&self.world.members, hello, name)
+    fn admit(&self, _: PeerHello, _: String, answer: Admission) {
+        // The node decides when it hears of the link, and has it closed.
+        let _gone = answer.send(Ok(()));
     }
 
     fn up(&self, hello: PeerHello) {
@@ -449,6 +449,11 @@ impl Outlet for Performer {
     fn send(&mut self, to: NodeId, message: PeerMessage) {
         let (lane, body) = (message.lane(), Bytes::from(codec::encode(&message)));
         let _lost = self.links.send(to, lane, KIND_MESSAGE, body);
+    }
+
+    fn refuse(&mut self, peer: NodeId, why: String) {
+        self.world.say(self.world.name(self.at), format_args!("refuses {peer}: {why}"));
+        self.links.refuse(peer, &why);
     }
 
     fn members(&mut self, members: Vec<Member>) {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use chronos_proto::hello::{Hello, KIND_HELLO, WIRE_NEWEST, WIRE_OLDEST};
 use chronos_proto::id::NodeId;
 use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::oneshot;
 
 /// No hello is longer.
 const HELLO_MAX_BYTES: usize = 4 << 10;
@@ -54,8 +55,13 @@ impl Shared {
         };
         let hello = Hello::decode(&body).map_err(|error| Why::RefusedHere(error.to_string()))?;
         self.check(&hello, identity).map_err(Why::RefusedHere)?;
-        self.events.admit(&hello.peer(), &hello.name).map_err(Why::RefusedHere)?;
-        Ok(hello)
+        let (answer, admitted) = oneshot::channel();
+        self.events.admit(hello.peer(), hello.name.clone(), answer);
+        match admitted.await {
+            Ok(Ok(())) => Ok(hello),
+            Ok(Err(why)) => Err(Why::RefusedHere(why)),
+            Err(_) => Err(Why::Lost("this node is stopping".into())),
+        }
     }
 
     fn check(&self, hello: &Hello, identity: &Identity) -> Result<(), String> {

@@ -65,7 +65,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 /// The most peers, those that this node was told of and those that only dial it.
@@ -152,10 +152,14 @@ pub enum Receipt {
     Refused(String),
 }
 
+/// Where the answer goes whether a node may take part. Dropped, it says that this node is stopping.
+pub type Admission = oneshot::Sender<Result<(), String>>;
+
 /// What happens on links. Called on the runtime's threads, and must not block.
 pub trait LinkEvents: Send + Sync + 'static {
-    /// May this node take part? An error is told to both sides: a known id with another store, a removed member.
-    fn admit(&self, hello: &PeerHello, name: &str) -> Result<(), String>;
+    /// May this node, which calls itself so, take part? An error is told to both sides: a known id with another store, a
+    /// removed member. The answer may come later, within the time for the handshake, and from another thread.
+    fn admit(&self, hello: PeerHello, name: String, answer: Admission);
     /// This node's link to a peer is up: what is sent from now on leaves.
     fn up(&self, hello: PeerHello);
     /// It is down; what waited is gone. Always after an [`LinkEvents::up`].
@@ -310,6 +314,13 @@ impl Links {
                 }
                 Err(why) => tracing::error!(peer = %address.name, why, "no link"),
             }
+        }
+    }
+
+    /// Closes the links with a peer, and tells it why. It is dialled again.
+    pub fn refuse(&self, peer: NodeId, why: &str) {
+        if let Some(peer) = self.shared.peers().get(&peer) {
+            peer.refuse(why);
         }
     }
 

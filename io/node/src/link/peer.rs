@@ -49,7 +49,7 @@ struct State {
     why: Option<Why>,
     out: Option<Out>,
     /// Why this side closed its own link.
-    ending: Option<&'static str>,
+    ending: Option<Why>,
     inbound: Option<Connection>,
     /// The greatest boot counter seen of its store.
     latest: Option<(Incarnation, u64)>,
@@ -128,7 +128,7 @@ impl Peer {
         let mut state = self.lock();
         state.out = None;
         match state.ending.take() {
-            Some(reason) => Why::Lost(reason.into()),
+            Some(reason) => reason,
             None => why,
         }
     }
@@ -180,7 +180,7 @@ impl Peer {
             None => None,
         };
         if let Some(stale) = stale {
-            state.ending = Some("it has started anew");
+            state.ending = Some(Why::Lost("it has started anew".into()));
             why::close(&stale, Code::Replaced, "the node that was linked to has started anew");
         }
         drop(state);
@@ -200,6 +200,18 @@ impl Peer {
     pub(super) fn turn_away(&self) {
         if let Some(inbound) = self.lock().inbound.take() {
             why::close(&inbound, Code::Removed, "this node no longer counts yours among its peers");
+        }
+    }
+
+    /// Neither its own link nor this node's to it stands any longer.
+    pub(super) fn refuse(&self, why: &str) {
+        let mut state = self.lock();
+        if let Some(inbound) = state.inbound.take() {
+            why::close(&inbound, Code::Refused, why);
+        }
+        if let Some(out) = state.out.as_ref().map(|out| out.connection.clone()) {
+            state.ending = Some(Why::RefusedHere(why.into()));
+            why::close(&out, Code::Refused, why);
         }
     }
 

@@ -3,7 +3,8 @@
 use crate::certificates::{Authority, Tls};
 use bytes::Bytes;
 use chronos_node::link::{
-    Lane, LinkConfig, LinkEvents, LinkState, LinkStatus, Links, PeerAddress, PeerHello, Receipt, TlsConfigs,
+    Admission, Lane, LinkConfig, LinkEvents, LinkState, LinkStatus, Links, PeerAddress, PeerHello, Receipt,
+    TlsConfigs,
 };
 use chronos_proto::frame;
 use chronos_proto::hello::{Hello, KIND_HELLO, KIND_LANE, WIRE_NEWEST, WIRE_OLDEST};
@@ -98,8 +99,8 @@ impl Recorder {
 pub const UNKNOWN_KIND: u8 = 200;
 
 impl LinkEvents for Recorder {
-    fn admit(&self, hello: &PeerHello, name: &str) -> Result<(), String> {
-        (self.admit)(hello, name)
+    fn admit(&self, hello: PeerHello, name: String, answer: Admission) {
+        let _ = answer.send((self.admit)(&hello, &name));
     }
 
     fn up(&self, hello: PeerHello) {

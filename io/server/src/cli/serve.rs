@@ -39,7 +39,7 @@ pub struct NodeArgs {
     /// The node's name; its files are in a folder of that name in the data root, unless --data-dir is given
     #[arg(long, value_name = "NAME", value_parser = node_name)]
     id: String,
-    /// The other nodes that the cluster begins with; to join one, all that are in it
+    /// The other nodes that the cluster begins with; to join one, any that are in it
     #[arg(long, value_name = "NAME=HOST:PORT,…", value_delimiter = ',', value_parser = peer)]
     peers: Vec<(String, Address)>,
     /// Join a cluster that is there already: wait until `chronos cluster add` takes this node in

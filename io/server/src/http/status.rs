@@ -50,6 +50,9 @@ pub(crate) fn readiness(status: &NodeStatus) -> Result<(), String> {
     if !status.members.is_empty() && (!is_member || status.engine.leaving.contains(&status.node)) {
         return Err("this node is no member of the cluster".to_owned());
     }
+    if let Some(why) = status.waits_for() {
+        return Err(why);
+    }
     if !status.has_leader() {
         return Err("there is no leader".to_owned());
     }
@@ -211,6 +214,7 @@ pub(crate) fn warnings(status: &NodeStatus, auth: &Auth) -> Vec<String> {
                 .to_owned(),
         );
     }
+    out.extend(status.waits_for());
     if let Some(why) = &status.engine.refusing {
         out.push(format!("writes are refused: {why}"));
     }
