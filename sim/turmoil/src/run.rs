@@ -194,7 +194,7 @@ impl Run {
             settled_ms,
             committed: ledger.committed,
             reads: ledger.reads,
-            lines: ledger.trace.into_lines(),
+            lines: ledger.trace.into_parts().0,
         }
     }
 
@@ -592,8 +592,14 @@ fn relation(id: RelationId) -> Relation {
         |id, name: &str, ty, not_null| Column { id, name: name.to_owned(), ty, not_null, default: None };
     let columns =
         vec![column(ColumnId(0), "id", Type::Int, true), column(ColumnId(1), "filler", Type::Text, false)];
-    let table =
-        Table { columns, primary_key: vec![ColumnId(0)], indexes: Vec::new(), next_column: 2, next_index: 1 };
+    let table = Table {
+        columns,
+        primary_key: vec![ColumnId(0)],
+        indexes: Vec::new(),
+        next_column: 2,
+        next_index: 1,
+        extras: Vec::new(),
+    };
     Relation { id, name: "t".to_owned(), group: GROUP, version: 1, kind: RelationKind::Table(table) }
 }
 
