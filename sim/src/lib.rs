@@ -10,11 +10,11 @@
 //! tap, model    what the log says, by a second reader, and what the state must be by it
 //! checker       one promise a file
 //! trace         what happened, as lines, and their hash
-//! chronicle     what happened, as values; diagram draws it
+//! chronicle     what happened, as values; diagram draws it, explain tells it
 //! marks         which rare situations were reached
 //! run, shrink   many seeds on all cores; a failing plan made small
 //! hunt          planted bugs, until each is caught
-//! report        what is printed
+//! report, json  what is printed; progress on a terminal
 //! ```
 //!
 //! Not implemented: subscribers and several groups in clusters; the driver's threads; clients that speak SQL;
@@ -25,12 +25,15 @@ pub mod chronicle;
 pub mod clock;
 pub mod diagram;
 pub mod disk;
+pub mod explain;
 pub mod hunt;
+pub mod json;
 pub mod knobs;
 pub mod marks;
 pub mod model;
 pub mod network;
 pub mod plan;
+pub mod progress;
 pub mod report;
 pub mod rng;
 pub mod run;

@@ -1,18 +1,21 @@
 //! `cargo sim`: see `docs/SIMULATION.md`, or `cargo sim --help`.
 
 use chronos_engine::bugs::Bug;
+use chronos_sim::json::Object;
 use chronos_sim::knobs::{Knobs, Profile};
 use chronos_sim::marks::Marks;
+use chronos_sim::progress::Progress;
 use chronos_sim::run::{self, Options};
 use chronos_sim::violation::{Class, Violation};
 use chronos_sim::world::Outcome;
-use chronos_sim::{chronicle, diagram, hunt, report, shrink};
+use chronos_sim::{chronicle, diagram, explain, hunt, report, shrink};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const HELP: &str = "\
 cargo sim                        a few hundred fresh seeds, and a summary
 cargo sim --seed N               one seed, replayed twice: knobs, marks, verdict, trace hash
+cargo sim explain N              the same in words: who led, what was wrong, who asked for what, where it broke
 cargo sim --seeds N [--seed S]   N seeds, fresh or from S on; with 1000 or more every mark must be hit
 cargo sim --time SECONDS         fresh seeds for so long
   --profile swarm|single|network|disk|clock|membership|timers|lease   what a run leans towards (default swarm)
@@ -24,7 +27,7 @@ cargo sim --time SECONDS         fresh seeds for so long
   --only N,N,…                   only these acts of the plan
   --bug NAME                     plant a bug
   --bugs                         plant each bug in turn, until it is caught
-  --json                         the summary as one line of JSON
+  --json                         the summary, or the verdict of --seed, as one object of JSON
 exit codes: 0 held, 2 usage, 3 safety, 4 liveness, 5 determinism, 6 crash, 7 a mark not hit or an unknown verdict";
 
 /// Seeds of a plain `cargo sim`.
@@ -47,6 +50,7 @@ struct Arguments {
     shrink: bool,
     bugs: bool,
     json: bool,
+    explain: bool,
     help: bool,
 }
 
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     match (arguments.bugs, arguments.seed, arguments.seeds, arguments.shrink) {
         (true, ..) => catch_bugs(&arguments),
+        (_, Some(seed), ..) if arguments.explain => tell(seed, &arguments),
         (_, Some(seed), None, true) => shrink_one(seed, &arguments),
         (_, Some(seed), None, false) if arguments.time.is_none() => replay(seed, &arguments),
         _ => explore(&arguments),
@@ -75,6 +80,12 @@ fn main() -> ExitCode {
 fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut out = Arguments::default();
     let mut words = words.peekable();
+    if words.next_if(|word| word == "explain").is_some() {
+        out.explain = true;
+        if let Some(seed) = words.next_if(|word| !word.starts_with('-')) {
+            out.seed = Some(number(&seed)?);
+        }
+    }
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
         match word.as_str() {
@@ -109,6 +120,12 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             _ => return Err(format!("unknown argument {word:?}")),
         }
     }
+    if out.explain && (out.seed.is_none() || out.seeds.is_some() || out.shrink || out.bugs || out.json) {
+        return Err("explain wants one seed, and no --seeds, --shrink, --bugs or --json".into());
+    }
+    if out.json && (out.shrink || out.bugs) {
+        return Err("--json is for a seed or for many; --shrink and --bugs print text".into());
+    }
     if out.svg.is_some() && (out.seed.is_none() || out.seeds.is_some()) {
         return Err("--svg wants one --seed".into());
     }
@@ -137,9 +154,33 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     let options = &arguments.options;
     let knobs = Knobs::draw(seed, options.profile);
     let plan = run::plan_of(&knobs, options);
-    println!("seed {seed:#x}   commit {}\n{knobs}", report::commit());
+    if !arguments.json {
+        println!("seed {seed:#x}   commit {}\n{knobs}", report::commit());
+    }
     let outcome =
         run::seed(seed, &Options { trace: options.trace || arguments.svg.is_some(), ..options.clone() });
+    let again = run::seed(seed, &Options { trace: false, ..options.clone() });
+    let code = match &outcome.violation {
+        _ if again.hash != outcome.hash => Class::Determinism.exit_code(),
+        Some(violation) => violation.class.exit_code(),
+        None => 0,
+    };
+    if arguments.json {
+        let object = Object::default()
+            .number("seed", seed)
+            .text("commit", &report::commit())
+            .text("profile", options.profile.name())
+            .number("steps", outcome.steps)
+            .number("simulated_us", outcome.simulated)
+            .number("acts", u64::from(outcome.performed))
+            .text("trace_hash", &format!("{:016x}", outcome.hash))
+            .text("second_trace_hash", &format!("{:016x}", again.hash))
+            .list("marks", outcome.marks.hot().map(|(mark, _)| mark.name()))
+            .object("failure", report::failure_object(&knobs, &plan, &outcome, options))
+            .number("exit", u64::from(code));
+        println!("{}", object.done());
+        return draw(&knobs, &outcome, options, arguments).err().unwrap_or(ExitCode::from(code));
+    }
     if options.trace {
         outcome.lines.iter().for_each(|line| println!("{line}"));
     }
@@ -150,22 +191,28 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
         report::clock_face(outcome.simulated),
         outcome.performed
     );
-    let again = run::seed(seed, &Options { trace: false, ..options.clone() });
-    let code = if again.hash != outcome.hash {
+    if again.hash != outcome.hash {
         println!("FAILED determinism: the second run's trace hash is {:016x}", again.hash);
-        Class::Determinism.exit_code()
-    } else if let Some(violation) = &outcome.violation {
+    } else if outcome.violation.is_some() {
         println!("{}", report::failure(&knobs, &plan, &outcome, options));
-        violation.class.exit_code()
     } else {
         println!("verdict: held");
-        0
-    };
-    println!("trace hash: {:016x}", outcome.hash);
-    if let Err(code) = draw(&knobs, &outcome, options, arguments) {
-        return code;
     }
-    ExitCode::from(code)
+    println!("trace hash: {:016x}", outcome.hash);
+    draw(&knobs, &outcome, options, arguments).err().unwrap_or(ExitCode::from(code))
+}
+
+/// A failure in words.
+fn tell(seed: u64, arguments: &Arguments) -> ExitCode {
+    let options = &arguments.options;
+    let knobs = Knobs::draw(seed, options.profile);
+    let outcome = run::seed(seed, &Options { trace: true, ..options.clone() });
+    let code = outcome.violation.as_ref().map_or(0, |violation| violation.class.exit_code());
+    match explain::explain(&knobs, &outcome) {
+        Some(story) => println!("{story}\n\ntrace: cargo sim {} --trace", report::arguments(seed, options)),
+        None => println!("seed {seed:#x} holds: there is nothing to explain"),
+    }
+    draw(&knobs, &outcome, options, arguments).err().unwrap_or(ExitCode::from(code))
 }
 
 /// Writes the space-time diagram, if one is wanted.
@@ -188,7 +235,9 @@ fn draw(knobs: &Knobs, outcome: &Outcome, options: &Options, arguments: &Argumen
     };
     match std::fs::write(file, diagram::draw(&title, &picture)) {
         Ok(()) => {
-            println!("diagram: {file}");
+            if !arguments.json {
+                println!("diagram: {file}");
+            }
             Ok(())
         }
         Err(error) => {
@@ -251,9 +300,11 @@ fn explore(arguments: &Arguments) -> ExitCode {
     if !arguments.json {
         println!("seeds from {first:#x} on, profile {}", options.profile.name());
     }
+    let mut progress = Progress::new(arguments.json);
     run::many(first, count, &options, |seed, outcome| {
         seeds += 1;
         simulated += outcome.simulated;
+        progress.tell(seeds, count, until, simulated);
         steps += outcome.steps;
         marks.add(&outcome.marks);
         failed = outcome.violation.map(|violation| (seed, violation));
@@ -266,6 +317,7 @@ fn explore(arguments: &Arguments) -> ExitCode {
         }
         failed.is_none() && until.is_none_or(|until| began.elapsed() < until)
     });
+    progress.end();
     let wall = began.elapsed().as_secs_f64().max(1e-6);
     let cold: Vec<&str> = marks.cold().map(|mark| mark.name()).collect();
     let swarm = options.profile == Profile::Swarm && options.bug.is_none();
@@ -277,12 +329,19 @@ fn explore(arguments: &Arguments) -> ExitCode {
     };
     let seconds = simulated as f64 / 1e6;
     if arguments.json {
-        println!(
-            "{{\"first\":{first},\"seeds\":{seeds},\"steps\":{steps},\"simulated_s\":{seconds:.3},\"wall_s\":{wall:.3},\
-             \"failed\":{},\"cold\":{},\"exit\":{code}}}",
-            failed.as_ref().map_or("null".to_owned(), |(seed, _)| seed.to_string()),
-            cold.len()
-        );
+        let failure = failed.as_ref().map(|(seed, violation)| failure_of(*seed, violation, &options));
+        let object = Object::default()
+            .number("first", first)
+            .number("seeds", seeds)
+            .text("commit", &report::commit())
+            .text("profile", options.profile.name())
+            .number("steps", steps)
+            .seconds("simulated_s", seconds)
+            .seconds("wall_s", wall)
+            .list("not_reached", cold.iter().copied())
+            .object("failure", failure)
+            .number("exit", u64::from(code));
+        println!("{}", object.done());
         return ExitCode::from(code);
     }
     println!(
@@ -309,6 +368,16 @@ fn explore(arguments: &Arguments) -> ExitCode {
         None => println!("verdict: held"),
     }
     ExitCode::from(code)
+}
+
+/// The failure of a seed that was run before, for machines.
+fn failure_of(seed: u64, violation: &Violation, options: &Options) -> Object {
+    let knobs = Knobs::draw(seed, options.profile);
+    let plan = run::plan_of(&knobs, options);
+    let again = run::seed(seed, options);
+    // A seed with two histories may hold this time: what was seen the first time is told.
+    let outcome = Outcome { violation: Some(violation.clone()), ..again };
+    report::failure_object(&knobs, &plan, &outcome, options).unwrap_or_default()
 }
 
 /// Each planted bug, until it is caught by a checker that must.

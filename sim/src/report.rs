@@ -1,5 +1,6 @@
 //! What is printed: a run's knobs before it, its verdict after it, and for a failure the line to paste.
 
+use crate::json::Object;
 use crate::knobs::Knobs;
 use crate::marks::Marks;
 use crate::plan::{Act, Fault, Planned, Trouble};
@@ -100,6 +101,36 @@ pub fn arguments(seed: u64, options: &Options) -> String {
     out
 }
 
+/// A failure for machines; `docs/SIMULATION.md` lists its members.
+pub fn failure_object(
+    knobs: &Knobs,
+    plan: &[Planned],
+    outcome: &Outcome,
+    options: &Options,
+) -> Option<Object> {
+    let violation = outcome.violation.as_ref()?;
+    let arguments = arguments(knobs.seed, options);
+    let done: Vec<Planned> = plan.iter().filter(|act| act.at <= outcome.simulated).copied().collect();
+    let object = Object::default()
+        .text("invariant", violation.checker)
+        .text("class", violation.class.name())
+        .text("what", &violation.what)
+        .number("seed", knobs.seed)
+        .text("commit", &commit())
+        .text("profile", options.profile.name())
+        .number("step", outcome.steps)
+        .number("simulated_us", outcome.simulated)
+        .text("faults", &faults(&done))
+        .text("replay", &format!("cargo sim {arguments} --steps {}", outcome.steps))
+        .text("shrink", &format!("cargo sim {arguments} --shrink"))
+        .text("explain", &explained_by(&arguments));
+    Some(object)
+}
+
+fn explained_by(arguments: &str) -> String {
+    format!("cargo sim explain {}", arguments.trim_start_matches("--seed "))
+}
+
 /// A failure: what was broken, by which seed, and how to see it again.
 pub fn failure(knobs: &Knobs, plan: &[Planned], outcome: &Outcome, options: &Options) -> String {
     let Some(violation) = &outcome.violation else { return String::new() };
@@ -107,12 +138,13 @@ pub fn failure(knobs: &Knobs, plan: &[Planned], outcome: &Outcome, options: &Opt
     let done: Vec<Planned> = plan.iter().filter(|act| act.at <= outcome.simulated).copied().collect();
     format!(
         "FAILED {violation}\n  seed {:#x}   commit {}   step {}   simulated {}\n  faults: {}\nreplay: cargo sim {arguments} \
-         --steps {}\nshrink: cargo sim {arguments} --shrink",
+         --steps {}\nshrink: cargo sim {arguments} --shrink\nexplain: {}",
         knobs.seed,
         commit(),
         outcome.steps,
         clock_face(outcome.simulated),
         faults(&done),
         outcome.steps,
+        explained_by(&arguments),
     )
 }

@@ -76,6 +76,32 @@ fn a_few_seeds_hold_and_are_summed_up() {
 mod planted {
     use super::{hash, sim, text};
 
+    #[test]
+    fn a_failure_is_explained_in_words_and_told_to_machines() {
+        let planted = ["--profile", "single", "--bug", "ack-before-sync"];
+        let told = sim(&[&["explain", "1"][..], &planted].concat());
+        assert_eq!(told.status.code(), Some(3), "{}", text(&told));
+        for part in [
+            "reply-after-sync was broken: ",
+            "It promises: nobody is told of an entry",
+            "In it, line by line:",
+        ] {
+            assert!(text(&told).contains(part), "{part:?} is missing in {}", text(&told));
+        }
+        let object = sim(&[&["--seed", "1", "--json"][..], &planted].concat());
+        assert_eq!(object.status.code(), Some(3));
+        assert_eq!(text(&object).lines().count(), 1);
+        for part in [
+            "\"failure\":{\"invariant\":\"reply-after-sync\",\"class\":\"safety\",",
+            "\"replay\":\"cargo sim --seed 0x1 --profile single --bug ack-before-sync --steps ",
+            "\"exit\":3}",
+        ] {
+            assert!(text(&object).contains(part), "{part:?} is missing in {}", text(&object));
+        }
+        let held = sim(&["explain", "7", "--steps", "500"]);
+        assert_eq!((held.status.code(), text(&held).contains("nothing to explain")), (Some(0), true));
+    }
+
     /// The alarm rings: a planted bug fails by its class, names its checker, and shows how to see it again.
     #[test]
     fn a_failure_names_checker_seed_and_replay_and_shrinks() {

@@ -208,7 +208,7 @@ fn counts_on_stream(message: &PeerMessage) -> bool {
     matches!(message, Forward(_) | ForwardReply { .. } | Read { .. } | ReadReply { .. })
 }
 
-/// Forwarded writes have long numbers, told apart by their last digits.
+/// Forwarded writes and reads have long numbers, told apart by their last digits.
 const FORWARDS_SHOWN: u64 = 10_000;
 
 /// A message in a few words.
@@ -260,6 +260,14 @@ impl std::fmt::Display for Brief<'_> {
                 let (session, sequence) = (forward.request.session.0 as u64, forward.request.sequence);
                 let number = forward.number % FORWARDS_SHOWN;
                 write!(f, "Forward {number} t{} of request {session}.{sequence}", forward.term)
+            }
+            PeerMessage::Read { number, .. } => write!(f, "Read {}", number % FORWARDS_SHOWN),
+            PeerMessage::ReadReply { number, at } => {
+                write!(f, "ReadReply {} ", number % FORWARDS_SHOWN)?;
+                match at {
+                    Some((term, index, _)) => write!(f, "at {term}.{index}"),
+                    None => f.write_str("refused"),
+                }
             }
             PeerMessage::ForwardReply { number, outcome } => {
                 write!(f, "ForwardReply {} ", number % FORWARDS_SHOWN)?;

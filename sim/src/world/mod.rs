@@ -13,6 +13,7 @@
 //! readers            subscribers, and clients that look around
 //! faults             what goes wrong with one machine
 //! members            what operators do: members come and go, leaders hand over
+//! words              what nodes are told and tell, in the trace
 //! audit, settle      who watches, and what must be true in the end
 //! ```
 
@@ -26,6 +27,7 @@ mod members;
 mod readers;
 mod settle;
 mod shell;
+mod words;
 
 use crate::checker::dedup::Dedup;
 use crate::checker::delivery::Delivery;

@@ -5,6 +5,7 @@
 
 use super::links::Brief;
 use super::machine::{DISKS, NAMES, WALS, member};
+use super::words::{Handed, Tells, Told};
 use super::{Event, World};
 use crate::chronicle::What;
 use crate::marks::Mark;
@@ -225,7 +226,7 @@ impl World {
             Input::Request { token, .. } => {
                 self.trace.line(self.now, NAMES[m], format_args!("request {}", token.0))
             }
-            other => self.trace.line(self.now, NAMES[m], format_args!("input {other:?}")),
+            other => self.trace.line(self.now, NAMES[m], format_args!("{}", Told(other))),
         }
         if let Input::ClockSynchronised(synchronised) = &input {
             up.told_synchronised = *synchronised;
@@ -317,7 +318,7 @@ impl World {
             }
             _ => {}
         }
-        self.say(NAMES[m], format_args!("{trace:?}"));
+        self.say(NAMES[m], format_args!("{}", Tells(trace)));
         Ok(())
     }
 
@@ -363,12 +364,9 @@ impl World {
     /// Looks at what is handed to the disk.
     fn tap(&mut self, m: usize, op: &WalOp) -> Held {
         match op {
-            WalOp::Write { write, segment, offset, bytes } => {
+            WalOp::Write { write, bytes, .. } => {
                 self.trace.bytes(bytes);
-                self.say(
-                    WALS[m],
-                    format_args!("write {} {segment} +{offset} {} bytes", write.0, bytes.len()),
-                );
+                self.say(WALS[m], format_args!("{}", Handed(op)));
                 let logged = tap::entries(bytes).map_err(|what| Violation::safety("log", what))?;
                 if !self.solo() {
                     return self.told_group(m, *write, logged);
@@ -391,7 +389,7 @@ impl World {
                     }
                 }
             }
-            other => self.say(WALS[m], format_args!("{other:?}")),
+            other => self.say(WALS[m], format_args!("{}", Handed(other))),
         }
         Ok(())
     }
