@@ -86,7 +86,7 @@ planted! {
     FireEarlyOnJump => "fire-early-on-jump", "clock", ["cluster-time"],
         "any timer on CLOCK_REALTIME";
     /// A start takes the wall clock's time, whatever time was stored.
-    ForgetStoredTime => "forget-stored-time", "clock", ["cluster-time", "never-back", "never-early"],
+    ForgetStoredTime => "forget-stored-time", "clock", ["cluster-time", "delivery", "never-back", "never-early"],
         "CockroachDB: a clock that is set back over a restart";
     /// Publishing does not write the message id's claim.
     ForgetClaim => "forget-claim", "dedup", ["one-effect", "dedup", "state"],

@@ -9,6 +9,7 @@ use crate::violation::{Held, Violation};
 use chronos_engine::raft::Change;
 use chronos_engine::step::{Input, OperatorError, Request, Token};
 use chronos_proto::id::Incarnation;
+use chronos_proto::membership::Configuration;
 use std::collections::BTreeSet;
 
 impl World {
@@ -106,11 +107,15 @@ impl World {
 
     /// All others know which store it had, and enough of them are left.
     fn may_wipe(&self, m: usize) -> bool {
-        let Some(up) = self.machines[m].up.as_ref() else { return false };
-        let Some(raft) = up.node.raft(GROUP) else { return false };
-        let now = raft.configuration();
-        let lost = (0..self.machines.len()).filter(|o| *o == m || self.machines[*o].wiped);
-        let lost = lost.filter(|o| now.is_voter(id(*o))).count();
+        if self.machines[m].up.is_none() {
+            return false;
+        }
+        // A change that only some have heard of, and not this one, is in force where it is.
+        let enough_are_left = |now: &Configuration| {
+            let lost = (0..self.machines.len()).filter(|o| *o == m || self.machines[*o].wiped);
+            let lost = lost.filter(|o| now.is_voter(id(*o))).count();
+            !now.is_joint() && now.voters.len() >= 3 && lost <= (now.voters.len() - 1) / 2
+        };
         let knows = |other: usize| {
             let noted = self.machines[other].up.as_ref().and_then(|up| {
                 up.node.members().into_iter().find(|member| member.node == id(m))?.incarnation
@@ -119,9 +124,7 @@ impl World {
         };
         // One that began alone would begin alone again.
         self.knobs.nodes >= 3
-            && !now.is_joint()
-            && now.voters.len() >= 3
-            && lost <= (now.voters.len() - 1) / 2
+            && self.configurations().iter().all(enough_are_left)
             && (0..self.machines.len()).all(knows)
     }
 
