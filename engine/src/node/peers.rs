@@ -105,7 +105,8 @@ impl Node {
         members
     }
 
-    /// Whether a peer that calls itself `name` is taken for the node that it says it is; see [`admit`].
+    /// Whether a peer that calls itself `name` is taken for the node that it says it is: one that is known, with the store
+    /// that it is known by; or any, while no leader is heard.
     pub fn admit_peer(&self, hello: &PeerHello, name: &str) -> Result<(), String> {
         let members = self.known_members();
         // A node that was away, or is about to join, hears of new members from whoever leads now, and that may be one of
