@@ -71,7 +71,7 @@ planted! {
     CompactTooEarly => "compact-too-early", "checkpoint", ["no-false-alarm", "recovery", "no-acked-write-lost"],
         "etcd 14370: a crash between two stores lost a write";
     /// A firing leaves the timer's entry in the due order, so that a restart finds it again.
-    FireTwiceAfterRestart => "fire-twice-after-restart", "timer", ["state", "exactly-once"],
+    FireTwiceAfterRestart => "fire-twice-after-restart", "timer", ["state", "exactly-once", "one-effect"],
         "a queue that deletes after it has delivered";
     /// A timer whose due time lies on the wheel's window edge is neither in the wheel nor refilled.
     LoseTimerAtBoundary => "lose-timer-at-boundary", "timer", ["never-late", "settles"],

@@ -884,6 +884,9 @@ fn a_cluster_is_founded_at_the_time_of_a_majority() {
         cluster.add(4, Config { joins: true, members, ..Cluster::config(4) });
         let leader = cluster.leader();
         assert!(!cluster.node(NodeId(4)).status().has_time, "nobody told it");
+        // What it named now would be born in 1970, and so would all that it named by the same session.
+        let early = cluster.transaction(NodeId(4), vec![put(4)]);
+        assert!(matches!(cluster.submit(NodeId(4), early), Err(Refused::NotLeader)));
         cluster.operate(leader, Request::PutMember(member(4))).expect("a note");
         cluster.link(NodeId(4));
         cluster.pass(5_000 * MS);

@@ -116,6 +116,10 @@ impl Node {
             let refused = Refused::Overloaded(self.forwards.len());
             return self.replies.push((token, Reply::Commit(Err(refused))));
         }
+        // What is named at no time would be born long ago, and expired.
+        if !self.clock.is_set() {
+            return self.replies.push((token, Reply::Commit(Err(Refused::NotLeader))));
+        }
         let number = self.forwards.next_number;
         self.forwards.next_number += 1;
         if transaction.request.session == SessionId(0) {

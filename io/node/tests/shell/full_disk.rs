@@ -7,6 +7,7 @@ use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_node::{CommitError, Exit, NodeHandle, Options, Profile};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
@@ -37,15 +38,12 @@ fn open(dir: &Path) -> NodeHandle {
     chronos_node::open(Options { profile, ..options }).unwrap()
 }
 
-/// Takes all the space there is.
+/// Takes all the space there is, and gives none back meanwhile: a node may be after it too.
 fn fill(path: &Path) {
+    let mut file = fs::File::options().create(true).append(true).open(path).unwrap();
     let mut size = 8 << 20;
     while size >= 4096 {
-        let mut bytes = fs::read(path).unwrap_or_default();
-        bytes.resize(bytes.len() + size, 1);
-        if fs::write(path, &bytes).is_err() {
-            bytes.truncate(bytes.len() - size);
-            fs::write(path, &bytes).unwrap();
+        if file.write_all(&vec![1; size]).is_err() {
             size /= 2;
         }
     }
