@@ -113,6 +113,7 @@ impl ClusterClock {
         persisted: Timestamp,
         peers: bool,
     ) -> ClusterClock {
+        let anchor = anchor.filter(|anchor| anchor.time > Timestamp::EPOCH);
         let stored = anchor.map_or(Timestamp::EPOCH, |anchor| match anchor.boot == boot {
             true => ClockReading { mono: anchor.mono, time: anchor.time }.at(now.mono),
             false => anchor.time,
@@ -231,7 +232,8 @@ impl ClusterClock {
 
     /// What to write down with a WAL write.
     pub fn anchor(&self, mono: Instant) -> Anchor {
-        Anchor { boot: self.boot, mono, time: self.time(mono) }
+        let time = if self.set { self.time(mono) } else { Timestamp::EPOCH };
+        Anchor { boot: self.boot, mono, time }
     }
 
     /// The monotonic reading at which cluster time is `time`, unless a step comes between; the present if it is past.

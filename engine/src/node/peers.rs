@@ -9,7 +9,7 @@ use chronos_proto::id::{GroupId, NodeId};
 use chronos_proto::membership::Member;
 use chronos_proto::peer::{Beat, BeatReply, PeerHello, PeerMessage};
 use chronos_proto::raft::Message;
-use chronos_proto::time::Instant;
+use chronos_proto::time::{Instant, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Beats and answers to them that gather over one step, by peer.
@@ -269,7 +269,8 @@ impl Node {
     /// What gathered over this step goes out.
     pub(super) fn send_beats(&mut self, out: &mut Outputs) {
         for (to, beat) in std::mem::take(&mut self.beats.out) {
-            let time = self.clock.time(self.now.mono);
+            // Who knows no time tells none.
+            let time = if self.clock.is_set() { self.clock.time(self.now.mono) } else { Timestamp::EPOCH };
             let beat = Beat { sent: self.now.mono, time, ..beat };
             out.now(Action::Send { to, message: PeerMessage::Beat(beat) });
         }
