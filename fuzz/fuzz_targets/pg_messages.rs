@@ -1,4 +1,5 @@
 #![no_main]
+// Taken in whole, and used in part: what the target does not call is no dead code where the file lives.
 #[path = "../../io/server/src/pg/frontend.rs"]
 #[allow(dead_code)]
 mod frontend;

@@ -1,5 +1,6 @@
 #![no_main]
 // The cluster and the oracle of the engine's own tests, driven by typed operations instead of a seed.
+// The files are taken in whole and used in part: what this target does not call is used by those tests.
 #[path = "../../engine/tests/raft/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
