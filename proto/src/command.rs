@@ -108,6 +108,13 @@ pub enum Work {
         /// How many keys at the most.
         limit: u32,
     },
+    /// Deletes rows of a table with a TTL: those that have expired when the entry is applied.
+    ExpireRows {
+        /// The table.
+        relation: RelationId,
+        /// Encoded primary keys.
+        keys: Vec<Bytes>,
+    },
 }
 
 /// Names one version of one timer.

@@ -152,6 +152,20 @@ pub enum Extra {
         /// What changing its key does.
         on_update: Referential,
     },
+    /// Rows expire: none is read from `micros` after its time on, and it is deleted some time later.
+    Ttl {
+        /// The time of a row; one without never expires.
+        column: ColumnId,
+        /// The index over it, which finds the expired.
+        index: IndexId,
+        /// How long a row lives, in microseconds.
+        micros: u64,
+    },
+    /// A column that `*` does not stand for, and that INSERT does not expect unless it is named.
+    Hidden {
+        /// The column.
+        column: ColumnId,
+    },
 }
 
 /// What happens to rows that refer to one that goes. Append-only.
@@ -314,6 +328,19 @@ impl Table {
             Extra::Unique { index, .. } | Extra::PrimaryIndex { index } => *index == id,
             _ => false,
         })
+    }
+
+    /// When rows expire, if they do: (the column of a row's time, the index over it, the lifetime in microseconds).
+    pub fn ttl(&self) -> Option<(ColumnId, IndexId, u64)> {
+        self.extras.iter().find_map(|e| match e {
+            Extra::Ttl { column, index, micros } => Some((*column, *index, *micros)),
+            _ => None,
+        })
+    }
+
+    /// Whether `*` leaves a column out.
+    pub fn is_hidden(&self, id: ColumnId) -> bool {
+        self.extras.iter().any(|e| matches!(e, Extra::Hidden { column } if *column == id))
     }
 
     /// The columns of the primary key, however it is kept.

@@ -170,6 +170,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::Work(Work::PublishIndex { .. }) => "work-publish-index",
         Command::Work(Work::Purge { .. }) => "work-purge",
         Command::Work(Work::Expire { .. }) => "work-expire",
+        Command::Work(Work::ExpireRows { .. }) => "work-expire-rows",
         Command::Ack { .. } => "ack",
         Command::TimeEpoch(_) => "time-epoch",
         Command::StartGroup { .. } => "start-group",
@@ -193,6 +194,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::Work(Work::PublishIndex { relation: TABLE, index: IndexId(1) }),
         Command::Work(Work::Purge { relation: TABLE, limit: 500 }),
         Command::Work(Work::Expire { limit: 500 }),
+        Command::Work(Work::ExpireRows { relation: TABLE, keys: vec![Bytes::from_static(b"\x01key")] }),
         Command::Ack { topic: TOPIC, consumer_group: "g".into(), offsets: vec![(0, 5), (3, u64::MAX)] },
         Command::TimeEpoch(Timestamp(-1)),
         Command::StartGroup { topic: TOPIC, consumer_group: "g".into(), floors: vec![(0, 5)] },
@@ -450,6 +452,17 @@ fn table_with_extras() -> Relation {
     relation
 }
 
+fn table_with_ttl() -> Relation {
+    let mut relation = table();
+    if let RelationKind::Table(table) = &mut relation.kind {
+        table.extras = vec![
+            Extra::Hidden { column: ColumnId(1) },
+            Extra::Ttl { column: ColumnId(1), index: IndexId(2), micros: 604_800_000_000 },
+        ];
+    }
+    relation
+}
+
 fn view() -> Relation {
     let columns = vec![ViewColumn { name: "device".into(), output: "id".into(), ty: Type::Text }];
     let view = View { query: "SELECT id FROM devices".into(), columns, reads: vec![TABLE] };
@@ -485,6 +498,7 @@ fn every_format_is_as_it_was() {
     }
     golden.sample("relation.table", table());
     golden.sample("relation.table-with-extras", table_with_extras());
+    golden.sample("relation.table-with-ttl", table_with_ttl());
     golden.sample("relation.topic", topic());
     golden.sample("relation.view", view());
     golden.sample("relation.sequence", sequence());

@@ -186,6 +186,8 @@ pub(crate) struct UniqueKey {
 /// One change of ALTER TABLE.
 #[derive(Debug)]
 pub(crate) enum Alteration {
+    /// How long rows live from now on, in microseconds.
+    SetTtl(u64),
     AddColumn {
         column: Column,
         value: Option<Expr>,

@@ -29,7 +29,7 @@
 //! - JSON is kept as JSONB is, with numbers as doubles where they do not fit 64 bits.
 //!
 //! Not implemented, and refused by name with 0A000: NUMERIC, arrays, foreign keys, COPY, cursors, statements that write
-//! inside of WITH, regular expressions, time zones other than UTC, topics of several partitions, TTL and rollups;
+//! inside of WITH, regular expressions, time zones other than UTC, topics of several partitions, rollups;
 //! `docs/SQL.md` has the whole list. What that costs now: sorts,
 //! hashes and results live in memory and end with 53200 beyond their budget, joins are ordered without statistics, and
 //! an event published inside an open transaction is not visible to it before the commit.

@@ -384,7 +384,8 @@ impl Session {
                 })
             }
             _ => {
-                let mut writes = Writes::new(cx.snapshot.clone(), cx.limits.transaction_bytes, false);
+                let mut writes =
+                    Writes::new(cx.snapshot.clone(), cx.read_time, cx.limits.transaction_bytes, false);
                 let record = prepared.kind != Kind::Query;
                 let mut notices = Vec::new();
                 let job = Job { prepared, params, cx, info: &self.info, now: cx.read_time, record };
@@ -583,7 +584,7 @@ impl Session {
         if let Block::Open(open) = &mut self.block
             && open.begun.is_none()
         {
-            let writes = Writes::new(cx.snapshot.clone(), cx.limits.transaction_bytes, true);
+            let writes = Writes::new(cx.snapshot.clone(), cx.read_time, cx.limits.transaction_bytes, true);
             open.begun = Some(Begun {
                 now: cx.read_time,
                 writes: Box::new(writes),

@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// How often a quiet leader looks for claims and sessions past their window.
 const EXPIRY_CHECK: Duration = Duration::from_secs(10);
+/// The same for rows, where a table has a time to live.
+const TTL_CHECK: Duration = Duration::from_secs(1);
 /// One step applies about so much of a group, in bytes of entries.
 const APPLY_SLICE_BYTES: usize = 4 << 20;
 /// Least time between two bare time entries.
@@ -609,12 +611,14 @@ impl Node {
 
     fn propose_work(&mut self, id: GroupId, store: &SharedStore) -> Result<(), Fatal> {
         let mono = self.now.mono;
+        let now = self.clock.time(mono);
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         if let WorkState::LookAt(at) = group.work
             && mono >= at
         {
-            group.work = WorkState::LookAt(mono + EXPIRY_CHECK);
-            if let Some(work) = group.state.pending_work(store).map_err(damaged)?
+            group.work =
+                WorkState::LookAt(mono + if group.state.has_ttl() { TTL_CHECK } else { EXPIRY_CHECK });
+            if let Some(work) = group.state.pending_work(now, store).map_err(damaged)?
                 && let Ok(index) = self.propose(id, Command::Work(work))
                 && let Some(group) = self.groups.get_mut(&id)
             {

@@ -520,6 +520,9 @@ impl Apply<'_> {
             Work::PublishIndex { relation, index } => self.publish_index(*relation, *index),
             Work::Purge { relation, limit } => self.purge(*relation, *limit as usize),
             Work::Expire { limit } => self.state.expire(self.time, *limit as usize, self.store),
+            Work::ExpireRows { relation, keys } => {
+                self.state.expire_rows(*relation, keys, self.time, self.store)
+            }
         }
     }
 

@@ -7,7 +7,7 @@
 //! Every put carries the digest of what it replaces, so a sum of digests per (tag, relation, bucket) is kept without
 //! reading anything: two replicas at one index have equal sums, and so have the state and its store.
 //!
-//! Not implemented: retention of topics, time to live of rows, chunks of cold rows.
+//! Not implemented: retention of topics, chunks of cold rows.
 
 pub mod apply;
 mod claims;
@@ -20,6 +20,7 @@ pub mod records;
 pub mod sealed;
 mod sessions;
 pub mod snapshot;
+mod ttl;
 
 use crate::bugs::{self, Bug};
 use crate::catalog::Catalog;
@@ -406,9 +407,10 @@ impl State {
         self.rowids.remove(&relation);
     }
 
-    /// The next slice of background work, if any is due. One is proposed at a time.
+    /// The next slice of background work, if any is due at `now`. One is proposed at a time.
     pub fn pending_work(
         &self,
+        now: Timestamp,
         store: &SharedStore,
     ) -> Result<Option<chronos_proto::command::Work>, ReadError> {
         use chronos_proto::command::Work;
@@ -429,7 +431,10 @@ impl State {
         if let Some((relation, index)) = self.filled_index(&snapshot)? {
             return Ok(Some(Work::PublishIndex { relation, index }));
         }
-        Ok(self.expiry_due().then_some(Work::Expire { limit: LIMIT }))
+        if self.expiry_due() {
+            return Ok(Some(Work::Expire { limit: LIMIT }));
+        }
+        self.expired_rows(now, &snapshot, LIMIT as usize)
     }
 
     fn filled_index(&self, snapshot: &Snapshot) -> Result<Option<(RelationId, IndexId)>, ReadError> {

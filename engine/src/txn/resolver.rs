@@ -252,6 +252,10 @@ pub fn command_keys(command: &Command, out: &mut Vec<Bytes>) {
         | Command::Membership(_)
         | Command::PutMember(_)
         | Command::DropMember(_) => {}
+        // Who saw a row as not expired goes on with that; who wants to write where it stood begins anew.
+        Command::Work(Work::ExpireRows { relation, keys: rows }) => {
+            out.extend(rows.iter().map(|key| keys::row(*relation, key)));
+        }
         Command::Work(Work::Backfill { .. } | Work::Purge { .. } | Work::Expire { .. }) => {}
     }
 }

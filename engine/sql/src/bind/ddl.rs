@@ -106,6 +106,7 @@ impl Binder<'_> {
             let (name, _) = self.check(&name, &table, given, e)?;
             table.extras.push(Extra::Check { name, condition: e.to_string() });
         }
+        super::ttl::options(&name, &mut table, &create.table_options)?;
         let relation = new_relation(name, RelationKind::Table(table));
         Ok(Action::Schema(SchemaChange::Create {
             relation,
@@ -189,6 +190,7 @@ impl Binder<'_> {
             name: c.name.clone(),
             expr: Expr::slot(c.ty, slot),
             origin: None,
+            hidden: false,
         });
         scope.add(ScopeTable { name: table_name.to_owned(), columns: columns.collect() })?;
         self.aggregates = Aggregates::Forbidden("check constraints");
@@ -253,6 +255,11 @@ impl Binder<'_> {
             }
             let id = ColumnId(i as u32 + 1);
             table.columns.push(Column { id, name, ty: column.ty, not_null: false, default: None });
+        }
+        super::ttl::options(&name, &mut table, &create.table_options)?;
+        if table.columns.len() > query.columns.len() {
+            return Err(SqlError::unsupported("CREATE TABLE … AS with a ttl and without ttl_column")
+                .hint("create the table first, then INSERT … SELECT"));
         }
         let change = SchemaChange::Create {
             relation: new_relation(name, RelationKind::Table(table)),
@@ -483,6 +490,7 @@ impl Binder<'_> {
                                             name: c.name.clone(),
                                             expr: Expr::slot(c.ty, slot),
                                             origin: None,
+                                            hidden: false,
                                         });
                                     scope.add(ScopeTable {
                                         name: name.clone(),
@@ -517,6 +525,7 @@ impl Binder<'_> {
                 A::DropConstraint { if_exists, name, .. } => {
                     Alteration::DropConstraint { name: folded(name), if_exists: *if_exists }
                 }
+                A::SetOptionsParens { options } => Alteration::SetTtl(super::ttl::changed(&name, table, options)?),
                 A::OwnerTo { .. } => Alteration::Nothing,
                 _ => return Err(SqlError::unsupported("this form of ALTER TABLE")),
             });
@@ -706,9 +715,6 @@ fn refuse_foreign(create: &ast::CreateTable) -> Result<(), SqlError> {
     }
     if create.like.is_some() || create.inherits.is_some() || create.partition_by.is_some() {
         return Err(SqlError::unsupported("LIKE, INHERITS and PARTITION BY"));
-    }
-    if !matches!(create.table_options, ast::CreateTableOptions::None) {
-        return Err(SqlError::unsupported("table options (WITH …)"));
     }
     Ok(())
 }

@@ -26,6 +26,14 @@ struct Writable {
     columns: Vec<NamedColumn>,
 }
 
+impl Writable {
+    /// Whether a column is there only when it is named.
+    fn is_hidden(&self, place: usize) -> bool {
+        let Target::Table(relation) = &self.target else { return false };
+        relation.table().is_some_and(|t| t.columns.get(place).is_some_and(|c| t.is_hidden(c.id)))
+    }
+}
+
 impl Binder<'_> {
     fn writable(&mut self, name: &ast::ObjectName) -> Result<Writable, SqlError> {
         let (kind, table, columns) = self.named_source(name)?;
@@ -96,7 +104,7 @@ impl Binder<'_> {
             // A topic's position and times are its own; what is given in order is what may be given.
             return Ok(match w.target {
                 Target::Topic(_) => vec![2, 3, 4, 5, 7],
-                _ => (0..w.columns.len()).collect(),
+                _ => (0..w.columns.len()).filter(|place| !w.is_hidden(*place)).collect(),
             });
         }
         let mut places: Vec<usize> = Vec::with_capacity(names.len());
@@ -413,6 +421,7 @@ impl Binder<'_> {
             name: name.clone(),
             expr: Expr::slot(*ty, excluded + i),
             origin: None,
+            hidden: false,
         });
         let visible = scope.visible.len();
         scope.add(ScopeTable { name: "excluded".into(), columns: columns.collect() })?;
@@ -430,6 +439,7 @@ impl Binder<'_> {
             name: name.clone(),
             expr: Expr::slot(*ty, slot),
             origin: *origin,
+            hidden: w.is_hidden(slot),
         });
         scope
             .add(ScopeTable { name: alias.unwrap_or_else(|| w.name.clone()), columns: columns.collect() })?;

@@ -117,7 +117,8 @@ impl Binder<'_> {
             }
             JoinConstraint::Natural => {
                 let right = &scope.visible[middle.visible..];
-                let of_left = scope.visible[left.visible..middle.visible].iter().map(|c| c.name.clone());
+                let of_left = scope.visible[left.visible..middle.visible].iter().filter(|c| !c.hidden);
+                let of_left = of_left.map(|c| c.name.clone());
                 of_left.filter(|name| right.iter().any(|c| c.name == *name)).collect()
             }
         };
@@ -160,7 +161,7 @@ impl Binder<'_> {
                 (ExprKind::Compare(_, pair), _, false) => pair[0].clone(),
                 _ => a.expr,
             };
-            merged.push(ScopeColumn { name: name.clone(), expr: shown, origin: a.origin });
+            merged.push(ScopeColumn { name: name.clone(), expr: shown, origin: a.origin, hidden: false });
             on.push(equal);
         }
         let rest = left_columns.into_iter().chain(right_columns).filter(|c| !names.contains(&c.name));
@@ -409,10 +410,16 @@ impl Binder<'_> {
         }
         let base = scope.width;
         let types: Vec<Type> = columns.iter().map(|c| c.1).collect();
+        let table = match &kind {
+            SourceKind::Table(relation) => relation.table(),
+            _ => None,
+        };
+        let hidden = |i: usize| table.is_some_and(|t| t.columns.get(i).is_some_and(|c| t.is_hidden(c.id)));
         let columns = columns.into_iter().enumerate().map(|(i, (name, ty, origin))| ScopeColumn {
             name,
             expr: Expr::slot(ty, base + i),
             origin,
+            hidden: hidden(i),
         });
         scope.add(ScopeTable { name, columns: columns.collect() })?;
         Ok(Rel::Source(Source { kind, base, types }))

@@ -15,6 +15,7 @@ mod query;
 mod scope;
 mod select;
 mod subquery;
+mod ttl;
 mod utility;
 mod view;
 mod window;

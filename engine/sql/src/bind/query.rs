@@ -106,12 +106,9 @@ impl Binder<'_> {
         let parts = table.schema_name.iter().chain(&table.table_name).map(part).collect();
         let mut scope = Scope::default();
         let rel = self.named_table(&ast::ObjectName(parts), None, &mut scope)?;
-        let exprs: Vec<Expr> = scope.visible.iter().map(|c| c.expr.clone()).collect();
-        let columns = scope.visible.iter().map(|c| ColumnDesc {
-            name: c.name.clone(),
-            ty: c.expr.ty,
-            origin: c.origin,
-        });
+        let exprs: Vec<Expr> = scope.starred().map(|c| c.expr.clone()).collect();
+        let columns =
+            scope.starred().map(|c| ColumnDesc { name: c.name.clone(), ty: c.expr.ty, origin: c.origin });
         Ok(Query::new(Rel::Project { input: Box::new(rel), exprs }, columns.collect()))
     }
 
@@ -307,6 +304,7 @@ impl Binder<'_> {
             name: c.name.clone(),
             expr: Expr::slot(c.ty, slot),
             origin: None,
+            hidden: false,
         });
         scope.add(ScopeTable { name: String::new(), columns: columns.collect() })?;
         let mut keys = Vec::with_capacity(order.len());

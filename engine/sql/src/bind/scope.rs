@@ -26,6 +26,8 @@ pub(crate) struct ScopeColumn {
     /// A slot; of columns merged by a full join, both.
     pub expr: Expr,
     pub origin: Option<(RelationId, ColumnId)>,
+    /// `*` does not stand for it, nor do joins by name look at it.
+    pub hidden: bool,
 }
 
 impl ScopeColumn {
@@ -52,6 +54,11 @@ impl Scope {
         self.visible.extend(table.columns.iter().cloned());
         self.tables.push(table);
         Ok(())
+    }
+
+    /// What `*` stands for.
+    pub fn starred(&self) -> impl Iterator<Item = &ScopeColumn> {
+        self.visible.iter().filter(|c| !c.hidden)
     }
 
     pub fn column(&self, table: Option<&str>, name: &str) -> Result<Option<&ScopeColumn>, SqlError> {

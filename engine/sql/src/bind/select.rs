@@ -349,7 +349,7 @@ impl Binder<'_> {
         let mut items = Vec::with_capacity(projection.len());
         let all = |columns: &[ScopeColumn], items: &mut Vec<Item>| {
             let item = |c: &ScopeColumn| Item { expr: Typed::known(c.expr.clone()), name: c.name.clone() };
-            items.extend(columns.iter().map(item));
+            items.extend(columns.iter().filter(|c| !c.hidden).map(item));
         };
         for item in projection {
             match item {

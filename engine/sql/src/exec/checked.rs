@@ -16,7 +16,10 @@ use std::collections::BTreeSet;
 
 /// Whether rows of a table are to be written one by one.
 pub(crate) fn wants(table: &Table, conflict: &OnConflict) -> bool {
-    matches!(conflict, OnConflict::Update(_)) || table.indexes.iter().any(|i| table.is_unique(i.id))
+    let replaces_expired = table.ttl().is_some() && !table.primary_key.is_empty();
+    replaces_expired
+        || matches!(conflict, OnConflict::Update(_))
+        || table.indexes.iter().any(|i| table.is_unique(i.id))
 }
 
 /// The name of a table's primary key.
@@ -164,12 +167,7 @@ impl<'a> Inserter<'a> {
             },
         };
         let Some(primary) = primary else { return Ok(None) };
-        let state_key = keys::row(relation.id, &primary);
-        writes.reads.point(state_key.clone());
-        match writes.view.get(&state_key).map_err(store_error)? {
-            Some(stored) => Ok(Some((primary.clone(), decode_row(table, &primary, &stored)?))),
-            None => Ok(None),
-        }
+        Ok(writes.standing(relation, table, &primary)?.map(|values| (primary, values)))
     }
 
     fn update(

@@ -123,6 +123,9 @@ fn create(
     let mut relation = Relation { id, group, ..relation.clone() };
     let mut owned: Vec<Relation> = Vec::new();
     if let RelationKind::Table(table) = &mut relation.kind {
+        for index in &mut table.indexes {
+            index.name = free_name(&writes.view.catalog, &index.name);
+        }
         for (place, sequence, always) in sequences {
             let column = &mut table.columns[*place];
             let base = format!("{}_{}_seq", relation.name, column.name);
@@ -366,6 +369,12 @@ fn drop(
                 }
                 _ => false,
             });
+            if table.ttl().is_some_and(|(_, index, _)| Some(index) == id) {
+                return Err(SqlError::new(
+                    SqlState(*b"2BP01"),
+                    format!("cannot drop index {name} because the ttl of table {} requires it", owner.name),
+                ));
+            }
             if of_constraint {
                 return Err(SqlError::new(
                     SqlState(*b"2BP01"),

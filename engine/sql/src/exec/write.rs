@@ -4,7 +4,7 @@ use super::checked;
 use super::eval::EvalCx;
 use super::insert::Known;
 use super::reads::Reads;
-use super::scan::{read_error, store_error};
+use super::scan::{decode_row, read_error, store_error};
 use crate::error::{SqlError, SqlState};
 use crate::func;
 use crate::text::format;
@@ -41,10 +41,12 @@ pub(crate) struct Writes {
     seen_later: bool,
     /// Numbers that sequences gave to this statement.
     pub given: Vec<(RelationId, i64)>,
+    /// The transaction's time, by which rows have expired or not.
+    now: Timestamp,
 }
 
 impl Writes {
-    pub fn new(view: Snapshot, limit: usize, seen_later: bool) -> Writes {
+    pub fn new(view: Snapshot, now: Timestamp, limit: usize, seen_later: bool) -> Writes {
         Writes {
             view,
             reads: Reads::default(),
@@ -56,6 +58,7 @@ impl Writes {
             timers: BTreeSet::new(),
             seen_later,
             given: Vec::new(),
+            now,
         }
     }
 
@@ -167,8 +170,7 @@ impl Writes {
         if before != after {
             self.delete(relation, table, old)?;
             let target = keys::row(relation.id, &after);
-            self.reads.point(target.clone());
-            if self.view.get(&target).map_err(store_error)?.is_some() {
+            if self.standing(relation, table, &after)?.is_some() {
                 return Err(duplicate(relation, table, &after));
             }
             self.check_unique(relation, table, new, |_| true)?;
@@ -210,11 +212,37 @@ impl Writes {
         asked: impl Fn(&SecondaryIndex) -> bool,
     ) -> Result<(), SqlError> {
         for index in table.indexes.iter().filter(|i| table.is_unique(i.id) && asked(i)) {
-            if checked::find_equal(relation, table, index, values, self)?.is_some() {
+            if let Some(primary) = checked::find_equal(relation, table, index, values, self)?
+                && self.standing(relation, table, &primary)?.is_some()
+            {
                 return Err(checked::unique_violation(table, index.id, values));
             }
         }
         Ok(())
+    }
+
+    /// The row under a primary key, with the hidden rowid behind where there is one. One that has expired makes room.
+    pub fn standing(
+        &mut self,
+        relation: &Relation,
+        table: &Table,
+        primary: &[u8],
+    ) -> Result<Option<Vec<Value>>, SqlError> {
+        let state_key = keys::row(relation.id, primary);
+        self.reads.point(state_key.clone());
+        let Some(stored) = self.view.get(&state_key).map_err(store_error)? else { return Ok(None) };
+        let values = decode_row(table, primary, &stored)?;
+        if !self.has_expired(table, &values) {
+            return Ok(Some(values));
+        }
+        self.delete(relation, table, &values)?;
+        Ok(None)
+    }
+
+    fn has_expired(&self, table: &Table, values: &[Value]) -> bool {
+        let Some((time, _, micros)) = table.ttl() else { return false };
+        let time = table.place(time).and_then(|place| values.get(place));
+        matches!(time, Some(Value::Timestamp(t)) if *t <= self.now.0.saturating_sub_unsigned(micros))
     }
 
     /// Deletes a row. `old` are its values, with the hidden rowid behind where there is one.

@@ -1,6 +1,6 @@
 //! Times, dates and intervals.
 
-use super::{float, functions, int, interval, str};
+use super::{Builtin, Kernel, Volatility, float, functions, int, interval, str};
 use crate::error::{SqlError, SqlState};
 use crate::exec::eval::{EvalCx, map1, map2};
 use crate::exec::vector::{Data, ValueRef, Vector};
@@ -98,6 +98,16 @@ functions! { TABLE:
     };
     "isfinite" (Timestamp) -> Bool Immutable Row |_, _| Ok(Value::Bool(true));
 }
+
+/// The transaction's time less so many microseconds; not for statements to call.
+pub(super) static BEFORE: Builtin = Builtin {
+    name: "chronos_before",
+    args: &[Some(Type::Int)],
+    variadic: false,
+    returns: Type::Timestamp,
+    volatility: Volatility::Stable,
+    kernel: Kernel::Row(|a, cx| Ok(Value::Timestamp(cx.now.saturating_sub(int(a[0]))))),
+};
 
 fn now(_: &[ValueRef<'_>], cx: &EvalCx<'_>) -> Result<Value, SqlError> {
     Ok(Value::Timestamp(cx.now))

@@ -15,6 +15,7 @@ pub(crate) use string::uuid;
 use crate::error::{SqlError, SqlState};
 use crate::exec::eval::EvalCx;
 use crate::exec::vector::{ValueRef, Vector};
+use crate::expr::{Comparison, Expr, ExprKind};
 use crate::types::{self, CastContext};
 use chronos_proto::{Type, Value};
 use std::borrow::Cow;
@@ -94,6 +95,19 @@ macro_rules! functions {
 }
 pub(crate) use functions;
 pub(crate) use session::SERVER_VERSION;
+
+/// Whether a row with this time is to be seen: it is not `micros` old yet, or has none, which may `always` be ruled out.
+pub(crate) fn not_expired(time: Expr, always: bool, micros: u64) -> Expr {
+    let micros = i64::try_from(micros).unwrap_or(i64::MAX);
+    let age = Expr::constant(Type::Int, Value::Int(micros));
+    let oldest = Expr { ty: Type::Timestamp, kind: ExprKind::Call(&datetime::BEFORE, vec![age]) };
+    let bool = |kind| Expr { ty: Type::Bool, kind };
+    let young = bool(ExprKind::Compare(Comparison::Gt, Box::new([time.clone(), oldest])));
+    if always {
+        return young;
+    }
+    bool(ExprKind::Or(vec![bool(ExprKind::IsNull { of: Box::new(time), negated: false }), young]))
+}
 
 fn tables() -> impl Iterator<Item = &'static Builtin> {
     [

@@ -6,6 +6,7 @@
 mod depth;
 mod rows;
 mod topic;
+mod ttl;
 
 use crate::error::{SqlError, SqlState};
 use chronos_proto::limits;
@@ -15,7 +16,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, Tokenizer};
 use std::collections::VecDeque;
 use std::sync::Arc;
-pub(crate) use topic::{CreateTopic, DropTopic};
+pub(crate) use topic::{CreateTopic, DropTopic, option};
 
 /// One parsed statement. Cheap to clone.
 #[derive(Clone)]
@@ -90,6 +91,7 @@ fn parse_tokens(sql: &str, lift: bool) -> Result<Option<Vec<Statement>>, SqlErro
         .tokenize_with_location()
         .map_err(|e| SqlError::new(SqlState::SYNTAX_ERROR, e.message).at(position(sql, e.location)))?;
     depth::check(&tokens)?;
+    ttl::spell_out(&mut tokens);
     let mut lifted = if lift { rows::lift(&mut tokens) } else { VecDeque::new() };
     let source: Arc<str> = Arc::from(sql);
     let mut parser = Parser::new(&dialect)

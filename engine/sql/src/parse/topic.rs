@@ -47,7 +47,8 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Ast>, ParserError>
     }
 }
 
-fn option(option: SqlOption) -> Result<(String, String), ParserError> {
+/// An option's name, in small letters, and its value as text.
+pub(crate) fn option(option: SqlOption) -> Result<(String, String), ParserError> {
     let bad = || ParserError::ParserError("Expected: name = value in WITH (…)".into());
     let SqlOption::KeyValue { key, value } = option else { return Err(bad()) };
     let text = match value {

@@ -4,6 +4,7 @@ use super::{Nulls, Plan, ScanSource, access, filter, mark, plan_query, plan_rel,
 use crate::error::{SqlError, SqlState};
 use crate::expr::{Comparison, Expr, ExprKind};
 use crate::rel::{JoinKind, Rel, Source, SourceKind};
+use chronos_proto::Type;
 
 /// The most sources of one FROM.
 const SOURCES_MAX: usize = 64;
@@ -76,9 +77,20 @@ fn collect(rel: Rel, width: usize, leaves: &mut Vec<Leaf>, conditions: &mut Vec<
             let mut captures = Vec::new();
             captured(&other, &mut captures);
             captures.retain(|c| !within(c, &slots));
-            leaves.push(Leaf { rel: other, slots, captures, conditions: Vec::new() });
+            let conditions = not_expired(&other).into_iter().collect();
+            leaves.push(Leaf { rel: other, slots, captures, conditions });
         }
     }
+}
+
+/// What is true of the rows that have not expired, where a table has a time to live.
+fn not_expired(rel: &Rel) -> Option<Expr> {
+    let Rel::Source(Source { kind: SourceKind::Table(relation), base, .. }) = rel else { return None };
+    let table = relation.table()?;
+    let (time, _, micros) = table.ttl()?;
+    let place = table.place(time)?;
+    let time = Expr::slot(Type::Timestamp, base + place);
+    Some(crate::func::not_expired(time, table.columns[place].not_null, micros))
 }
 
 /// Marks the slots that a part of FROM fills.

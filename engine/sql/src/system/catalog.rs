@@ -209,6 +209,7 @@ fn columns_of(relation: &Relation) -> Vec<(String, Type, bool, Option<String>)> 
         RelationKind::Table(table) => table
             .columns
             .iter()
+            .filter(|c| !table.is_hidden(c.id))
             .map(|c| {
                 let default = c.default.as_ref().map(|d| match d {
                     DefaultValue::Constant(v) => match v {

@@ -5,3 +5,4 @@ mod conflicts;
 mod hostile;
 mod scripts;
 mod support;
+mod ttl;

@@ -29,6 +29,13 @@ pub(super) fn run(
     let RelationKind::Table(table) = &mut relation.kind else { return Ok(()) };
     match change {
         Alteration::Nothing => return Ok(()),
+        Alteration::SetTtl(lifetime) => {
+            for extra in &mut table.extras {
+                if let Extra::Ttl { micros, .. } = extra {
+                    *micros = *lifetime;
+                }
+            }
+        }
         Alteration::AddColumn { column, value, if_not_exists, unique } => {
             if table.columns.iter().any(|c| c.name == column.name) {
                 let message = format!("column \"{}\" of relation \"{name}\" already exists", column.name);
@@ -80,6 +87,9 @@ pub(super) fn run(
             let gone = table.columns[place].id;
             if table.primary_key.contains(&gone) {
                 return Err(SqlError::unsupported("dropping a column of the primary key"));
+            }
+            if table.ttl().is_some_and(|(time, ..)| time == gone) {
+                return Err(time_of_ttl(column, name));
             }
             // A view says which tables it reads, not which columns.
             if !readers(&writes.view.catalog, id).is_empty() {
@@ -172,6 +182,9 @@ pub(super) fn run(
             let place = place.ok_or_else(|| undefined_column(column, name))?;
             if table.columns[place].ty == *ty {
                 return Ok(());
+            }
+            if table.ttl().is_some_and(|(time, ..)| time == table.columns[place].id) {
+                return Err(time_of_ttl(column, name));
             }
             refuse_readers(writes, id, "changing the type of a column of a table that a view reads")?;
             return set_type(writes, relation, place, *ty, value, cx);
@@ -326,6 +339,13 @@ fn refuse_readers(writes: &Writes, id: RelationId, what: &str) -> Result<(), Sql
 fn contains_nulls(column: &str, table: &str) -> SqlError {
     let message = format!("column \"{column}\" of relation \"{table}\" contains null values");
     SqlError::new(SqlState::NOT_NULL_VIOLATION, message)
+}
+
+fn time_of_ttl(column: &str, table: &str) -> SqlError {
+    SqlError::new(
+        SqlState(*b"2BP01"),
+        format!("column \"{column}\" cannot go or change its type: rows of table \"{table}\" expire by it"),
+    )
 }
 
 fn undefined_column(column: &str, table: &str) -> SqlError {
