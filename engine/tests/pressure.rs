@@ -2,6 +2,7 @@
 
 mod support;
 
+use chronos_engine::node::Config;
 use chronos_engine::step::{Input, Start, SubscriberId, SubscriberInput, Subscription};
 use chronos_proto::command::{Event, Op};
 use support::{ALERTS, Run, run};
@@ -60,4 +61,50 @@ fn progress_that_found_no_room_is_logged_later() {
     let snapshot = world.node.state(chronos_proto::GroupId(0)).expect("the group").snapshot(&world.shared);
     let progress = snapshot.consumer(ALERTS, "g", 0).expect("progress");
     assert_eq!(progress.floor, 2, "{progress:?}\n{}", world.trace);
+}
+
+/// The WAL stays below its bound while checkpoints keep up. One that takes long has writes refused, and the log is given
+/// up to it.
+#[test]
+fn the_wal_is_bounded() {
+    let settings = |config| Config { wal_max_bytes: 512 << 10, segment_bytes: 16 << 10, ..config };
+    let mut world = Run::with(1, settings);
+    world.make_relations();
+    let publish = |world: &mut Run| {
+        let event = Event { payload: vec![7; 4_000].into(), ..Event::default() };
+        world.commit(vec![Op::Publish { topic: ALERTS, partition: 0, event, claim: false }]);
+        world.step(Input::QueueDrained);
+        world.trace.clear();
+    };
+    let most = |world: &Run| world.node.status().wal_kept_bytes;
+    let mut peak = 0;
+    for _ in 0..600 {
+        publish(&mut world);
+        world.settle();
+        peak = peak.max(most(&world));
+    }
+    let status = world.node.status();
+    assert!(peak > 128 << 10 && peak <= 512 << 10, "{peak}");
+    assert_eq!(status.wal_shortened, 0, "there was room for the checkpoint before the last");
+    // The store takes its time.
+    let mut late = Vec::new();
+    for _ in 0..300 {
+        publish(&mut world);
+        while let Some(owed) = world.owed.pop_front() {
+            match owed {
+                Input::CheckpointDurable(_) => late.push(owed),
+                owed => world.step(owed),
+            }
+        }
+    }
+    let (kept, refusing) = (most(&world), world.node.status().refusing);
+    assert!(kept > 512 << 10 && kept <= 544 << 10, "{kept}");
+    assert!(refusing.is_some_and(|why| why.contains("the log is at its bound")));
+    world.owed.extend(late);
+    world.settle();
+    world.step(Input::QueueDrained);
+    world.settle();
+    let status = world.node.status();
+    assert!(status.wal_shortened > 0 && status.wal_kept_bytes <= 512 << 10, "{status:?}");
+    assert_eq!(status.refusing, None);
 }

@@ -1,7 +1,9 @@
 //! Checkpoints: when the overlay is frozen, what waits for it, and what may go once it is durable.
 //!
 //! At most one overlay is frozen. The WAL is kept back to the checkpoint before the last, so that the newest one can
-//! be found damaged and there is still a way to rebuild.
+//! be found damaged and there is still a way to rebuild. Four times what lies between two checkpoints is room for that;
+//! where it is not, since a checkpoint took long, writes are refused until it is done, the log is given up to the newest
+//! one, and what a group cannot commit is appended again.
 
 use super::snapshots::StoreWork;
 use super::{Config, Fsync, Node};
@@ -9,10 +11,13 @@ use crate::bugs::{self, Bug};
 use crate::step::{Action, Checkpoint, CheckpointId, Fatal, GroupCheckpoint, Outputs, Trace};
 use crate::store::SharedStore;
 use crate::wal::{Compacted, Record};
-use chronos_proto::id::GroupId;
+use chronos_proto::id::{GroupId, Index};
 use chronos_proto::raft::LogId;
 use chronos_proto::time::Instant;
 use std::time::Duration;
+
+/// The WAL is kept back to the checkpoint before the last, goes on while one is under way, and goes by whole segments.
+const CHECKPOINTS_IN_WAL: u64 = 4;
 
 /// The state of checkpointing.
 pub(super) struct Checkpoints {
@@ -25,6 +30,8 @@ pub(super) struct Checkpoints {
     retry_at: Option<Instant>,
     /// What the WAL had written when the last checkpoint began.
     written_before: u64,
+    /// How often the WAL was given up to the newest checkpoint.
+    pub(super) shortened: u64,
     /// What the last durable checkpoint holds.
     durable: Vec<(GroupId, Compacted)>,
 }
@@ -40,6 +47,7 @@ impl Checkpoints {
             work: None,
             retry_at: None,
             written_before: 0,
+            shortened: 0,
             durable,
         }
     }
@@ -66,6 +74,11 @@ impl Checkpoints {
         self.retry_at.is_some()
     }
 
+    /// Whether a checkpoint of the state is under way, which lets parts of the WAL go once it is done.
+    fn makes_room(&self) -> bool {
+        self.running.is_some() && self.work.is_none()
+    }
+
     /// The checkpoint to try again, if it is time.
     pub(super) fn retry(&mut self, now: Instant) -> Option<Checkpoint> {
         self.retry_at.take_if(|at| now >= *at)?;
@@ -86,6 +99,11 @@ impl Node {
         self.wal.written() - self.checkpoints.written_before
     }
 
+    /// The WAL has all the bytes it may, and will have fewer once the running checkpoint is done.
+    pub(super) fn log_is_full(&self) -> bool {
+        self.checkpoints.makes_room() && self.wal.kept() > self.config.wal_max_bytes
+    }
+
     pub(super) fn checkpoint_due(&self) -> bool {
         let checkpoints = &self.checkpoints;
         let config = &self.config;
@@ -93,7 +111,8 @@ impl Node {
         let overlay: usize = self.groups.values().map(|g| g.state.overlay_bytes()).sum();
         checkpoints.running.is_none()
             && (checkpoints.wanted
-                || self.wal_bytes() >= config.checkpoint_wal_bytes
+                || self.wal_bytes()
+                    >= config.checkpoint_wal_bytes.min(config.wal_max_bytes / CHECKPOINTS_IN_WAL)
                 || overlay >= config.overlay_max_bytes / 2
                 || age >= config.checkpoint_interval_us)
     }
@@ -178,14 +197,40 @@ impl Node {
         for group in self.groups.values_mut() {
             group.state.thaw();
         }
-        let held =
+        let held: Vec<(GroupId, Compacted)> =
             done.groups.iter().map(|g| (g.group, Compacted { index: g.applied, term: g.term })).collect();
-        for (group, before) in std::mem::replace(&mut self.checkpoints.durable, held) {
-            if before.index > self.wal.compacted(group).index {
-                self.append(group, &Record::Compacted(before));
+        let before = std::mem::replace(&mut self.checkpoints.durable, held.clone());
+        let is_over = self.wal.kept() > self.config.wal_max_bytes;
+        for (group, mark) in if is_over { held } else { before } {
+            if mark.index > self.wal.compacted(group).index {
+                self.append(group, &Record::Compacted(mark));
             }
+        }
+        if is_over {
+            self.checkpoints.shortened += 1;
+            self.append_stuck_again();
         }
         self.publish_all();
         Ok(())
+    }
+
+    /// Entries that a group had before a checkpoint and has not committed after it keep segments that nothing else needs:
+    /// they move to the end of the log.
+    fn append_stuck_again(&mut self) {
+        for (id, group) in &self.groups {
+            let Some(from) = self.wal.pinned_from(*id).filter(|from| *from == group.state.applied.next())
+            else {
+                continue;
+            };
+            let log = group.raft.log();
+            let last = self.wal.last(*id);
+            let tail: Vec<_> = (from.0..=last.0).map_while(|index| log.get(Index(index))).collect();
+            let bytes: usize = tail.iter().map(|entry| entry.command.bytes()).sum();
+            let fits = bytes as u64 <= self.config.wal_max_bytes / CHECKPOINTS_IN_WAL;
+            // What Raft has truncated and not yet said may be missing; then the next checkpoint looks again.
+            if fits && tail.len() as u64 == last.0 + 1 - from.0 {
+                self.wal.append_again(*id, tail);
+            }
+        }
     }
 }

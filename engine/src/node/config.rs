@@ -50,6 +50,9 @@ pub struct Config {
     pub checkpoint_interval_us: u64,
     /// The overlay's budget; over it, writes are refused until a checkpoint made room.
     pub overlay_max_bytes: usize,
+    /// The WAL is kept below this many bytes: checkpoints come in time for that. Past it writes are refused until the
+    /// running one is done, and entries that only followers and a damaged checkpoint may still want are given up.
+    pub wal_max_bytes: u64,
     /// The size of a WAL segment.
     pub segment_bytes: u64,
     /// The most requests that may be waiting for their write.
@@ -85,6 +88,7 @@ impl Config {
             checkpoint_wal_bytes: 256 << 20,
             checkpoint_interval_us: 600_000_000,
             overlay_max_bytes: 1 << 30,
+            wal_max_bytes: 1 << 30,
             segment_bytes: 64 << 20,
             inflight_max: 16_384,
             pending_max_bytes: 64 << 20,
@@ -100,6 +104,7 @@ impl Config {
         Config {
             checkpoint_wal_bytes: 32 << 20,
             overlay_max_bytes: 128 << 20,
+            wal_max_bytes: 128 << 20,
             segment_bytes: 8 << 20,
             resolver_keys: 1 << 15,
             wheel_max: 1 << 15,

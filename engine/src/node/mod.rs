@@ -58,6 +58,8 @@ const FULL_RETRY: Duration = Duration::from_millis(500);
 const MARK_AFTER: Duration = Duration::from_millis(200);
 /// How long a node that stops waits for others' answers.
 const STOP_AFTER: Duration = Duration::from_millis(1_000);
+/// The log is at its bound.
+const LOG_FULL: &str = "the log is at its bound until the running checkpoint is done; retry later";
 /// Recent commit latencies that the firing lead is taken from.
 const LATENCIES: usize = 64;
 
@@ -604,6 +606,9 @@ impl Node {
         }
         if self.full_retry_at.is_some() {
             return Some(Refused::Full("the disk that holds the WAL is full; free some space".into()));
+        }
+        if self.log_is_full() {
+            return Some(Refused::Full(LOG_FULL.into()));
         }
         let overlay: usize = self.groups.values().map(|g| g.state.overlay_bytes()).sum();
         if overlay > self.config.overlay_max_bytes {

@@ -244,11 +244,12 @@ impl Node {
     }
 
     fn hear_raft(&mut self, from: NodeId, id: GroupId, message: Message) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
         // A disk that cannot keep up takes no more entries: the leader sends them again.
-        if matches!(message, Message::Append { .. }) && (self.wal.backlog().is_err() || self.wal.is_full()) {
+        let takes_none = || self.wal.backlog().is_err() || self.wal.is_full() || self.log_is_full();
+        if matches!(message, Message::Append { .. }) && takes_none() {
             return;
         }
+        let Some(group) = self.groups.get_mut(&id) else { return };
         group.raft.receive(self.now.mono, from, message);
         self.dirty.insert(id);
     }

@@ -19,6 +19,10 @@ pub struct Status {
     pub overlay_bytes: u64,
     /// WAL bytes since the last checkpoint.
     pub wal_bytes: u64,
+    /// Bytes of WAL segments that are kept.
+    pub wal_kept_bytes: u64,
+    /// How often the WAL was over its bound after a checkpoint, and was given up to that.
+    pub wal_shortened: u64,
     /// Groups whose leadership is being handed over to another node.
     pub handing_over: u64,
     /// Requests whose write is awaited.
@@ -117,6 +121,8 @@ impl Node {
             timers_near: sum(&|group| group.timers.near() as u64),
             overlay_bytes: sum(&|group| group.state.overlay_bytes() as u64),
             wal_bytes: self.wal_bytes(),
+            wal_kept_bytes: self.wal.kept(),
+            wal_shortened: self.checkpoints.shortened,
             handing_over: sum(&|group| u64::from(group.raft.status().transfer.is_some())),
             inflight: sum(&|group| group.waiting() as u64),
             subscribers: self.delivery.len() as u64,

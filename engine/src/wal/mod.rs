@@ -77,7 +77,7 @@
 //!
 //! # Not implemented
 //!
-//! Group membership in [`Base`]; a limit on the log's size that gives up catch-up entries; repair of a damaged log from
+//! Group membership in [`Base`]; repair of a damaged log from
 //! peers (a damaged log is refused); a mark of a clean stop, which the weak modes will need once there are peers.
 
 mod record;

@@ -692,6 +692,48 @@ fn truncated_entries_pin_no_segment() {
 }
 
 #[test]
+fn a_tail_that_is_appended_again_pins_no_segment_and_is_never_missed() {
+    for crash_at in 0..40 {
+        let mut world = World::new(config(4096, Fsync::Always));
+        world.settle();
+        // A group that commits nothing more, beside one that goes on.
+        for index in 1..=3 {
+            world.append(GroupId(1), entry(index, 300));
+        }
+        world.append(GroupId(1), Record::Compacted(Compacted { index: Index(1), term: Term(1) }));
+        for index in 1..=12 {
+            world.append(GroupId(0), entry(index, 700));
+            world.cut();
+            world.settle();
+        }
+        world.append(GroupId(0), Record::Compacted(Compacted { index: Index(12), term: Term(1) }));
+        world.rest();
+        world.release();
+        world.settle();
+        assert_eq!(world.writer.pinned_from(GroupId(0)), None);
+        assert_eq!(world.writer.pinned_from(GroupId(1)), Some(Index(2)));
+        let before = world.disk.synced.len();
+        assert!(before > 2, "{:?}", world.disk.synced.keys());
+        let tail = world.state()[&GroupId(1)].entries.clone();
+        assert_eq!(tail.len(), 2);
+        world.writer.append_again(GroupId(1), &tail);
+        assert_eq!(world.writer.pinned_from(GroupId(1)), None);
+        world.budget = crash_at;
+        world.rest();
+        world.release();
+        world.settle();
+        if crash_at == 39 {
+            assert!(world.disk.synced.len() <= 3, "{before}: {:?}", world.disk.synced.keys());
+        }
+        // Whenever the power fails, both groups have what they had.
+        let expected = world.state().clone();
+        let mut throws = dice([1, 2, 3, 0, 1]);
+        world.disk.cut_power(&mut throws);
+        assert_eq!(rows(&world.disk.synced), Ok(expected), "cut after {crash_at} operations");
+    }
+}
+
+#[test]
 fn a_write_that_found_no_space_comes_again() {
     let mut world = at_rest(true);
     let (_, write) = world.append(GroupId(0), entry(15, 9000));

@@ -11,7 +11,7 @@ use super::{Base, Compacted, Record, SegmentId, WalOp, WriteId};
 use crate::bugs::{self, Bug};
 use crate::node::Fsync;
 use bytes::{Bytes, BytesMut};
-use chronos_proto::command::Command;
+use chronos_proto::command::{Command, Entry};
 use chronos_proto::id::{GroupId, Index, Lsn};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -332,6 +332,26 @@ impl Writer {
             self.sealed.pop_front();
             self.spare_full = false;
         }
+    }
+
+    /// The first entry of a group that keeps a segment other than the newest; none if none does.
+    pub fn pinned_from(&self, group: GroupId) -> Option<Index> {
+        let needed = self.groups.get(&group)?.compacted.index;
+        let pins = |segment: &Segment| segment.last.get(&group).is_some_and(|last| *last > needed);
+        self.sealed.iter().any(pins).then(|| needed.next())
+    }
+
+    /// Appends again what a group needs from its compaction mark on, all of it, so that it keeps no older segment. It
+    /// replaces what it repeats in one write: a crash finds the one or the other.
+    pub fn append_again<'a>(&mut self, group: GroupId, entries: impl IntoIterator<Item = &'a Entry>) {
+        let base = self.groups.entry(group).or_default();
+        let (from, last) = (base.compacted.index.next(), base.last);
+        self.append(group, &Record::Truncate { from });
+        for entry in entries {
+            self.append(group, &Record::Entry(entry.clone()));
+        }
+        let now = self.last(group);
+        assert_eq!(now, last, "group {group}: what was appended again ends elsewhere");
     }
 
     /// Bytes cut since the writer was opened: two readings tell how much lies between them.

@@ -37,8 +37,11 @@ pub struct Run {
 
 impl Run {
     pub fn new(seed: u64, pending_max_bytes: usize) -> Run {
-        let config = Config::new(ClusterId(7), NodeId(1), Incarnation(1), 1, seed);
-        let config = Config { pending_max_bytes, ..config };
+        Run::with(seed, |config| Config { pending_max_bytes, ..config })
+    }
+
+    pub fn with(seed: u64, settings: impl FnOnce(Config) -> Config) -> Run {
+        let config = settings(Config::new(ClusterId(7), NodeId(1), Incarnation(1), 1, seed));
         let shared: SharedStore = Arc::new(MemoryStore::default());
         let mut out = Outputs::default();
         let now = Now { mono: Instant(0), wall: Timestamp(START) };

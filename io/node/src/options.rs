@@ -38,6 +38,9 @@ pub struct Profile {
     pub checkpoint_interval: Duration,
     /// The overlay's budget; near it writes are refused until a checkpoint has made room.
     pub overlay_max_bytes: usize,
+    /// The WAL's files are kept below this size: past it writes are refused until the running checkpoint is done, and what
+    /// only followers and a damaged checkpoint may still want is given up.
+    pub wal_max_bytes: u64,
     /// The size of one WAL segment.
     pub segment_bytes: u64,
     /// The largest the store's file may grow; past it checkpoints wait and writes are refused.
@@ -61,6 +64,7 @@ impl Profile {
         checkpoint_wal_bytes: 256 << 20,
         checkpoint_interval: Duration::from_secs(600),
         overlay_max_bytes: 1 << 30,
+        wal_max_bytes: 1 << 30,
         segment_bytes: 16 << 20,
         store_max_bytes: 1 << 40,
         inflight_max: 65_536,
@@ -74,6 +78,7 @@ impl Profile {
     pub const SMALL: Profile = Profile {
         checkpoint_wal_bytes: 32 << 20,
         overlay_max_bytes: 96 << 20,
+        wal_max_bytes: 128 << 20,
         segment_bytes: 4 << 20,
         store_max_bytes: 64 << 30,
         inflight_max: 8_192,

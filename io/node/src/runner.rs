@@ -278,6 +278,7 @@ fn config(options: &Options, directory: &Directory, seed: u64, boots: u64) -> ch
         checkpoint_wal_bytes: profile.checkpoint_wal_bytes,
         checkpoint_interval_us: micros(profile.checkpoint_interval),
         overlay_max_bytes: profile.overlay_max_bytes,
+        wal_max_bytes: profile.wal_max_bytes,
         segment_bytes: profile.segment_bytes,
         inflight_max: profile.inflight_max,
         fire_ahead_max_us: signed(profile.fire_ahead_max),

@@ -39,6 +39,8 @@ const fn switch(key: &'static str, help: &'static str) -> Setting {
     Setting { key, default: "false", help, secret: false, switch: true }
 }
 
+/// The WAL goes by whole segments: with fewer there is nothing to bound.
+const SEGMENTS_MIN: u64 = 8;
 /// The most groups beside group 0.
 pub const PARTITIONS_MAX: u32 = 1_024;
 
@@ -72,6 +74,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("profile", "standard", "standard, or small for a machine with little memory and an SD card"),
     setting("checkpoint_wal_bytes", "", "checkpoint after so much WAL; the profile's unless given"),
     setting("checkpoint_interval", "", "checkpoint at this age of the last one; the profile's unless given"),
+    setting(
+        "wal_max_bytes",
+        "",
+        "the WAL is kept below this; at least 8 segments; the profile's unless given",
+    ),
     setting("wal_segment_bytes", "", "size of a WAL segment; the profile's unless given"),
     setting(
         "memory_max_bytes",
@@ -366,6 +373,7 @@ impl Resolved {
             ("pg_address", config.pg_address.to_string()),
             ("checkpoint_wal_bytes", profile.checkpoint_wal_bytes.to_string()),
             ("checkpoint_interval", format!("{}s", profile.checkpoint_interval.as_secs())),
+            ("wal_max_bytes", profile.wal_max_bytes.to_string()),
             ("wal_segment_bytes", profile.segment_bytes.to_string()),
             ("memory_max_bytes", profile.overlay_max_bytes.to_string()),
             ("store_max_bytes", profile.store_max_bytes.to_string()),
@@ -527,10 +535,21 @@ impl Reader<'_> {
             text => parse_duration(text),
         })?;
         let memory = bytes("memory_max_bytes", base.overlay_max_bytes as u64)?;
+        let segment_bytes = bytes("wal_segment_bytes", base.segment_bytes)?;
+        let wal_max_bytes = self.read("wal_max_bytes", |text| match text {
+            "" => Ok(base.wal_max_bytes.max(segment_bytes.saturating_mul(SEGMENTS_MIN))),
+            text => parse_bytes(text).and_then(|bytes| match bytes / SEGMENTS_MIN >= segment_bytes {
+                true => Ok(bytes),
+                false => Err(format!(
+                    "expected {SEGMENTS_MIN} segments (wal_segment_bytes = {segment_bytes}) at least"
+                )),
+            }),
+        })?;
         Ok(Profile {
+            wal_max_bytes,
             checkpoint_wal_bytes: bytes("checkpoint_wal_bytes", base.checkpoint_wal_bytes)?,
             checkpoint_interval: interval,
-            segment_bytes: bytes("wal_segment_bytes", base.segment_bytes)?,
+            segment_bytes,
             overlay_max_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
             store_max_bytes: bytes("store_max_bytes", base.store_max_bytes)?,
             ..base

@@ -480,6 +480,7 @@ impl prometheus_client::collector::Collector for NodeCollector {
         gauge("chronos_storage_size_bytes", "Bytes on disk, checkpoint store and WAL together", storage)?;
         gauge("chronos_store_used_bytes", "Bytes in use in the checkpoint store", node.store.used_bytes)?;
         gauge("chronos_wal_segments", "Segment files of the WAL", node.wal.segments)?;
+        gauge("chronos_wal_kept_bytes", "Bytes of WAL segments that are kept", node.engine.wal_kept_bytes)?;
         gauge("chronos_wal_pending_bytes", "WAL written since the last checkpoint", node.engine.wal_bytes)?;
         gauge(
             "chronos_overlay_bytes",
@@ -515,6 +516,11 @@ impl prometheus_client::collector::Collector for NodeCollector {
             metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
         };
         counter("chronos_wal_written_bytes", "Bytes written to the WAL", node.wal.written_bytes)?;
+        counter(
+            "chronos_wal_shortened",
+            "Times that the WAL was over its bound and was given up to the newest checkpoint",
+            node.engine.wal_shortened,
+        )?;
         counter("chronos_wal_full", "WAL writes that met a full disk", node.wal.full)?;
         counter("chronos_checkpoints", "Checkpoints written", node.store.checkpoints)?;
         counter("chronos_checkpoints_full", "Checkpoints that met a full disk", node.store.checkpoints_full)?;

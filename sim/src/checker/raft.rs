@@ -108,8 +108,10 @@ struct Member {
     /// What it last said of itself, in this run.
     commit: u64,
     applied: u64,
-    /// Committed entries that it cut, which a snapshot must make good.
+    /// Committed entries that it cut, which a snapshot or the rest of the write must make good.
     cut: Option<u64>,
+    /// In which term and where the log ended that it cut as a leader: the rest of the write must bring it all again.
+    cut_leading: Option<(Term, LogId)>,
 }
 
 /// One group over all its members. Members are told by their place among the machines.
@@ -247,8 +249,7 @@ impl Group {
             }
             Logged::Truncated(_, from) => {
                 if let Some(term) = member.leads {
-                    let what = format!("node {} leads term {term} and cuts its log from {from}", self.ids[m]);
-                    return wrong("leader-append-only", what);
+                    member.cut_leading.get_or_insert((term, member.told.last()));
                 }
                 let lost = self.committed.iter().skip(from.0 as usize - 1).take_while(|e| member.told.has(e));
                 member.cut = lost.last().map(|entry| entry.index.0).or(member.cut);
@@ -277,6 +278,16 @@ impl Group {
             let what = format!("node {}: term {} is written behind {before}", self.ids[m], member.told.term);
             return wrong("vote-once", what);
         }
+        if let Some((term, last)) = member.cut_leading.take()
+            && last.index > member.told.base.index
+            && member.told.term(last.index.0) != Some(last.term)
+        {
+            let what =
+                format!("node {} leads term {term} and cuts its log before {}", self.ids[m], last.index);
+            return wrong("leader-append-only", what);
+        }
+        let again = |cut: &mut u64| self.committed.get(*cut as usize - 1).is_some_and(|e| member.told.has(e));
+        member.cut.take_if(again);
         match member.cut {
             Some(cut) => {
                 let what = format!("node {} cuts entry {cut}, which is committed", self.ids[m]);

@@ -67,6 +67,7 @@ impl World {
             checkpoint_wal_bytes: k.checkpoint_wal_bytes,
             checkpoint_interval_us: k.checkpoint_interval,
             overlay_max_bytes: k.overlay_max_bytes,
+            wal_max_bytes: k.checkpoint_wal_bytes.saturating_mul(4).max(8 * k.segment_bytes),
             inflight_max: k.inflight_max,
             fire_ahead_max_us: k.fire_ahead_max,
             wheel_window_us: k.wheel_window,

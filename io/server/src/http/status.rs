@@ -126,6 +126,8 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
         "overlay_bytes": status.engine.overlay_bytes,
         "wal": {
             "pending_bytes": status.engine.wal_bytes,
+            "kept_bytes": status.engine.wal_kept_bytes,
+            "shortened": status.engine.wal_shortened,
             "written_bytes": status.wal.written_bytes,
             "segments": status.wal.segments,
             "syncs": status.wal.syncs,

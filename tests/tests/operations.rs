@@ -1,13 +1,15 @@
-//! Snapshot files of real processes: made while writes go on, restored to one node that founds a new cluster, and
-//! refused wherever a byte is not what was written.
+//! What operators ask of real processes. Snapshot files: made while writes go on, restored to one node that founds a new
+//! cluster, and refused wherever a byte is not what was written. And a bound on the log's files.
 
 use chronos_tests::cluster::{Cluster, Load, sql};
+use chronos_tests::eventually;
 use chronos_tests::http;
 use chronos_tests::node::{Node, START_LIMIT, binary, sql_at};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 async fn chronos(arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
@@ -201,4 +203,47 @@ async fn only_administrators_make_snapshots() {
     refused(&["snapshot", "create", "--addr", &address, "--token", "read", text(&file)], "42501").await;
     assert_eq!(std::fs::read_dir(folder.path()).expect("a list").count(), 0);
     must(&["snapshot", "create", "--addr", &address, "--token", "write", text(&file)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_on_disk_stays_below_its_bound() {
+    let bound = 2 << 20;
+    let mut node = Node::new()
+        .arg("--wal-max-bytes")
+        .arg(bound.to_string())
+        .arg("--wal-segment-bytes")
+        .arg("64KB")
+        .arg("--fsync")
+        .arg("never");
+    node.start().await;
+    sql(node.http(), "CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)").await.expect("a table");
+    let note = "x".repeat(1_000);
+    let (mut most, rounds) = (0, 120);
+    for round in 0..rounds {
+        let values: Vec<String> = (0..100).map(|n| format!("({}, '{note}')", round * 100 + n)).collect();
+        let insert = format!("INSERT INTO t VALUES {}", values.join(","));
+        // A log at its bound takes nothing until the checkpoint that is under way is done.
+        let done = || async {
+            match sql(node.http(), &insert).await {
+                Err(why) if why.contains("53100") => None,
+                told => Some(told.expect("rows")),
+            }
+        };
+        eventually(Duration::from_secs(30), done).await.expect("room");
+        let files = std::fs::read_dir(node.data().join("wal")).expect("a list");
+        let length =
+            |file: std::io::Result<std::fs::DirEntry>| file.ok()?.metadata().ok().map(|meta| meta.len());
+        most = most.max(files.filter_map(length).sum::<u64>());
+    }
+    let wal = http::get(node.http(), "/status").await.expect("a status").json()["wal"].clone();
+    println!("{most} bytes of files at the most, {wal}");
+    assert!(wal["written_bytes"].as_u64() > Some(12_000_000), "{wal}");
+    // The segment that is made ahead is not counted, and one more is being filled while a checkpoint ends.
+    assert!(most <= bound + (512 << 10), "{most}");
+    assert!(wal["kept_bytes"].as_u64() <= Some(bound), "{wal}");
+    node.kill();
+    node.start().await;
+    assert_eq!(rows(node.http(), "SELECT count(*) FROM t").await[0][0], json!(rounds * 100));
+    let refused = chronos(&["dev", "--wal-max-bytes", "64KB", "--data-dir", "nowhere"]).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
 }
