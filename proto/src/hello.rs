@@ -18,6 +18,9 @@ pub const WIRE_OLDEST: u8 = 1;
 /// The version of messages between nodes that this build writes.
 pub const WIRE_NEWEST: u8 = 1;
 
+/// No host name and port are longer.
+const HTTP_ADDRESS_MAX_BYTES: usize = 262;
+
 /// Who speaks. Sent in a frame of [`KIND_HELLO`] by both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -37,6 +40,10 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// Counts the starts of that store.
     pub boot: u64,
+    /// `host:port` of its HTTP listener, as others reach it. It stands behind the fields that every hello has, and an
+    /// older build says none.
+    #[serde(skip)]
+    pub http: Option<String>,
 }
 
 /// Why bytes are not a hello that this build can answer.
@@ -60,7 +67,9 @@ pub enum HelloError {
 impl Hello {
     /// The body of the frame.
     pub fn encode(&self) -> Vec<u8> {
-        crate::codec::encode(self)
+        let mut body = crate::codec::encode(self);
+        body.extend(crate::codec::encode(&self.http));
+        body
     }
 
     /// Reads the body of a hello frame.
@@ -71,8 +80,15 @@ impl Hello {
         if oldest > WIRE_NEWEST || newest < WIRE_OLDEST || oldest > newest {
             return Err(HelloError::Version { oldest, newest });
         }
-        let (hello, _later) = postcard::take_from_bytes::<Hello>(body)
-            .map_err(|error| HelloError::Damaged(error.to_string()))?;
+        let damaged = |error: postcard::Error| HelloError::Damaged(error.to_string());
+        let (mut hello, more) = postcard::take_from_bytes::<Hello>(body).map_err(damaged)?;
+        if !more.is_empty() {
+            let (http, _later) = postcard::take_from_bytes::<Option<String>>(more).map_err(damaged)?;
+            hello.http = http;
+        }
+        if let Some(http) = hello.http.as_ref().filter(|http| http.len() > HTTP_ADDRESS_MAX_BYTES) {
+            return Err(HelloError::Damaged(format!("an HTTP address of {} bytes", http.len())));
+        }
         if hello.name.is_empty() || hello.name.len() > NODE_NAME_MAX_BYTES {
             return Err(HelloError::Damaged(format!("a node name of {} bytes", hello.name.len())));
         }

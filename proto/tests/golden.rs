@@ -288,6 +288,7 @@ fn hello() -> Hello {
         to: NodeId::of_name("node2"),
         incarnation: Incarnation(7),
         boot: 3,
+        http: None,
     }
 }
 
@@ -506,6 +507,7 @@ fn every_format_is_as_it_was() {
     golden.sample("stamp", Stamp { time: 0x6758_A580_1F9A_DC50, node: NodeId(7) });
     golden.sample("hlc", Hlc::above(0x6758_A580_1F9A_DC50));
     golden.sample("hello", hello());
+    hello_with_http_is_as_it_was(&mut golden);
     let member = member();
     golden.sample("peer-hello", PeerHello { node: member.node, incarnation: Incarnation(7), boot: 3 });
     golden.sample("member", member);
@@ -565,6 +567,13 @@ fn frame_is_as_it_was(golden: &mut Golden) {
     assert_eq!((decoded.kind, decoded.body, decoded.length), (9, &b"a body"[..], stored.len()));
 }
 
+/// A hello as it is sent: what came later stands behind.
+fn hello_with_http_is_as_it_was(golden: &mut Golden) {
+    let hello = Hello { http: Some("node1.example:9000".into()), ..hello() };
+    let stored = golden.bytes("hello-with-http", &hello.encode());
+    assert_eq!(Hello::decode(&stored), Ok(hello));
+}
+
 #[test]
 fn a_hello_of_another_version_is_told_from_a_damaged_one() {
     let bytes = hello().encode();
@@ -578,9 +587,14 @@ fn a_hello_of_another_version_is_told_from_a_damaged_one() {
         let other = [&versions, &bytes[2..]].concat();
         assert_eq!(Hello::decode(&other), Err(HelloError::Version { oldest, newest }));
     }
-    for cut in 0..bytes.len() {
+    // An older build ends where it always did.
+    let older = codec::encode(&hello());
+    assert_eq!(Hello::decode(&older), Ok(hello()));
+    for cut in 0..older.len() {
         assert!(matches!(Hello::decode(&bytes[..cut]), Err(HelloError::Damaged(_))), "{cut} bytes");
     }
+    let long = Hello { http: Some("h".repeat(300)), ..hello() };
+    assert!(matches!(Hello::decode(&long.encode()), Err(HelloError::Damaged(_))));
 }
 
 #[test]

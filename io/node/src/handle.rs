@@ -179,9 +179,15 @@ impl NodeHandle {
         let _ = self.shared.inbox.report(Message::Subscriber { id, input });
     }
 
-    /// Links with the other nodes of the cluster, from a UDP socket at `address`. Must be called in a tokio runtime, once.
-    pub fn link(&self, tls: Arc<dyn TlsConfigs>, address: SocketAddr) -> Result<SocketAddr, StartError> {
-        PeerLinks::start(&self.shared, tls, address)
+    /// Links with the other nodes of the cluster, from a UDP socket at `address`; `http` is the `host:port` of this node's
+    /// HTTP listener, for them to tell clients. Must be called in a tokio runtime, once.
+    pub fn link(
+        &self,
+        tls: Arc<dyn TlsConfigs>,
+        address: SocketAddr,
+        http: Option<String>,
+    ) -> Result<SocketAddr, StartError> {
+        PeerLinks::start(&self.shared, tls, address, http)
     }
 
     /// The nodes of the cluster, as this one knows them; empty for a node alone.

@@ -30,6 +30,8 @@ pub(crate) struct LinkIdentity {
 /// The links of one node.
 pub(crate) struct PeerLinks {
     links: OnceLock<Links>,
+    /// What others are told of this node's HTTP listener.
+    pub(crate) http: Option<String>,
     shared: Weak<Shared>,
 }
 
@@ -38,10 +40,12 @@ impl PeerLinks {
         shared: &Arc<Shared>,
         tls: Arc<dyn TlsConfigs>,
         address: SocketAddr,
+        http: Option<String>,
     ) -> Result<SocketAddr, StartError> {
         let LinkIdentity { cluster, name, incarnation, boot } = shared.identity.clone();
-        let peers = Arc::new(PeerLinks { links: OnceLock::new(), shared: Arc::downgrade(shared) });
-        let config = LinkConfig::new(cluster, name, incarnation, boot, tls);
+        let (links, weak) = (OnceLock::new(), Arc::downgrade(shared));
+        let peers = Arc::new(PeerLinks { links, http: http.clone(), shared: weak });
+        let config = LinkConfig { http, ..LinkConfig::new(cluster, name, incarnation, boot, tls) };
         let links = Links::bind(config, address, peers.clone())?;
         let bound = links.local_addr().map_err(|error| StartError::Socket { address, error })?;
         let _ = peers.links.set(links);

@@ -781,6 +781,7 @@ impl DriverThread {
             role: Role::of(&group0, self.directory.identity.node),
             members: self.shared.members(),
             links: self.shared.peers.get().map(|peers| peers.status()).unwrap_or_default(),
+            http: self.shared.peers.get().and_then(|peers| peers.http.clone()),
             engine,
             wal: self.wal_status.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             store: self.store_status.show(&self.verify),

@@ -39,6 +39,8 @@ pub struct NodeStatus {
     pub members: Vec<Member>,
     /// Links to them.
     pub links: Vec<LinkStatus>,
+    /// `host:port` of this node's HTTP listener, as its peers are told.
+    pub http: Option<String>,
     /// The WAL's files.
     pub wal: WalStatus,
     /// The store's file.

@@ -296,6 +296,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// What peers and their clients are told of the HTTP listener: the host that peers reach this node by, unless HTTP was
+    /// given one of its own.
+    pub fn advertised_http(&self, port: u16) -> Address {
+        let everywhere = |host: &str| host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
+        let own = &self.http_address.host;
+        let host = if *own == self.address.host || everywhere(own) { &self.advertise_address.host } else { own };
+        Address { host: host.clone(), port }
+    }
+
     /// Whether certificates are configured: then every listener wants TLS.
     pub fn has_certificates(&self) -> bool {
         self.certs_dir.is_some() || self.tls_cert.is_some()

@@ -61,6 +61,8 @@ pub struct Server {
     listeners: JoinSet<()>,
     /// For peers.
     address: Address,
+    /// What peers are told of the HTTP listener.
+    advertised_http: Address,
     http_address: SocketAddr,
     pg_address: SocketAddr,
 }
@@ -102,6 +104,7 @@ impl Server {
         let http_address = local("HTTP and gRPC", &config.http_address, &http)?;
         let pg_address = local("PostgreSQL", &config.pg_address, &pg)?;
         let address = config.address.clone();
+        let advertised_http = config.advertised_http(http_address.port());
         let handle = runtime.handle();
         let (g, a, s) = (gateway.clone(), auth.clone(), stop.subscribe());
         listeners.spawn_on(http::serve(http, g, a, config.clone(), s), handle);
@@ -114,7 +117,7 @@ impl Server {
             // Without a leader after one wait, keep looking: whoever asks meanwhile is told so.
             while waiting.wait_for_leader().await.is_err() {}
         });
-        Ok(Server { runtime, gateway, stop, listeners, address, http_address, pg_address })
+        Ok(Server { runtime, gateway, stop, listeners, address, advertised_http, http_address, pg_address })
     }
 
     /// Links the node with the others of its cluster, from the UDP socket of its address. The certificate is read again
@@ -125,7 +128,8 @@ impl Server {
             let failed = |error| StartError::Bind { what: "peers", address: address.clone(), error };
             let mut found = lookup_host((address.host.as_str(), address.port)).await.map_err(failed)?;
             let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
-            let bound = node.link(credentials.clone(), found.next().ok_or_else(none)?)?;
+            let at = found.next().ok_or_else(none)?;
+            let bound = node.link(credentials.clone(), at, Some(self.advertised_http.to_string()))?;
             tokio::spawn(keep_fresh(credentials, self.stop.subscribe()));
             Ok(bound)
         })

@@ -38,6 +38,7 @@ impl Shared {
             to,
             incarnation: self.config.incarnation,
             boot: self.config.boot,
+            http: self.config.http.clone(),
         };
         let mut frame = vec![Outgoing { kind: KIND_HELLO, body: Bytes::from(hello.encode()) }];
         frames::write(stream, &mut frame).await?;

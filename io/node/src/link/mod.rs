@@ -86,6 +86,8 @@ pub struct LinkConfig {
     pub incarnation: Incarnation,
     /// Counts the starts of that store.
     pub boot: u64,
+    /// `host:port` of this node's HTTP listener, as others reach it; told to peers.
+    pub http: Option<String>,
     /// Certificates and trust.
     pub tls: Arc<dyn TlsConfigs>,
     /// What may wait on the lanes of each peer: control, replication, snapshot.
@@ -116,6 +118,7 @@ impl LinkConfig {
             name: name.into(),
             incarnation,
             boot,
+            http: None,
             tls,
             bounds: [
                 LaneBounds { frames: 8_192, bytes: 8 << 20 },

@@ -54,6 +54,8 @@ struct State {
     /// The greatest boot counter seen of its store.
     latest: Option<(Incarnation, u64)>,
     expires: Option<Timestamp>,
+    /// What its last hello said of its HTTP listener.
+    http: Option<String>,
     ups: u64,
     broken: u64,
 }
@@ -115,6 +117,7 @@ impl Peer {
         self.lanes.iter().for_each(LaneQueue::open);
         state.name.clone_from(&identity.name);
         state.expires = Some(identity.expires);
+        state.http.clone_from(&hello.http);
         state.ups += 1;
         state.why = None;
         state.ending = None;
@@ -171,6 +174,7 @@ impl Peer {
         state.check_boot(hello)?;
         state.name.clone_from(&identity.name);
         state.expires = Some(identity.expires);
+        state.http.clone_from(&hello.http);
         if let Some(earlier) = state.inbound.replace(connection.clone()) {
             why::close(&earlier, Code::Replaced, "a newer link of the same node took its place");
         }
@@ -241,6 +245,7 @@ impl Peer {
             reconnects: state.ups.saturating_sub(1),
             broken: state.broken,
             certificate_expires: state.expires,
+            http: state.http.clone(),
             lanes,
         }
     }

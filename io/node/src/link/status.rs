@@ -46,6 +46,8 @@ pub struct LinkStatus {
     pub broken: u64,
     /// When the certificate that it showed last expires.
     pub certificate_expires: Option<Timestamp>,
+    /// `host:port` of its HTTP listener, as it said last.
+    pub http: Option<String>,
     /// Its lanes.
     pub lanes: [LaneStatus; 3],
 }

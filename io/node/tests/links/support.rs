@@ -340,6 +340,7 @@ pub fn hello(authority: &Authority, from: &str, to: &Node) -> Hello {
         to: to.id(),
         incarnation: Incarnation(1),
         boot: 1,
+        http: None,
     }
 }
 

@@ -97,7 +97,7 @@ async fn elsewhere(gateway: &Gateway, group: GroupId, why: Option<&str>) -> Opti
     }
     let leader = group.leads.filter(|leader| *leader != node.node);
     let leader = leader.and_then(|leader| node.members.iter().find(|member| member.node == leader));
-    let address = leader.map(|leader| http_address(&leader.address));
+    let address = leader.map(|leader| http_address(&node, leader));
     let words = match (why, leader, &address) {
         (Some(why), ..) => why.to_owned(),
         (None, Some(leader), Some(address)) => format!(

@@ -4,7 +4,10 @@
 //! answers 421 and names the leader. A change is answered when it is logged: whoever wants to see it done looks at the
 //! view until it is.
 //!
-//! Not implemented: a journal of changes. The HTTP address of another node is taken to be 1000 ports above its own.
+//! Nodes tell each other where they serve HTTP when they link. One that has not been heard of since this node started is
+//! taken to serve 1000 ports above its peer address.
+//!
+//! Not implemented: a journal of changes.
 
 use super::status::name_of;
 use super::{Admin, App, Known, Problem, body};
@@ -12,7 +15,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use chronos_engine::node::{GroupStatus, VOTERS_MAX};
+use chronos_engine::node::{GroupStatus, VOTERS_MAX, wanted};
 use chronos_engine::raft::{ChangeError, TransferError};
 use chronos_engine::step::{OperatorError, Request};
 use chronos_engine::txn::Refused;
@@ -23,6 +26,7 @@ use chronos_proto::membership::Member;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -207,10 +211,10 @@ pub(super) fn elsewhere(status: &NodeStatus, group: &GroupStatus) -> Problem {
                 "this node does not lead group {}: ask node {} at {}",
                 group.group.0,
                 leader.name,
-                http_address(&leader.address)
+                http_address(status, leader)
             );
             let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, "not_leader", why);
-            problem.leader(&leader.name, http_address(&leader.address))
+            problem.leader(&leader.name, http_address(status, leader))
         }
         None => {
             let why = format!("group {} has no leader that this node knows of: try again", group.group.0);
@@ -219,12 +223,14 @@ pub(super) fn elsewhere(status: &NodeStatus, group: &GroupStatus) -> Problem {
     }
 }
 
-/// Where a node with this peer address serves HTTP, unless it was told otherwise.
-pub(crate) fn http_address(address: &str) -> String {
-    crate::config::Address::parse(address)
-        .ok()
-        .and_then(|address| address.shifted(1000))
-        .map_or_else(|| address.to_owned(), |address| address.to_string())
+/// Where a node serves HTTP: as it said, or, before it has said so, by its peer address.
+pub(crate) fn http_address(status: &NodeStatus, member: &Member) -> String {
+    let said = match member.node == status.node {
+        true => status.http.clone(),
+        false => status.links.iter().find(|link| link.peer == member.node).and_then(|link| link.http.clone()),
+    };
+    let assumed = || Some(crate::config::Address::parse(&member.address).ok()?.shifted(1000)?.to_string());
+    said.or_else(assumed).unwrap_or_else(|| member.address.clone())
 }
 
 /// The nodes that are to stay: links are kept with those that leave, too.
@@ -336,7 +342,7 @@ fn describe(status: &NodeStatus) -> serde_json::Value {
         json!({
             "name": member.name,
             "address": member.address,
-            "http_address": http_address(&member.address),
+            "http_address": http_address(status, member),
             "vote": vote,
             "link": state,
             "link_problem": why,
@@ -344,7 +350,9 @@ fn describe(status: &NodeStatus) -> serde_json::Value {
             "matched_index": matched,
         })
     };
+    let nodes: BTreeSet<NodeId> = members(status).map(|member| member.node).collect();
     let group = |group: &GroupStatus| {
+        let wanted: Vec<NodeId> = wanted(group.group, &nodes).into_iter().collect();
         json!({
             "group": group.group.0,
             "term": group.term,
@@ -354,6 +362,7 @@ fn describe(status: &NodeStatus) -> serde_json::Value {
             "voters": names(&group.voters),
             "outgoing": names(&group.outgoing),
             "learners": names(&group.learners),
+            "wanted": names(&wanted),
             "last_index": group.last,
             "committed_index": group.committed,
             "applied_index": group.applied,
