@@ -4,7 +4,7 @@ use crate::eventually;
 use crate::http::{self, Http};
 use crate::node::{Node, START_LIMIT, binary};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Output;
@@ -178,6 +178,26 @@ impl Cluster {
             None
         };
         eventually(LEADER_LIMIT, find).await.expect("a leader")
+    }
+
+    /// Groups whose leader, among the nodes that run, does not have exactly the voters that it is to have, or that have none.
+    pub async fn groups_out_of_place(&self) -> Vec<Value> {
+        let mut groups: BTreeMap<u64, Value> = BTreeMap::new();
+        for node in self.nodes.iter().filter(|node| node.pid().is_some()) {
+            let view = http::get(node.http(), "/cluster").await.expect("a view").json();
+            for group in view["groups"].as_array().expect("groups") {
+                let number = group["group"].as_u64().expect("a number");
+                let known = groups.entry(number).or_insert_with(|| group.clone());
+                if group["serves"] == json!(true) {
+                    known.clone_from(group);
+                }
+            }
+        }
+        let in_place = |group: &Value| {
+            let rest = [&group["learners"], &group["outgoing"]].iter().all(|nodes| **nodes == json!([]));
+            rest && group["serves"] == json!(true) && group["voters"] == group["wanted"]
+        };
+        groups.into_values().filter(|group| !in_place(group)).collect()
     }
 
     /// Waits until all these nodes have applied the same entries and have the same state.

@@ -17,10 +17,15 @@ pub const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a stop may take: the promise is ten seconds.
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// Where HTTP is, above a node's address, unless it is told otherwise.
+const HTTP_ABOVE: u16 = 1000;
+
 /// A node: its data, its ports and, while it runs, its process. Dropped, it leaves no process behind.
 pub struct Node {
     child: Option<Child>,
     base: u16,
+    /// Where HTTP is, above the base.
+    http_above: u16,
     data: PathBuf,
     log: PathBuf,
     arguments: Vec<String>,
@@ -95,6 +100,7 @@ impl Node {
         Node {
             child: None,
             base: free_base(),
+            http_above: HTTP_ABOVE,
             log: temporary.path().join("stderr.log"),
             data,
             arguments: vec!["dev".into()],
@@ -121,6 +127,11 @@ impl Node {
     pub fn arg(mut self, argument: impl Into<String>) -> Node {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// With HTTP where nobody expects it.
+    pub fn serve_http_elsewhere(&mut self) {
+        self.http_above = 3000;
     }
 
     /// With other arguments from the next start on, in place of all that were given.
@@ -156,6 +167,7 @@ impl Node {
             .arg(&self.data)
             .arg("--address")
             .arg(self.quic().to_string())
+            .args((self.http_above != HTTP_ABOVE).then(|| format!("--http-address={}", self.http())))
             .envs(self.environment.iter().map(|(n, v)| (n, v)))
             .stdin(Stdio::null())
             .stdout(log())
@@ -262,7 +274,7 @@ impl Node {
 
     /// HTTP and gRPC.
     pub fn http(&self) -> SocketAddr {
-        self.port(1000)
+        self.port(self.http_above)
     }
 
     /// The PostgreSQL wire.

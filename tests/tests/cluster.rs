@@ -80,14 +80,21 @@ async fn nodes_come_and_go_while_the_cluster_is_written_to() {
     let fourth = cluster.join("node4");
     let spelled = cluster.spelled(fourth);
     cluster.must(0, &["cluster", "add", &spelled, "--timeout", "90s"]).await;
+    assert_eq!(cluster.groups_out_of_place().await, Vec::<serde_json::Value>::new());
     load.progress(100).await;
     // The one that serves none of the writers, leader or not.
     cluster.must(0, &["cluster", "remove", "node3", "--timeout", "90s"]).await;
     load.progress(100).await;
     cluster.forget("node3");
+    assert_eq!(cluster.groups_out_of_place().await, Vec::<serde_json::Value>::new());
     let fifth = cluster.join("node5");
     let spelled = cluster.spelled(fifth);
-    cluster.must(1, &["cluster", "add", &spelled, "--timeout", "90s"]).await;
+    let output = cluster.chronos(1, &["cluster", "add", &spelled, "--timeout", "90s"]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    // It tells what it waits for, and in the end that nothing is left to be done.
+    assert!(said.lines().count() > 1 && said.contains("all groups are in place"), "{said}");
+    assert_eq!(cluster.groups_out_of_place().await, Vec::<serde_json::Value>::new());
     load.progress(100).await;
     let done = load.stop().await;
     println!("{} acknowledged, {} failed, longest gap {:?}", done.acknowledged.len(), done.failed, done.gap);
@@ -98,6 +105,31 @@ async fn nodes_come_and_go_while_the_cluster_is_written_to() {
     cluster.agree().await;
     let shown = cluster.must(0, &["cluster", "status"]).await;
     assert!(shown.contains("4 of 4 voters reachable") && !shown.contains("node3"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_serve_http_elsewhere_are_found() {
+    let mut cluster = Cluster::new(3);
+    cluster.nodes[..2].iter_mut().for_each(Node::serve_http_elsewhere);
+    cluster.start_all().await;
+    let (first, third) = (cluster.nodes[0].http(), cluster.nodes[2].http());
+    cluster.must(2, &["cluster", "transfer", "node1"]).await;
+    assert_eq!(cluster.leader().await, 0);
+    let mut connection = Http::connect(third).await.expect("a connection");
+    let answer = connection.send("DELETE", "/cluster/members/node2", &[], b"").await.expect("an answer");
+    assert_eq!((answer.status, &answer.json()["leader"]["http_address"]), (421, &json!(first.to_string())));
+    for node in &cluster.nodes {
+        let view = http::get(node.http(), "/cluster").await.expect("a view").json();
+        let members = view["members"].as_array().expect("members").iter();
+        let told: Vec<_> = members.map(|member| member["http_address"].clone()).collect();
+        assert_eq!(told, addresses(&cluster).iter().map(|at| json!(at.to_string())).collect::<Vec<_>>());
+    }
+    let shown = cluster.must(2, &["cluster", "status"]).await;
+    assert!(shown.contains(&first.to_string()), "{shown}");
+    // Asked at the third, done by the first.
+    cluster.must(2, &["cluster", "remove", "node2", "--timeout", "60s"]).await;
+    cluster.forget("node2");
+    assert_eq!(cluster.groups_out_of_place().await, Vec::<serde_json::Value>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

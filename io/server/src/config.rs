@@ -301,7 +301,8 @@ impl Config {
     pub fn advertised_http(&self, port: u16) -> Address {
         let everywhere = |host: &str| host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
         let own = &self.http_address.host;
-        let host = if *own == self.address.host || everywhere(own) { &self.advertise_address.host } else { own };
+        let host =
+            if *own == self.address.host || everywhere(own) { &self.advertise_address.host } else { own };
         Address { host: host.clone(), port }
     }
 

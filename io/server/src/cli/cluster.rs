@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const LEADER_WAIT: Duration = Duration::from_secs(20);
 /// Between looks.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// Groups whose move is told of in one line.
+const MOVING_SHOWN: usize = 4;
 /// How long a transfer may take: the leader gives it up after an election timeout.
 const TRANSFER_WAIT: Duration = Duration::from_secs(5);
 
@@ -117,6 +119,8 @@ struct Group {
     voters: Vec<String>,
     outgoing: Vec<String>,
     learners: Vec<String>,
+    /// Who is to vote, by the list of nodes.
+    wanted: Vec<String>,
     last_index: u64,
     committed_index: u64,
 }
@@ -128,8 +132,45 @@ impl Group {
             .any(|names| names.iter().any(|n| n == name))
     }
 
-    fn is_settled(&self) -> bool {
-        self.outgoing.is_empty() && self.learners.is_empty()
+    /// What is still to be done for its voters to be those that the list of nodes asks for.
+    fn moving(&self) -> Option<String> {
+        let number = self.group;
+        let missing = self.wanted.iter().find(|name| !self.voters.contains(name));
+        let surplus = self.voters.iter().find(|name| !self.wanted.contains(name));
+        let learner = self.learners.first();
+        Some(match (&self.leader, missing, learner, surplus) {
+            (Some(leader), ..) if !self.serves => {
+                format!("group {number} waits for {leader}, which leads it, to answer")
+            }
+            (None, ..) => format!("group {number} has no leader"),
+            (_, Some(name), Some(learner), _) if name == learner => {
+                format!("group {number}: {name} is catching up")
+            }
+            (_, Some(name), ..) => format!("group {number} is to take {name} in"),
+            (_, None, Some(name), _) | (_, None, None, Some(name)) => {
+                format!("group {number} is to let {name} go")
+            }
+            _ if !self.outgoing.is_empty() => format!("group {number} is changing its voters"),
+            _ => return None,
+        })
+    }
+}
+
+/// What is still to be done for every group to be where the list of nodes asks for.
+fn moving(groups: &BTreeMap<u32, Group>) -> Option<String> {
+    let moving: Vec<String> = groups.values().filter_map(Group::moving).collect();
+    let more = moving.len().saturating_sub(MOVING_SHOWN);
+    let shown = moving.iter().take(MOVING_SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    match (moving.len(), more) {
+        (0, _) => None,
+        (count, 0) => {
+            Some(format!("{} of {} groups are in place: {shown}", groups.len() - count, groups.len()))
+        }
+        (count, more) => Some(format!(
+            "{} of {} groups are in place: {shown}; and {more} more",
+            groups.len() - count,
+            groups.len()
+        )),
     }
 }
 
@@ -361,7 +402,7 @@ fn show(out: &mut impl Write, view: &View) -> std::io::Result<()> {
     writeln!(out, "cluster {}: leader {leader}, as node {} sees it", view.cluster, view.node)?;
     writeln!(out, "{} of {} voters reachable", voters.iter().filter(|name| up(name)).count(), voters.len())?;
     let mut table = print::table(&[]);
-    table.set_header(["node", "address", "role", "link", "rtt", "entries behind"]);
+    table.set_header(["node", "address", "http", "role", "link", "rtt", "entries behind"]);
     for member in &view.members {
         let role = match member.vote.as_deref() {
             _ if view.leader.as_ref() == Some(&member.name) => "leader",
@@ -375,6 +416,7 @@ fn show(out: &mut impl Write, view: &View) -> std::io::Result<()> {
         table.add_row([
             print::plain(&member.name),
             member.address.clone(),
+            print::plain(&member.http_address),
             role.into(),
             member.link.clone(),
             rtt,
@@ -416,12 +458,8 @@ async fn add(mut cluster: Cluster, wait: Wait, (name, address): (String, Address
         let Some(member) = view.member(&joining) else {
             return Some(format!("node {joining} was removed meanwhile"));
         };
-        let unsettled = groups.values().find(|group| !group.is_settled());
-        match (member.vote.as_deref(), unsettled) {
-            (Some("voter"), None) => None,
-            (Some("voter"), Some(group)) => {
-                Some(format!("node {joining} votes; group {} is changing", group.group))
-            }
+        match member.vote.as_deref() {
+            Some("voter") => Some(format!("node {joining} votes; {}", moving(groups)?)),
             _ if member.link == "refused" => {
                 let why = member.link_problem.as_deref().unwrap_or("no reason given");
                 Some(format!("node {joining} does not link with node {}: {why}", view.node))
@@ -439,7 +477,7 @@ async fn add(mut cluster: Cluster, wait: Wait, (name, address): (String, Address
         }
     };
     cluster.until(wait.timeout, &format!("adding node {name}"), voting).await?;
-    cluster.say(format!("node {name} at {address} is a voter"));
+    cluster.say(format!("node {name} at {address} is a voter, and all groups are in place"));
     Ok(())
 }
 
@@ -468,8 +506,11 @@ async fn remove(mut cluster: Cluster, wait: Wait, name: String) -> Outcome {
         if view.member(&leaving).is_some() {
             return Some(format!("node {leaving} is still a member"));
         }
-        let holds = groups.values().find(|group| group.has(&leaving) || group.has(&number));
-        holds.map(|group| format!("node {leaving} is leaving group {}", group.group))
+        let holds = groups.values().filter(|group| group.has(&leaving) || group.has(&number)).count();
+        match holds {
+            0 => moving(groups).map(|what| format!("node {leaving} is in no group any more; {what}")),
+            _ => Some(format!("node {leaving} is leaving {holds} of {} groups", groups.len())),
+        }
     };
     cluster.until(wait.timeout, &format!("removing node {name}"), gone).await?;
     cluster.say(format!("node {name} is removed: it may be stopped, and its data directory deleted"));
@@ -553,9 +594,37 @@ mod tests {
             voters: voters.iter().map(|name| (*name).to_owned()).collect(),
             outgoing: Vec::new(),
             learners: Vec::new(),
+            wanted: voters.iter().map(|name| (*name).to_owned()).collect(),
             last_index: 1,
             committed_index: 1,
         }
+    }
+
+    #[test]
+    fn a_change_is_complete_when_every_group_has_the_voters_that_it_is_to_have() {
+        let settled = group(0, "a", &["a", "b", "c"]);
+        assert_eq!(settled.moving(), None);
+        let fourth = || ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        let states = [
+            (Group { wanted: fourth(), ..settled.clone() }, "is to take d in"),
+            (Group { wanted: fourth(), learners: vec!["d".into()], ..settled.clone() }, "d is catching up"),
+            (Group { wanted: vec!["a".into(), "b".into()], ..settled.clone() }, "is to let c go"),
+            (Group { outgoing: vec!["c".into()], ..settled.clone() }, "is changing its voters"),
+            (Group { serves: false, ..settled.clone() }, "waits for a, which leads it"),
+            (Group { leader: None, ..settled.clone() }, "has no leader"),
+        ];
+        let mut groups: BTreeMap<u32, Group> = BTreeMap::new();
+        for (number, (moving, said)) in (0..).zip(states) {
+            let moving = Group { group: number, ..moving };
+            assert!(moving.moving().is_some_and(|what| what.contains(said)), "{moving:?}");
+            groups.insert(number, moving);
+        }
+        groups.insert(6, Group { group: 6, ..settled });
+        let said = moving(&groups).expect("six of seven");
+        assert!(
+            said.starts_with("1 of 7 groups are in place: group 0 ") && said.ends_with("; and 2 more"),
+            "{said}"
+        );
     }
 
     #[test]
