@@ -88,9 +88,8 @@ fn not_expired(rel: &Rel) -> Option<Expr> {
     let Rel::Source(Source { kind: SourceKind::Table(relation), base, .. }) = rel else { return None };
     let table = relation.table()?;
     let (time, _, micros) = table.ttl()?;
-    let place = table.place(time)?;
-    let time = Expr::slot(Type::Timestamp, base + place);
-    Some(crate::func::not_expired(time, table.columns[place].not_null, micros))
+    let time = Expr::slot(Type::Timestamp, base + table.place(time)?);
+    Some(crate::func::not_expired(time, micros))
 }
 
 /// Marks the slots that a part of FROM fills.
