@@ -922,13 +922,13 @@ mod tests {
     use chronos_engine::wal::{Recovered, SegmentId};
     use std::io;
 
-    /// Fails one sync, and would succeed at the next.
-    struct FailsOnce {
+    /// Files, and something that happens before each sync.
+    struct Faulty {
         files: FileDisk,
-        fail: Arc<AtomicBool>,
+        before_sync: Box<dyn FnMut() -> io::Result<()> + Send>,
     }
 
-    impl Disk for FailsOnce {
+    impl Disk for Faulty {
         fn create(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()> {
             self.files.create(segment, bytes)
         }
@@ -936,10 +936,8 @@ mod tests {
             self.files.write(segment, offset, bytes)
         }
         fn sync(&mut self, segment: SegmentId) -> io::Result<()> {
-            match self.fail.swap(false, Ordering::SeqCst) {
-                true => Err(io::Error::other("the medium is broken")),
-                false => self.files.sync(segment),
-            }
+            (self.before_sync)()?;
+            self.files.sync(segment)
         }
         fn remove(&mut self, segment: SegmentId) -> io::Result<()> {
             self.files.remove(segment)
@@ -952,6 +950,28 @@ mod tests {
         }
     }
 
+    fn node(
+        dir: &std::path::Path,
+        before_sync: impl FnMut() -> io::Result<()> + Send + 'static,
+    ) -> NodeHandle {
+        let directory = Directory::open(dir, true).unwrap();
+        let store = Store::open(&directory.store(), 64 << 20).unwrap();
+        let files = FileDisk::open(&directory.wal()).unwrap();
+        let mut options = Options::new(dir);
+        options.profile.segment_bytes = 1 << 20;
+        let parts = Parts {
+            options,
+            directory,
+            recovered: Recovered::default(),
+            store,
+            disk: Box::new(Faulty { files, before_sync: Box::new(before_sync) }),
+            verify: Arc::new(Mutex::new(VerifyState::Verified)),
+            doubtful: false,
+            notices: Vec::new(),
+        };
+        start(parts).unwrap()
+    }
+
     fn transaction() -> Transaction {
         // Its effect does not matter: dropping what is not there.
         Transaction { ops: vec![Op::DropRelation(RelationId(99))], ..Transaction::default() }
@@ -960,23 +980,13 @@ mod tests {
     #[test]
     fn the_first_failed_sync_is_fatal_and_acknowledges_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let directory = Directory::open(dir.path(), true).unwrap();
-        let store = Store::open(&directory.store(), 64 << 20).unwrap();
         let fail = Arc::new(AtomicBool::new(false));
-        let disk = FailsOnce { files: FileDisk::open(&directory.wal()).unwrap(), fail: fail.clone() };
-        let mut options = Options::new(dir.path());
-        options.profile.segment_bytes = 1 << 20;
-        let parts = Parts {
-            options,
-            directory,
-            recovered: Recovered::default(),
-            store,
-            disk: Box::new(disk),
-            verify: Arc::new(Mutex::new(VerifyState::Verified)),
-            doubtful: false,
-            notices: Vec::new(),
-        };
-        let node = start(parts).unwrap();
+        // The next one would succeed.
+        let fails = fail.clone();
+        let node = node(dir.path(), move || match fails.swap(false, Ordering::SeqCst) {
+            true => Err(io::Error::other("the medium is broken")),
+            false => Ok(()),
+        });
         node.commit(GroupId(0), transaction()).unwrap();
         fail.store(true, Ordering::SeqCst);
         let outcome = node.commit(GroupId(0), transaction());
@@ -988,5 +998,48 @@ mod tests {
         assert!(!dir.path().join("clean").exists());
         node.stop();
         assert!(Directory::open(dir.path(), false).is_ok(), "the lock is free");
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_node_and_leaves_nobody_without_an_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let fail = Arc::new(AtomicBool::new(false));
+        let fails = fail.clone();
+        let node = node(dir.path(), move || {
+            assert!(!fails.load(Ordering::SeqCst), "on purpose");
+            Ok(())
+        });
+        fail.store(true, Ordering::SeqCst);
+        let outcome = node.commit(GroupId(0), transaction());
+        assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
+        let Exit::Fatal(why) = node.stop() else { panic!("it went on") };
+        assert!(why.contains("chronos-wal") && why.contains("panicked"), "{why}");
+        assert!(Directory::open(dir.path(), false).is_ok(), "the lock is free");
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_ever_for_a_disk_that_hangs_and_answers_who_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let hang = Arc::new(AtomicBool::new(false));
+        let (go_on, wait) = mpsc::channel::<()>();
+        let hangs = hang.clone();
+        let node = node(dir.path(), move || {
+            if hangs.load(Ordering::SeqCst) {
+                let _ = wait.recv();
+            }
+            Ok(())
+        });
+        hang.store(true, Ordering::SeqCst);
+        let (send, answered) = mpsc::channel();
+        let reply: CommitReply = Box::new(move |outcome| send.send(outcome).unwrap());
+        node.commit_with(GroupId(0), transaction(), reply);
+        let stopping = node.clone();
+        let stopped = thread::spawn(move || stopping.stop());
+        let outcome = answered.recv_timeout(STOP_PATIENCE * 10).expect("an answer while the disk hangs");
+        assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
+        assert!(!dir.path().join("clean").exists(), "it has not stopped while a write is under way");
+        drop(go_on);
+        assert_eq!(stopped.join().unwrap(), Exit::Stopped);
+        assert!(dir.path().join("clean").exists());
     }
 }
