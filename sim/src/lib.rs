@@ -12,7 +12,8 @@
 //! trace         what happened, as lines, and their hash
 //! chronicle     what happened, as values; diagram draws it, explain tells it
 //! marks         which rare situations were reached
-//! run, shrink   many seeds on all cores; a failing plan made small
+//! seeds         which seeds a command line asks for, on all cores
+//! run, shrink   a seed, or many; a failing plan made small
 //! hunt          planted bugs, until each is caught
 //! report, json  what is printed; progress on a terminal
 //! ```
@@ -37,6 +38,7 @@ pub mod progress;
 pub mod report;
 pub mod rng;
 pub mod run;
+pub mod seeds;
 pub mod shrink;
 pub mod store;
 pub mod tap;

@@ -6,11 +6,12 @@ use chronos_sim::knobs::{Knobs, Profile};
 use chronos_sim::marks::Marks;
 use chronos_sim::progress::Progress;
 use chronos_sim::run::{self, Options};
+use chronos_sim::seeds::{Seeds, number};
 use chronos_sim::violation::{Class, Violation};
 use chronos_sim::world::Outcome;
 use chronos_sim::{chronicle, diagram, explain, hunt, report, shrink};
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 const HELP: &str = "\
 cargo sim                        a few hundred fresh seeds, and a summary
@@ -42,9 +43,7 @@ const BUG_SEEDS: u64 = 1_000;
 #[derive(Debug, Default)]
 struct Arguments {
     options: Options,
-    seed: Option<u64>,
-    seeds: Option<u64>,
-    time: Option<u64>,
+    seeds: Seeds,
     svg: Option<String>,
     window: Option<u64>,
     shrink: bool,
@@ -68,12 +67,15 @@ fn main() -> ExitCode {
     }
     // A panic of the engine is a verdict of its seed, told with it.
     std::panic::set_hook(Box::new(|_| {}));
-    match (arguments.bugs, arguments.seed, arguments.seeds, arguments.shrink) {
+    let Seeds { first, count, .. } = arguments.seeds;
+    match (arguments.bugs, first, count, arguments.shrink) {
         (true, ..) => catch_bugs(&arguments),
         (_, Some(seed), ..) if arguments.explain => tell(seed, &arguments),
         (_, Some(seed), None, true) => shrink_one(seed, &arguments),
-        (_, Some(seed), None, false) if arguments.time.is_none() => replay(seed, &arguments),
-        _ => explore(&arguments),
+        _ => match arguments.seeds.one() {
+            Some(seed) => replay(seed, &arguments),
+            None => explore(&arguments),
+        },
     }
 }
 
@@ -83,15 +85,15 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     if words.next_if(|word| word == "explain").is_some() {
         out.explain = true;
         if let Some(seed) = words.next_if(|word| !word.starts_with('-')) {
-            out.seed = Some(number(&seed)?);
+            out.seeds.first = Some(number(&seed)?);
         }
     }
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+        if out.seeds.take(&word, &mut value)? {
+            continue;
+        }
         match word.as_str() {
-            "--seed" => out.seed = Some(number(&value()?)?),
-            "--seeds" => out.seeds = Some(number(&value()?)?),
-            "--time" => out.time = Some(number(&value()?)?),
             "--steps" => out.options.steps = Some(number(&value()?)?),
             "--profile" => {
                 let name = value()?;
@@ -120,33 +122,26 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             _ => return Err(format!("unknown argument {word:?}")),
         }
     }
-    if out.explain && (out.seed.is_none() || out.seeds.is_some() || out.shrink || out.bugs || out.json) {
+    let one = out.seeds.first.is_some() && out.seeds.count.is_none();
+    if out.explain && (!one || out.shrink || out.bugs || out.json) {
         return Err("explain wants one seed, and no --seeds, --shrink, --bugs or --json".into());
     }
     if out.json && (out.shrink || out.bugs) {
         return Err("--json is for a seed or for many; --shrink and --bugs print text".into());
     }
-    if out.svg.is_some() && (out.seed.is_none() || out.seeds.is_some()) {
+    if out.svg.is_some() && !one {
         return Err("--svg wants one --seed".into());
     }
     if out.window.is_some() && out.svg.is_none() {
         return Err("--window says how much --svg draws".into());
     }
-    if out.shrink && (out.seed.is_none() || out.seeds.is_some()) {
+    if out.shrink && !one {
         return Err("--shrink wants one --seed".into());
     }
     if (out.options.bug.is_some() || out.bugs) && !cfg!(feature = "planted-bugs") {
         return Err("this build has no planted bugs: run it by `cargo sim`, which turns them on".into());
     }
     Ok(out)
-}
-
-fn number(word: &str) -> Result<u64, String> {
-    let parsed = match word.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => word.parse(),
-    };
-    parsed.map_err(|_| format!("{word:?} is not a number"))
 }
 
 /// One seed, twice.
@@ -286,13 +281,8 @@ fn shrink_one(seed: u64, arguments: &Arguments) -> ExitCode {
 /// Many seeds.
 fn explore(arguments: &Arguments) -> ExitCode {
     let options = Options { trace: false, ..arguments.options.clone() };
-    let fresh = || {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (since.as_micros() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16
-    };
-    let first = arguments.seed.unwrap_or_else(fresh);
-    let count = arguments.seeds.unwrap_or(if arguments.time.is_some() { u64::MAX } else { SEEDS_USUAL });
-    let until = arguments.time.map(Duration::from_secs);
+    let (first, count) = (arguments.seeds.begin(), arguments.seeds.most(SEEDS_USUAL));
+    let until = arguments.seeds.lasts();
     let began = Instant::now();
     let mut marks = Marks::default();
     let (mut seeds, mut simulated, mut steps) = (0u64, 0u64, 0u64);
@@ -382,8 +372,8 @@ fn failure_of(seed: u64, violation: &Violation, options: &Options) -> Object {
 
 /// Each planted bug, until it is caught by a checker that must.
 fn catch_bugs(arguments: &Arguments) -> ExitCode {
-    let first = arguments.seed.unwrap_or(1);
-    let most = arguments.seeds.unwrap_or(BUG_SEEDS);
+    let first = arguments.seeds.first.unwrap_or(1);
+    let most = arguments.seeds.count.unwrap_or(BUG_SEEDS);
     let began = Instant::now();
     let mut missed = 0;
     for bug in Bug::ALL {

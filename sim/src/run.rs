@@ -2,11 +2,9 @@
 
 use crate::knobs::{Knobs, Profile};
 use crate::plan::{self, Planned};
+use crate::seeds;
 use crate::world::{Outcome, World};
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
 
 /// A planted bug's name; the list is the engine's.
 pub type Bug = chronos_engine::bugs::Bug;
@@ -69,35 +67,6 @@ fn plant(bug: Option<Bug>) {
 
 /// Runs seeds from `first` on, on all cores, until `each` says stop or there were `count`. `each` gets them in the
 /// order in which they end.
-pub fn many(first: u64, count: u64, options: &Options, mut each: impl FnMut(u64, Outcome) -> bool) {
-    let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let next = AtomicU64::new(0);
-    let stop = AtomicBool::new(false);
-    let (send, receive) = mpsc::sync_channel(workers);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let (send, next, stop) = (send.clone(), &next, &stop);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
-                        break;
-                    }
-                    let at = first.wrapping_add(number);
-                    if send.send((at, seed(at, options))).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(send);
-        for (at, outcome) in &receive {
-            if !each(at, outcome) {
-                stop.store(true, Ordering::Relaxed);
-                break;
-            }
-        }
-        // Workers that wait to hand over a result are let go.
-        drop(receive);
-    });
+pub fn many(first: u64, count: u64, options: &Options, each: impl FnMut(u64, Outcome) -> bool) {
+    seeds::on_all_cores(first, count, |_, at| seed(at, options), each);
 }

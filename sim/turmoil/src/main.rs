@@ -25,14 +25,13 @@ mod run;
 mod socket;
 
 use chronos_sim::report;
+use chronos_sim::seeds::{Seeds, on_all_cores};
 use chronos_sim::violation::{Class, Violation};
 use marks::Marks;
 use plan::Knobs;
 use run::Outcome;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 const HELP: &str = "\
 cargo sim-turmoil                        20 fresh seeds, and a summary
@@ -51,9 +50,7 @@ const TWICE_EVERY: u64 = 10;
 
 #[derive(Debug, Default)]
 struct Arguments {
-    seed: Option<u64>,
-    seeds: Option<u64>,
-    time: Option<u64>,
+    seeds: Seeds,
     trace: bool,
     help: bool,
 }
@@ -72,27 +69,20 @@ fn main() -> ExitCode {
     }
     // A panic is a verdict of its seed, told with it.
     std::panic::set_hook(Box::new(|panic| run::PANICS.with_borrow_mut(|all| all.push(panic.to_string()))));
-    match (arguments.seed, arguments.seeds, arguments.time) {
-        (Some(seed), None, None) => replay(seed, arguments.trace),
-        _ => explore(&arguments),
+    match arguments.seeds.one() {
+        Some(seed) => replay(seed, arguments.trace),
+        None => explore(&arguments.seeds),
     }
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut out = Arguments::default();
     while let Some(word) = words.next() {
-        let mut number = || {
-            let value = words.next().ok_or_else(|| format!("{word} wants a value"))?;
-            let parsed = match value.strip_prefix("0x") {
-                Some(hex) => u64::from_str_radix(hex, 16),
-                None => value.parse(),
-            };
-            parsed.map_err(|_| format!("{value:?} is not a number"))
-        };
+        let value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+        if out.seeds.take(&word, value)? {
+            continue;
+        }
         match word.as_str() {
-            "--seed" => out.seed = Some(number()?),
-            "--seeds" => out.seeds = Some(number()?),
-            "--time" => out.time = Some(number()?),
             "--trace" => out.trace = true,
             "--help" | "-h" => out.help = true,
             _ => return Err(format!("unknown argument {word:?}")),
@@ -133,19 +123,18 @@ fn deterministic(one: &Outcome, other: &Outcome) -> Option<Violation> {
 }
 
 /// Many seeds, on all cores.
-fn explore(arguments: &Arguments) -> ExitCode {
+fn explore(asked: &Seeds) -> ExitCode {
     let begun = Instant::now();
-    let time = arguments.time.map(Duration::from_secs);
-    let count = arguments.seeds.unwrap_or(if time.is_some() { u64::MAX } else { SEEDS_USUAL });
-    let first = arguments.seed.unwrap_or_else(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        since.as_nanos() as u64 >> 8
-    });
+    let (first, time) = (asked.begin(), asked.lasts());
     println!("seeds from {first:#x} on   commit {}", report::commit());
     let (mut marks, mut seeds, mut simulated, mut slowest) = (Marks::default(), 0, 0, 0);
     let (mut committed, mut reads) = (0, 0);
     let mut failed = None;
-    many(first, count, |seed, outcome, second| {
+    let twice = |place: u64, seed| {
+        let second = place.is_multiple_of(TWICE_EVERY).then(|| run::seed(seed, false));
+        (run::seed(seed, false), second)
+    };
+    on_all_cores(first, asked.most(SEEDS_USUAL), twice, |seed, (outcome, second)| {
         seeds += 1;
         simulated += outcome.simulated_ms;
         slowest = slowest.max(outcome.settled_ms.unwrap_or(0));
@@ -177,39 +166,4 @@ fn explore(arguments: &Arguments) -> ExitCode {
         failed = Some(Class::Unknown.exit_code());
     }
     ExitCode::from(failed.unwrap_or(0))
-}
-
-/// Runs seeds until `each` says stop or there were `count`; some are run a second time.
-fn many(first: u64, count: u64, mut each: impl FnMut(u64, Outcome, Option<Outcome>) -> bool) {
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let (send, receive) = mpsc::sync_channel(workers);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let (send, next, stop) = (send.clone(), &next, &stop);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
-                        break;
-                    }
-                    let at = first.wrapping_add(number);
-                    let outcome = run::seed(at, false);
-                    let second = (number % TWICE_EVERY == 0).then(|| run::seed(at, false));
-                    if send.send((at, outcome, second)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(send);
-        for (at, outcome, second) in &receive {
-            if !each(at, outcome, second) {
-                stop.store(true, Ordering::Relaxed);
-                break;
-            }
-        }
-        // Workers that wait to hand over a result are let go.
-        drop(receive);
-    });
 }
