@@ -649,6 +649,48 @@ fn a_write_that_its_leader_takes_along_is_asked_again_and_done_once() {
     cluster.check_equal();
 }
 
+/// The next leader's log may stay shorter than its own: nothing else is written there.
+#[test]
+fn who_waits_for_writes_of_a_deposed_leader_is_told_though_nobody_writes_more() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let first = cluster.leader();
+    cluster.isolate(first);
+    let tokens: Vec<Token> = (1..=5)
+        .map(|row| {
+            let transaction = cluster.transaction(first, vec![put(row)]);
+            cluster.ask(first, Request::Commit(GROUP, transaction))
+        })
+        .collect();
+    cluster.pass(3_000 * MS);
+    assert_ne!(cluster.leader(), first);
+    cluster.heal();
+    cluster.pass(3_000 * MS);
+    for token in tokens {
+        let answer = cluster.answer(first, token);
+        assert!(matches!(answer, Some(Reply::Commit(Err(Refused::NotLeader)))), "{answer:?}");
+    }
+    cluster.pass(3_000 * MS);
+    assert!((1..=5).all(|row| !cluster.has_row(first, row)), "what was refused has happened");
+    cluster.check_equal();
+}
+
+/// Cluster time steps by more than a session lives, and at no moment is every write of a follower answered.
+#[test]
+fn a_follower_whose_writes_never_pause_names_them_anew_when_time_steps() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let follower = cluster.follower();
+    cluster.write(follower, vec![put(1)]);
+    cluster.lose = Some("ForwardReply");
+    let open = cluster.transaction(follower, vec![put(2)]);
+    let open = cluster.ask(follower, Request::Commit(GROUP, open));
+    cluster.wrong = (1..=3).map(|node| (NodeId(node), 7_200_000_000)).collect();
+    cluster.pass(500 * MS);
+    assert!(cluster.published(follower).clock.at(Instant(cluster.mono)) > START + Duration::from_secs(7_200));
+    assert!(cluster.answer(follower, open).is_none(), "nothing is open");
+    cluster.write(follower, vec![put(3)]);
+    cluster.write(follower, vec![put(4)]);
+}
+
 #[test]
 fn a_follower_behind_the_log_gets_a_snapshot_and_is_equal_then() {
     let mut cluster = Cluster::of_three(keeping_nothing);

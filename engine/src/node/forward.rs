@@ -53,7 +53,7 @@ pub(super) struct Forwards {
     next_sequence: u64,
     /// Committed, and not applied here yet.
     applying: BTreeMap<GroupId, Vec<Applying>>,
-    /// Sequences of the session that are not answered, by number of the write.
+    /// Sequences of the session of now that are not answered, by number of the write.
     open: BTreeMap<u64, u64>,
 }
 
@@ -137,10 +137,10 @@ impl Node {
         let now = self.clock.time(self.now.mono).0;
         let forwards = &mut self.forwards;
         let (session, last_used) = match forwards.session {
-            Some((session, used)) if now - used < SESSION_FRESH_US || !forwards.open.is_empty() => {
-                (session, used)
-            }
+            Some((session, used)) if now - used < SESSION_FRESH_US => (session, used),
             _ => {
+                // What is open keeps the name that it has.
+                forwards.open.clear();
                 forwards.next_sequence = 1;
                 let birth = chronos_proto::Timestamp(now);
                 (Sessions::id(birth, self.rng.next_u64()), now)
@@ -203,7 +203,11 @@ impl Node {
                 return self.retry_forward(number, out);
             }
             ForwardOutcome::Conflict => Err(Refused::Conflict),
-            ForwardOutcome::Expired => Err(Refused::Expired(request)),
+            ForwardOutcome::Expired => {
+                // What comes next is not named by a session that is forgotten.
+                self.forwards.session.take_if(|(session, _)| *session == request.session);
+                Err(Refused::Expired(request))
+            }
             ForwardOutcome::Full(why) => Err(Refused::Full(why)),
             ForwardOutcome::Overloaded(waiting) => Err(Refused::Overloaded(waiting as usize)),
             ForwardOutcome::TooLarge(bytes, limit) => {

@@ -120,6 +120,20 @@ impl Group {
         self.state.applied >= self.raft.committed()
     }
 
+    /// Who waits for an entry of a term before this one, of which an entry is committed: logs never go back a term, so
+    /// none that holds what is committed can hold theirs.
+    fn take_overtaken(&mut self, term: Term) -> Vec<Waiter> {
+        let mut overtaken = Vec::new();
+        self.waiting.retain(|_, (proposed, waiters)| {
+            let stays = *proposed >= term;
+            if !stays {
+                overtaken.append(waiters);
+            }
+            stays
+        });
+        overtaken
+    }
+
     /// Requests that wait for their entry.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
@@ -309,6 +323,10 @@ impl Node {
         let applied = group.state.applied;
         let later = group.waiting.split_off(&applied.next());
         let settled = std::mem::replace(&mut group.waiting, later);
+        let overtaken = group.take_overtaken(group.state.applied_term);
+        for waiter in overtaken {
+            self.answer(id, waiter, Err(Refused::NotLeader));
+        }
         for (_, waiters) in settled.into_values() {
             for waiter in waiters {
                 if let Waiter::Client(token) = waiter {
@@ -456,6 +474,7 @@ impl Node {
             }
             bytes += entry.command.bytes();
             let (index, term) = (entry.index, entry.term);
+            let later = term > group.state.applied_term;
             let outcomes = group.state.apply(entry, store, &mut changes).map_err(damaged)?;
             out.now(Action::Trace(Trace::Applied { group: id, index, what: name(&entry.command) }));
             if let Command::Batch { request, ops } = &*entry.command {
@@ -473,6 +492,10 @@ impl Node {
                     false => Err(Refused::NotLeader),
                 };
                 settled.extend(waiters.into_iter().map(|waiter| (waiter, result.clone())));
+            }
+            if later {
+                let overtaken = group.take_overtaken(term).into_iter();
+                settled.extend(overtaken.map(|waiter| (waiter, Err(Refused::NotLeader))));
             }
             if group.work == WorkState::Proposed(index) {
                 group.work = WorkState::LookAt(self.now.mono);
