@@ -16,7 +16,7 @@ const KNOWN: &[(&str, &str, bool)] = &[
     ("default_transaction_read_only", "off", true),
     ("default_transaction_deferrable", "off", true),
     ("extra_float_digits", "1", true),
-    (IDLE_TIMEOUT, "0", true),
+    (IDLE_TIMEOUT, "1h", true),
     ("in_hot_standby", "off", false),
     ("integer_datetimes", "on", false),
     ("IntervalStyle", "postgres", true),
@@ -185,7 +185,7 @@ impl Settings {
 
     /// How long a transaction may be open and idle; none is for ever.
     pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
-        self.changed.get(IDLE_TIMEOUT).and_then(|value| duration(value)).filter(|limit| !limit.is_zero())
+        self.get(IDLE_TIMEOUT).and_then(|value| duration(&value)).filter(|limit| !limit.is_zero())
     }
 
     pub fn reset_all(&mut self) {
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn the_idle_timeout_has_two_names_and_reads_units() {
         let mut settings = Settings::default();
-        assert_eq!(settings.idle_in_transaction_timeout(), None);
+        assert_eq!(settings.idle_in_transaction_timeout(), Some(Duration::from_secs(3_600)));
         for (value, millis) in [("1500", 1_500), ("1500 ms", 1_500), ("2s", 2_000), ("1min", 60_000)] {
             settings.set("idle_in_transaction_timeout", Some(value)).unwrap();
             assert_eq!(settings.idle_in_transaction_timeout(), Some(Duration::from_millis(millis)));
