@@ -134,18 +134,28 @@ mod tests {
     #[test]
     fn each_seed_is_run_once_until_it_is_enough() {
         let mut seen = Vec::new();
-        on_all_cores(u64::MAX, 9, |place, seed| (place, seed), |seed, (place, run)| {
-            assert_eq!((seed, run), (u64::MAX.wrapping_add(place), seed));
-            seen.push(place);
-            true
-        });
+        on_all_cores(
+            u64::MAX,
+            9,
+            |place, seed| (place, seed),
+            |seed, (place, run)| {
+                assert_eq!((seed, run), (u64::MAX.wrapping_add(place), seed));
+                seen.push(place);
+                true
+            },
+        );
         seen.sort_unstable();
         assert_eq!(seen, (0..9).collect::<Vec<_>>());
         let mut ended = 0;
-        on_all_cores(1, u64::MAX, |_, seed| seed, |_, _| {
-            ended += 1;
-            ended < 3
-        });
+        on_all_cores(
+            1,
+            u64::MAX,
+            |_, seed| seed,
+            |_, _| {
+                ended += 1;
+                ended < 3
+            },
+        );
         assert_eq!(ended, 3);
     }
 }
