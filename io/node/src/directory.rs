@@ -293,7 +293,8 @@ fn wipe_locked(root: &Path) -> Result<(), OpenError> {
         there(fs::remove_dir_all(&path), &path)?;
     }
     // Its identity goes last: what is left of a wipe that was cut short does not pass for a new directory.
-    for name in ["boots", "clean", "died-by-signal", "verify-needed", "served", "weak", "identity"] {
+    let told = crate::recorder::FILE;
+    for name in [told, "boots", "clean", "died-by-signal", "verify-needed", "served", "weak", "identity"] {
         let path = root.join(name);
         there(fs::remove_file(&path), &path)?;
     }

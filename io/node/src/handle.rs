@@ -5,6 +5,7 @@ use crate::error::{CommitError, Exit};
 use crate::inbox::{Inbox, Rejected};
 use crate::link::{StartError, TlsConfigs};
 use crate::peers::{LinkIdentity, PEER_BYTES_MAX, PeerLinks};
+use crate::recorder::Recorder;
 use crate::requests::Requests;
 use crate::runner::Message;
 use crate::status::NodeStatus;
@@ -22,6 +23,7 @@ use chronos_engine::txn::{Committed, Refused, Transaction};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Bound;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
@@ -68,6 +70,7 @@ pub(crate) struct Shared {
     /// Bytes of peers' messages that wait for the driver.
     pub(crate) peer_bytes: AtomicUsize,
     pub(crate) exit: ExitCell,
+    pub(crate) recorder: Recorder,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -227,6 +230,17 @@ impl NodeHandle {
         receive.recv_timeout(Duration::from_secs(1)).ok().flatten()
     }
 
+    /// What the engine was last given and did, as text, the oldest first: [`NodeHandle::write_flight`] has the same in a
+    /// file.
+    pub fn flight(&self) -> String {
+        self.shared.recorder.text()
+    }
+
+    /// Writes that to `flight.txt` in the data directory; a node that ends by an error does so by itself.
+    pub fn write_flight(&self) -> std::io::Result<PathBuf> {
+        self.shared.recorder.write()
+    }
+
     /// Stops: new requests are refused, what is pending is finished, everything is synced, the threads end. Returns
     /// how the node ended, which may be a fatal error from before.
     pub fn stop(&self) -> Exit {
@@ -253,7 +267,7 @@ impl NodeHandle {
 }
 
 impl Shared {
-    pub(crate) fn new(requests_max: usize, identity: LinkIdentity) -> Shared {
+    pub(crate) fn new(requests_max: usize, identity: LinkIdentity, data_dir: &Path) -> Shared {
         Shared {
             inbox: Inbox::new(requests_max),
             identity,
@@ -265,7 +279,16 @@ impl Shared {
             members: RwLock::default(),
             peer_bytes: AtomicUsize::new(0),
             exit: ExitCell::default(),
+            recorder: Recorder::new(data_dir),
             threads: Mutex::default(),
+        }
+    }
+
+    /// Leaves what happened last for whoever looks into how the node ended.
+    pub(crate) fn keep_flight(&self) {
+        match self.recorder.write() {
+            Ok(file) => tracing::error!(file = %file.display(), "what the node did last is written down"),
+            Err(error) => tracing::error!(%error, "what the node did last cannot be written down"),
         }
     }
 

@@ -18,10 +18,11 @@
 //! - [`link`] carries messages between nodes.
 //! - [`backup`] writes and reads snapshot files, and makes a data directory of one.
 //! - [`tls`] makes, reads and replaces certificates, and says whom to trust.
+//! - `recorder` keeps what the engine was last given and did, for when something goes wrong.
 //! - `open` goes from a directory to a running node; [`verify()`] reads all of one; `scrub` does so in the background.
 //!
-//! Not implemented: reads that are asked for ahead; one driver for several engine nodes; recording of
-//! inputs. A node that cannot write at its start (a full disk) does not serve reads.
+//! Not implemented: reads that are asked for ahead; one driver for several engine nodes; recordings
+//! that the simulator replays. A node that cannot write at its start (a full disk) does not serve reads.
 
 pub mod backup;
 pub mod clock;
@@ -34,6 +35,7 @@ pub mod link;
 mod open;
 mod options;
 mod peers;
+mod recorder;
 mod requests;
 mod runner;
 mod scrub;

@@ -138,7 +138,7 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         incarnation: directory.identity.incarnation,
         boot: boots,
     };
-    let shared = Arc::new(Shared::new(options.profile.inflight_max, link_identity));
+    let shared = Arc::new(Shared::new(options.profile.inflight_max, link_identity, &dir));
     let directory = Arc::new(directory);
     let view = store.current().clone();
 
@@ -306,6 +306,7 @@ fn spawn(
             if !thread::panicking() {
                 return;
             }
+            self.1.keep_flight();
             if self.0 == DRIVER {
                 for message in self.1.inbox.close() {
                     message.refuse(CommitError::Refused(Refused::Stopping));
@@ -366,8 +367,20 @@ impl Threads {
         token
     }
 
-    /// What a message is to the engine; none if it is only the shell's.
+    /// What a message is to the engine, for the record too; none if it is only the shell's.
     fn feed(&mut self, message: Message) -> Option<Feed> {
+        let feed = self.read(message)?;
+        let (Feed::Input(input) | Feed::WithStore(input, _)) = &feed;
+        self.shared.recorder.input(input);
+        Some(feed)
+    }
+
+    fn give(&self, input: Input) -> Feed {
+        self.shared.recorder.input(&input);
+        Feed::Input(input)
+    }
+
+    fn read(&mut self, message: Message) -> Option<Feed> {
         let input = match message {
             Message::Commit { group, transaction, reply } => {
                 let token = Token(self.next_token);
@@ -469,12 +482,14 @@ impl Drop for Threads {
 
 impl Outlet for Threads {
     fn wal(&mut self, op: WalOp) {
+        self.shared.recorder.wal(&op);
         // The channel needs no bound: the engine has one write in flight. A closed one means that its thread died,
         // which is reported.
         let _ = self.wal.send(op);
     }
 
     fn checkpoint(&mut self, checkpoint: Checkpoint) {
+        self.shared.recorder.checkpoint(checkpoint.id.0);
         let _ = self.checkpoints.send(StoreWork::Write(checkpoint));
     }
 
@@ -483,6 +498,7 @@ impl Outlet for Threads {
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {
+        self.shared.recorder.reply(token, &reply);
         match (self.replies.remove(&token), reply) {
             (Some(Waiting::Commit(request, callback)), reply) => {
                 self.shared.request_done(request);
@@ -501,12 +517,14 @@ impl Outlet for Threads {
     }
 
     fn send(&mut self, to: NodeId, message: PeerMessage) {
+        self.shared.recorder.sent(to, message.kind());
         if let Some(peers) = self.shared.peers.get() {
             peers.send(to, message);
         }
     }
 
     fn refuse(&mut self, peer: NodeId, why: String) {
+        self.shared.recorder.refuses(peer);
         tracing::warn!(peer = self.shared.name_of(peer), why, "peer refused");
         if let Some(peers) = self.shared.peers.get() {
             peers.refuse(peer, &why);
@@ -530,6 +548,7 @@ impl Outlet for Threads {
     }
 
     fn trace(&mut self, trace: Trace) {
+        self.shared.recorder.trace(&trace);
         match trace {
             Trace::ClockStep { micros, adopted } => {
                 self.clock_steps += 1;
@@ -567,6 +586,7 @@ impl Outlet for Threads {
     }
 
     fn fatal(&mut self, fatal: Fatal) {
+        self.shared.recorder.fatal();
         if let Fatal::StateDamaged(what) = &fatal {
             self.damaged = Some(what.clone());
         }
@@ -620,7 +640,7 @@ impl DriverThread {
             if clock_check <= Instant::now() {
                 clock_check = Instant::now() + CLOCK_CHECK;
                 self.synchronised = clock::synchronised();
-                feeds.push(Feed::Input(Input::ClockSynchronised(self.synchronised)));
+                feeds.push(self.outlet.give(Input::ClockSynchronised(self.synchronised)));
             }
             let now = crate::clock::Clock::now(&self.shared.clock).mono;
             let until = |(at, _): (chronos_engine::proto::time::Instant, _)| at.micros_since(now);
@@ -637,7 +657,7 @@ impl DriverThread {
                     }
                     Message::Stop if stop_by.is_none() => {
                         stop_by = Some(Instant::now() + STOP_PATIENCE);
-                        feeds.push(Feed::Input(Input::Stop));
+                        feeds.push(self.outlet.give(Input::Stop));
                     }
                     message => {
                         checkpointed |= matches!(message, Message::Checkpointed(..));
@@ -714,6 +734,9 @@ impl DriverThread {
 
     fn finish(mut self, driver: Option<NodeDriver>) {
         let fatal = self.outlet.fatal.take();
+        if fatal.is_some() {
+            self.shared.keep_flight();
+        }
         let why = fatal.clone().unwrap_or_else(|| "the node is shutting down".to_owned());
         for message in self.shared.inbox.close() {
             message.refuse(CommitError::Refused(Refused::Stopping));
@@ -993,6 +1016,11 @@ mod tests {
         assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
         let Exit::Fatal(why) = node.wait() else { panic!("it went on") };
         assert!(why.contains("the medium is broken") && why.contains("Restart"), "{why}");
+        let flight = std::fs::read_to_string(dir.path().join(crate::recorder::FILE)).unwrap();
+        let seen: Vec<usize> = ["<- commit", "-> committed", "<- disk failed", "-> fatal"]
+            .map(|what| flight.find(what).unwrap())
+            .into();
+        assert!(seen.is_sorted(), "{flight}");
         let late = node.commit(GroupId(0), transaction());
         assert_eq!(late, Err(CommitError::Refused(Refused::Stopping)));
         assert!(!dir.path().join("clean").exists());
@@ -1014,6 +1042,7 @@ mod tests {
         assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
         let Exit::Fatal(why) = node.stop() else { panic!("it went on") };
         assert!(why.contains("chronos-wal") && why.contains("panicked"), "{why}");
+        assert!(dir.path().join(crate::recorder::FILE).exists());
         assert!(Directory::open(dir.path(), false).is_ok(), "the lock is free");
     }
 

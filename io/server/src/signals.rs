@@ -1,4 +1,4 @@
-//! What tells a process to stop.
+//! What tells a process to stop, or to write down what its node did last.
 
 /// Waits for SIGINT or SIGTERM.
 pub async fn stop() {
@@ -13,5 +13,15 @@ pub async fn stop() {
         }
         // Without handlers the signals keep their default effect, which ends the process as well.
         _ => std::future::pending().await,
+    }
+}
+
+/// Calls back at each SIGUSR1.
+pub async fn at_each_user_signal(mut told: impl FnMut()) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let Ok(mut user) = signal(SignalKind::user_defined1()) {
+        while user.recv().await.is_some() {
+            told();
+        }
     }
 }

@@ -143,6 +143,27 @@ fn sql_from_the_command_line_files_and_pipes() {
 }
 
 #[test]
+fn a_signal_has_the_node_write_down_what_it_did_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let node = Node::start(&data, &["dev"]);
+    node.ok("client", &["-q", "-e", "CREATE TABLE t (id INT PRIMARY KEY)"]);
+    kill_process(Pid::from_child(&node.child), Signal::USR1).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let flight = loop {
+        let text = std::fs::read_to_string(data.join("flight.txt")).unwrap_or_default();
+        if text.contains(" -> committed") {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "nothing is written down: {text:?}");
+    };
+    let before = &flight[..flight.rfind("-> committed").unwrap()];
+    let places = ["<- commit ", "-> sync ", "<- durable "].map(|what| before.rfind(what));
+    assert!(places.is_sorted() && places[0].is_some(), "{flight}");
+    assert_eq!(node.terminate().0, Some(0), "it goes on, and stops as it should");
+}
+
+#[test]
 fn the_shell_describes_relations() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(&folder.path().join("data"), &["dev"]);

@@ -62,6 +62,7 @@ fn tokens_are_asked_for_and_told_apart() {
     assert_eq!(with("/ingest", "reader token", READING), 403);
     assert_eq!(with("/ingest", "admin token", READING), 202);
     assert_eq!(with("/metrics", "reader token", ""), 200);
+    assert_eq!((with("/flight", "reader token", ""), with("/flight", "admin token", "")), (403, 200));
     assert_eq!(with("/sql", "reader token", "SELECT count(*) FROM readings"), 200);
     assert_eq!(with("/sql", "reader token", "DELETE FROM readings"), 403);
 }

@@ -315,6 +315,13 @@ fn serve(
         ..config.node_options(name, &config.data_dir)
     };
     let node = chronos_node::open(options).map_err(|error| Failure::new(error.to_string()))?;
+    let recorded = node.clone();
+    std::thread::spawn(move || {
+        super::block_on(async {
+            signals::at_each_user_signal(|| write_flight(&recorded)).await;
+            Ok(())
+        })
+    });
     if let Some(cluster) = &cluster {
         if let Err(why) = agree(&cluster.members, &node.members()) {
             node.stop();
@@ -364,6 +371,14 @@ fn serve(
         (Exit::Fatal(text), _) => Err(Failure::new(text)),
         (Exit::Stopped, Ok(End::Contradiction(why))) => Err(Failure::usage(why)),
         (Exit::Stopped, _) => Ok(()),
+    }
+}
+
+/// Writes down what the node did last, because somebody asked for it by SIGUSR1.
+fn write_flight(node: &NodeHandle) {
+    match node.write_flight() {
+        Ok(file) => tracing::info!("what the node did last is in {}", file.display()),
+        Err(error) => tracing::warn!("what the node did last cannot be written down: {error}"),
     }
 }
 

@@ -115,6 +115,7 @@ pub(crate) async fn serve(
         .route("/readyz", get(status::ready))
         .route("/status", get(status::status))
         .route("/metrics", get(status::metrics))
+        .route("/flight", get(status::flight))
         .route("/cluster", get(cluster::view))
         .route("/cluster/members", post(cluster::add))
         .route("/cluster/members/{name}", delete(cluster::remove))

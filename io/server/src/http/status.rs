@@ -1,6 +1,6 @@
 //! What the node says of itself: for load balancers, people and Prometheus.
 
-use super::{App, Known, Problem};
+use super::{Admin, App, Known, Problem};
 use crate::auth::Auth;
 use axum::Json;
 use axum::extract::State;
@@ -69,6 +69,11 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, _: Known) -> Result<Res
     let status = app.gateway.status().await;
     let page = app.gateway.metrics().render(status.as_ref(), app.auth.credentials().map(Arc::as_ref));
     Ok(([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response())
+}
+
+/// `GET /flight`: what the engine was last given and did.
+pub(super) async fn flight(State(app): State<Arc<App>>, _: Admin) -> String {
+    app.gateway.node().flight()
 }
 
 /// `GET /status`.
