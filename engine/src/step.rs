@@ -262,6 +262,14 @@ pub struct Published {
     pub fresh: Fresh,
 }
 
+impl Published {
+    /// The time to read the state at: the clock's, and no earlier than what is in it. A leader's clock may be behind what
+    /// another one logged, and what that published is delivered.
+    pub fn read_time(&self, mono: Instant) -> Timestamp {
+        self.clock.at(mono).max(self.snapshot.applied_time)
+    }
+}
+
 /// For how long a published state may be read without [`Request::Read`], and the read be linearizable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fresh {

@@ -38,7 +38,7 @@ pub struct Hello {
     pub to: NodeId,
     /// The life of its store.
     pub incarnation: Incarnation,
-    /// Counts the starts of that store.
+    /// The number of the store's start.
     pub boot: u64,
     /// `host:port` of its HTTP listener, as others reach it. It stands behind the fields that every hello has, and an
     /// older build says none.

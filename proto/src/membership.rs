@@ -59,6 +59,6 @@ pub struct Member {
     pub address: String,
     /// The life of its store, once it has been seen: another one under this name is refused.
     pub incarnation: Option<Incarnation>,
-    /// The greatest count of starts that was seen of that store: a lower one comes from an old copy.
+    /// The greatest number of a start that was seen of that store: an older one comes from a copy.
     pub boot: u64,
 }

@@ -29,7 +29,7 @@ pub struct PeerHello {
     pub node: NodeId,
     /// The life of its store.
     pub incarnation: Incarnation,
-    /// Counts the starts of that store.
+    /// The number of the store's start: see `Start` in the engine.
     pub boot: u64,
 }
 

@@ -88,9 +88,14 @@ impl Clock {
         self.frozen = None;
     }
 
+    /// The oscillator's error in parts per million.
+    pub fn drift_ppm(&self) -> i64 {
+        self.drift_ppm
+    }
+
     /// How far the wall clock is ahead of true time.
     pub fn wall_error(&self, at: u64) -> i64 {
-        self.now(at).wall.0 - BEGIN - at as i64
+        error(self.now(at).wall, at)
     }
 
     /// An operator puts the wall clock right.
@@ -98,6 +103,11 @@ impl Clock {
         self.frozen = None;
         self.offset -= self.wall_error(at);
     }
+}
+
+/// How far a time is ahead of the true one.
+pub fn error(time: Timestamp, at: u64) -> i64 {
+    time.0 - BEGIN - at as i64
 }
 
 #[cfg(test)]

@@ -164,10 +164,15 @@ impl Disk {
         self.files.is_empty()
     }
 
-    /// Flips a bit on the medium. Doing it again repairs it.
-    pub fn flip(&mut self, segment: SegmentId, offset: usize, bit: u8) {
-        if let Some(byte) = self.files.get_mut(&segment).and_then(|f| f.durable.get_mut(offset)) {
-            *byte ^= 1 << (bit % 8);
+    /// What is on the medium at a place, if there is so much.
+    pub fn on_medium(&self, segment: SegmentId, offset: usize, length: usize) -> Option<&[u8]> {
+        self.files.get(&segment)?.durable.get(offset..offset + length)
+    }
+
+    /// Puts bytes on the medium behind everybody's back.
+    pub fn overwrite(&mut self, segment: SegmentId, offset: usize, bytes: &[u8]) {
+        if let Some(file) = self.files.get_mut(&segment) {
+            put(&mut file.durable, offset, bytes);
         }
     }
 }

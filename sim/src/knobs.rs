@@ -200,6 +200,8 @@ pub struct FaultRates {
     pub transfer: u32,
     /// A data directory is wiped.
     pub wipe: u32,
+    /// A data directory is copied, and another time put back from that.
+    pub put_back: u32,
 }
 
 /// The network between nodes. Times in microseconds.
@@ -424,7 +426,6 @@ impl Knobs {
         self.actions_per_second = self.actions_per_second.min(*rng.pick(&[5, 15, 40]));
         self.client_timeout = *rng.pick(&[300_000, 1_000_000, 3_000_000]);
         self.retries = *rng.pick(&[0, 3, 20]);
-        self.subscribers = 0;
         let slow = self.sync_latency >= 20_000;
         let delay = *rng.pick(&[100, 500, 2_000, 20_000]);
         let timeout = *rng.pick(&[200_000, 300_000, 600_000]);
@@ -470,6 +471,7 @@ impl Knobs {
         faults.transfer = rate(&[2, 8], profile == Profile::Membership);
         faults.churn = if churns { rate(&[4, 12], true) } else { 0 };
         faults.wipe = rate(&[1, 2], false);
+        faults.put_back = rate(&[2, 6], false);
         if clock {
             faults.drift = faults.drift.max(3);
         }
@@ -671,6 +673,7 @@ impl fmt::Display for Knobs {
             ("churn", r.churn),
             ("transfer", r.transfer),
             ("wipe", r.wipe),
+            ("put-back", r.put_back),
         ];
         let rates: Vec<String> =
             rates.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}={n}")).collect();

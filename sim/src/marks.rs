@@ -7,6 +7,12 @@ pub enum Mark {
     TornTailCut,
     /// A power cut lost a write that nobody had been told of.
     UnsyncedWriteLost,
+    /// A bit of a synced write flipped.
+    WalBitFlipped,
+    /// A synced write was never done.
+    WriteLost,
+    /// Another write lay where a synced one belongs.
+    WriteMisdirected,
     /// A damaged log was refused.
     DamagedLogRefused,
     /// A damaged value of the store was noticed.
@@ -153,6 +159,8 @@ pub enum Mark {
     Paused,
     /// A node that came back with another store was not listened to.
     WipedNodeRefused,
+    /// A node that came back with an older state of its store was not listened to.
+    OldCopyRefused,
     /// A change of members or a transfer was refused.
     OperatorRefused,
     /// Every machine lost power at once.
@@ -180,6 +188,9 @@ macro_rules! marks {
 marks! {
     TornTailCut => "torn tail cut",
     UnsyncedWriteLost => "unsynced write lost",
+    WalBitFlipped => "WAL bit flipped",
+    WriteLost => "synced write lost",
+    WriteMisdirected => "write misdirected",
     DamagedLogRefused => "damaged log refused",
     DamagedValueRefused => "damaged value refused",
     CrashInWrite => "crash in a write",
@@ -253,6 +264,7 @@ marks! {
     DedupHitAfterFailover => "dedup hit after a failover",
     Paused => "process paused",
     WipedNodeRefused => "wiped node refused",
+    OldCopyRefused => "old copy refused",
     OperatorRefused => "operator refused",
     Blackout => "blackout",
     CoreOnly => "settled with a core alone",

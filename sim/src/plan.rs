@@ -27,6 +27,17 @@ pub enum Moment {
     After,
 }
 
+/// How a write that was synced turns out not to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// A bit flips.
+    Bit,
+    /// The disk said that it was done, and never did it.
+    Lost,
+    /// Another write went to its place: what it says of itself is right, and it is not where it belongs.
+    Misdirected,
+}
+
 /// What happens to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -62,8 +73,8 @@ pub enum Fault {
         /// How long.
         lasts: u64,
     },
-    /// The process ends and a bit of the WAL flips before it is started again.
-    RotWal,
+    /// The process ends and a synced write of the WAL is not what it was before it is started again.
+    RotWal(Rot),
     /// The process ends and a bit of the store flips before it is started again.
     RotStore,
     /// The wall clock jumps.
@@ -90,6 +101,10 @@ pub enum Fault {
     },
     /// The data directory is wiped.
     Wipe,
+    /// Somebody copies the data directory.
+    Copy,
+    /// The data directory is put back from that copy.
+    PutBack,
 }
 
 /// How the network falls apart.
@@ -234,10 +249,12 @@ fn draw_faults(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) {
     each(rates.fail_checkpoint, rng, &mut |_| Fault::FailCheckpoint);
     each(rates.full, rng, &mut |rng| Fault::Full { lasts: rng.range(10_000, 5_000_000) });
     each(rates.slow, rng, &mut |rng| Fault::Slow {
-        extra: *rng.pick(&[20_000, 300_000, 5_000_000]),
+        // Up to a disk that hangs.
+        extra: *rng.pick(&[20_000, 300_000, 5_000_000, 20_000_000]),
         lasts: rng.range(100_000, 5_000_000),
     });
-    each(rates.rot_wal, rng, &mut |_| Fault::RotWal);
+    let rots = [Rot::Bit, Rot::Bit, Rot::Lost, Rot::Misdirected];
+    each(rates.rot_wal, rng, &mut |rng| Fault::RotWal(*rng.pick(&rots)));
     each(rates.rot_store, rng, &mut |_| Fault::RotStore);
     each(rates.jump, rng, &mut |rng| {
         let size: i64 =
@@ -290,6 +307,8 @@ fn draw_troubles(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) 
     each(rates.churn, rng, &mut |_| Act::Trouble(Trouble::Churn));
     each(rates.transfer, rng, &mut |_| Act::Trouble(Trouble::Transfer));
     each(rates.wipe, rng, &mut |_| Act::Fault(Fault::Wipe));
+    each(rates.put_back, rng, &mut |_| Act::Fault(Fault::Copy));
+    each(rates.put_back, rng, &mut |_| Act::Fault(Fault::PutBack));
 }
 
 impl fmt::Display for Act {

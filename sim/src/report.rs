@@ -3,7 +3,7 @@
 use crate::json::Object;
 use crate::knobs::Knobs;
 use crate::marks::Marks;
-use crate::plan::{Act, Fault, Planned, Trouble};
+use crate::plan::{Act, Fault, Planned, Rot, Trouble};
 use crate::run::Options;
 use crate::world::Outcome;
 use std::collections::BTreeMap;
@@ -74,7 +74,9 @@ fn fault_name(fault: Fault) -> &'static str {
         Fault::FailCheckpoint => "failed-checkpoint",
         Fault::Full { .. } => "full-disk",
         Fault::Slow { .. } => "slow-disk",
-        Fault::RotWal => "rot-wal",
+        Fault::RotWal(Rot::Bit) => "rot-wal",
+        Fault::RotWal(Rot::Lost) => "lost-write",
+        Fault::RotWal(Rot::Misdirected) => "misdirected-write",
         Fault::RotStore => "rot-store",
         Fault::Jump { .. } => "clock-jump",
         Fault::Freeze { .. } => "clock-freeze",
@@ -82,6 +84,8 @@ fn fault_name(fault: Fault) -> &'static str {
         Fault::Synchronised(_) => "clock-sync-flag",
         Fault::Pause { .. } => "pause",
         Fault::Wipe => "wipe",
+        Fault::Copy => "copy",
+        Fault::PutBack => "put-back",
     }
 }
 

@@ -74,7 +74,7 @@ fn kind(act: &Act) -> u32 {
             Fault::FailCheckpoint => 13,
             Fault::Full { .. } => 14,
             Fault::Slow { .. } => 15,
-            Fault::RotWal => 16,
+            Fault::RotWal(_) => 16,
             Fault::RotStore => 17,
             Fault::Jump { .. } => 18,
             Fault::Freeze { .. } => 19,
@@ -82,6 +82,8 @@ fn kind(act: &Act) -> u32 {
             Fault::Synchronised(_) => 21,
             Fault::Pause { .. } => 22,
             Fault::Wipe => 23,
+            Fault::Copy => 24,
+            Fault::PutBack => 25,
         },
         Act::Trouble(trouble) => match trouble {
             Trouble::Blackout { .. } => 30,
@@ -104,7 +106,11 @@ mod tests {
     fn a_smaller_plan_that_fails_otherwise_is_not_taken() {
         let wanted = Violation::safety("delivery", "offset 194 is handed out again");
         let act = |number: u32| {
-            let fault = if number.is_multiple_of(2) { Fault::FailWrite } else { Fault::RotWal };
+            let fault = if number.is_multiple_of(2) {
+                Fault::FailWrite
+            } else {
+                Fault::RotWal(crate::plan::Rot::Bit)
+            };
             Planned { number, at: u64::from(number), salt: 0, act: Act::Fault(fault) }
         };
         let run = |plan: &[Planned]| {

@@ -35,7 +35,7 @@ pub struct Config {
     pub raft: raft::Settings,
     /// Differs after every boot of the machine: the monotonic clock counts from there.
     pub boot: u64,
-    /// Counts the starts of this store.
+    /// The number of this start of the store: see [`Start`](super::Start).
     pub boots: u64,
     /// Seeds the node's generator. Another one at every start: requests of clients that name none are named by it.
     pub seed: u64,

@@ -20,12 +20,14 @@ mod peers;
 mod placement;
 mod reads;
 mod snapshots;
+mod start;
 mod status;
 mod timers;
 
 pub use config::{Config, Fsync};
 pub use export::Export;
 pub use placement::{REPLICAS, VOTERS_MAX, wanted};
+pub use start::Start;
 pub use status::{GroupStatus, Status};
 
 use crate::bugs::{self, Bug};

@@ -1,6 +1,6 @@
 //! Other nodes: links to them, what they say, and heartbeats of all groups in one message.
 
-use super::Node;
+use super::{Node, Start};
 use crate::raft;
 use crate::step::{Action, Fatal, Outputs};
 use crate::store::SharedStore;
@@ -34,11 +34,12 @@ fn admit(members: &[Member], hello: &PeerHello, name: &str) -> Result<(), String
              anew",
             hello.incarnation.0, known.0,
         )),
-        _ if hello.boot < member.boot => Err(format!(
+        _ if Start::is_older(hello.boot, member.boot) => Err(format!(
             "node {name} comes with an older state of its store than the cluster has seen (start {}, seen {}): its data \
              directory was put back from a copy. It must not vote again as it is: remove it from the cluster, then add \
              it anew with an empty directory",
-            hello.boot, member.boot,
+            Start::epoch_of(hello.boot),
+            Start::epoch_of(member.boot),
         )),
         _ => Ok(()),
     }

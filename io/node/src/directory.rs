@@ -2,6 +2,7 @@
 
 use crate::error::OpenError;
 use crate::wal_files::{FileSegments, list};
+use chronos_engine::node::Start;
 use chronos_engine::proto::id::{ClusterId, GroupId, Incarnation, Index, NodeId};
 use chronos_engine::wal::Recovered;
 use rustix::fs::{FlockOperation, flock};
@@ -14,6 +15,9 @@ use std::path::{Path, PathBuf};
 pub const FORMAT: u32 = 1;
 
 const HEADER: &str = "chronos data directory";
+
+/// In `boots`: the cluster is not known to have noted the number.
+const UNNOTED: &str = "unnoted";
 
 /// Whose directory it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,16 +147,36 @@ impl Directory {
         Ok(())
     }
 
-    /// Counts this start, durably.
-    pub(crate) fn count_boot(&self) -> Result<u64, OpenError> {
-        let path = self.root.join("boots");
-        let before = match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().unwrap_or(0),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0u64,
+    /// Begins a start under its number, durably.
+    pub(crate) fn begin(&self, drawn: u64) -> Result<Start, OpenError> {
+        let path = self.boots();
+        let before = match fs::read(&path) {
+            Ok(bytes) => {
+                let start = parse_start(&String::from_utf8_lossy(&bytes));
+                Some(start.ok_or_else(|| OpenError::Damaged {
+                    file: path.clone(),
+                    problem: "is damaged: it does not name the last start. Remove the node from the cluster, then add it \
+                              anew with an empty directory"
+                        .to_owned(),
+                })?)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(OpenError::io("cannot read", path)(error)),
         };
-        write_durably(&path, format!("{}\n", before + 1).as_bytes())?;
-        Ok(before + 1)
+        let start = Start::next(before, drawn);
+        if before != Some(start) {
+            write_durably(&path, format!("{}\n{UNNOTED}\n", start.number).as_bytes())?;
+        }
+        Ok(start)
+    }
+
+    /// The cluster has noted this start: the next one has a number of its own.
+    pub(crate) fn mark_noted(&self, start: Start) -> Result<(), OpenError> {
+        write_durably(&self.boots(), format!("{}\n", start.number).as_bytes())
+    }
+
+    fn boots(&self) -> PathBuf {
+        self.root.join("boots")
     }
 
     /// From now on a WAL without segments is a lost one.
@@ -399,6 +423,16 @@ fn identity_text(identity: &Identity) -> String {
     format!("{body}checksum = {sum:08x}\n")
 }
 
+fn parse_start(text: &str) -> Option<Start> {
+    let (number, rest) = text.split_once('\n')?;
+    let noted = match rest.trim() {
+        "" => true,
+        UNNOTED => false,
+        _ => return None,
+    };
+    Some(Start { number: number.parse().ok()?, noted })
+}
+
 fn parse_identity(root: &Path, path: &Path, text: &str) -> Result<Identity, OpenError> {
     let damaged = |problem: &str| OpenError::Damaged { file: path.to_owned(), problem: problem.to_owned() };
     let field = |name: &str| {
@@ -508,6 +542,23 @@ mod tests {
         third.mark_verified().unwrap();
         drop(third);
         assert_eq!(Directory::open(&dir, true).unwrap().verify_reason, None);
+    }
+
+    #[test]
+    fn a_start_has_a_number_of_its_own_once_the_one_before_was_noted() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = Directory::open(root.path(), true).unwrap();
+        let first = directory.begin(7).unwrap();
+        assert_eq!(directory.begin(8).unwrap(), first);
+        directory.mark_noted(first).unwrap();
+        let second = directory.begin(8).unwrap();
+        assert!(Start::is_older(first.number, second.number) && !second.noted);
+        assert_eq!(directory.begin(9).unwrap(), second);
+        // What an older build left: a count alone.
+        fs::write(root.path().join("boots"), "4\n").unwrap();
+        assert_eq!(Start::epoch_of(directory.begin(7).unwrap().number), 5);
+        fs::write(root.path().join("boots"), "4\nx\n").unwrap();
+        assert!(directory.begin(7).unwrap_err().to_string().contains("does not name the last start"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::status::{ClockStatus, ClockStep, NodeStatus, Role, StoreStatus, Verif
 use crate::store::pages::WalkError;
 use crate::store::{CheckpointError, Store, View};
 use crate::wal_files::{Disk, WalCounters, WalEvent, WalWorker};
+use chronos_engine::node::Start;
 use chronos_engine::proto::id::{GroupId, Index, NodeId, RequestId};
 use chronos_engine::proto::membership::Member;
 use chronos_engine::proto::peer::{PeerHello, PeerMessage};
@@ -130,7 +131,9 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
     let Parts { options, directory, recovered, store, disk, verify, doubtful, notices } = parts;
     let dir = options.data_dir.clone();
     let seed = options.seed.unwrap_or_else(crate::directory::draw_u64);
-    let boots = if options.cluster.is_some() { directory.count_boot()? } else { 0 };
+    let begun =
+        if options.cluster.is_some() { Some(directory.begin(crate::directory::draw_u64())?) } else { None };
+    let boots = begun.map_or(0, |begun| begun.number);
     let config = chronos_engine::Config { doubtful, ..config(&options, &directory, seed, boots) };
     let link_identity = LinkIdentity {
         cluster: directory.identity.cluster,
@@ -172,6 +175,8 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         notices,
         doubtful,
         trusted: true,
+        unnoted: begun.filter(|begun| !begun.noted),
+        node: directory.identity.node,
         clock_steps: 0,
         last_clock_step: None,
     };
@@ -348,6 +353,9 @@ struct Threads {
     doubtful: bool,
     /// A group was caught up in this turn, or none may have to be.
     trusted: bool,
+    /// The number that the store was started with, until the cluster is known to have noted it.
+    unnoted: Option<Start>,
+    node: NodeId,
     clock_steps: u64,
     last_clock_step: Option<ClockStep>,
 }
@@ -532,6 +540,10 @@ impl Outlet for Threads {
     }
 
     fn members(&mut self, members: Vec<Member>) {
+        let node = self.node;
+        if let Some(start) = self.unnoted.take_if(|start| start.is_noted_in(node, &members)) {
+            let _ = self.checkpoints.send(StoreWork::Noted(start));
+        }
         self.shared.set_members(members);
     }
 
@@ -869,6 +881,8 @@ enum StoreWork {
     Write(Checkpoint),
     /// The engine has let go of the layer that was written: let go of it here, where it takes nobody's time.
     Forget,
+    /// The cluster has noted this start.
+    Noted(Start),
 }
 
 struct CheckpointThread {
@@ -894,6 +908,12 @@ impl CheckpointThread {
                     written = Some(checkpoint);
                 }
                 StoreWork::Forget => drop(written.take()),
+                StoreWork::Noted(start) => {
+                    // What is not written now goes on under the same number: the next start learns of it anew.
+                    if let Err(error) = self.directory.mark_noted(start) {
+                        tracing::warn!(%error, "the start could not be marked as noted");
+                    }
+                }
             }
         }
         drop(self.directory);

@@ -150,7 +150,7 @@ impl Gateway {
     /// The newest snapshot and the time to read it at.
     pub fn read(&self) -> (Snapshot, Timestamp) {
         let published = self.node.published();
-        let read_time = published.clock.at(self.node.mono());
+        let read_time = published.read_time(self.node.mono());
         (published.snapshot, read_time)
     }
 
@@ -171,7 +171,7 @@ impl Gateway {
             _ => false,
         };
         if here {
-            let read_time = published.clock.at(self.node.mono());
+            let read_time = published.read_time(self.node.mono());
             return Ok((published.snapshot, read_time));
         }
         drop(published);
@@ -326,7 +326,7 @@ impl Gateway {
                 }
                 false => {
                     let published = self.node.published();
-                    let read_time = published.clock.at(self.node.mono());
+                    let read_time = published.read_time(self.node.mono());
                     (published.snapshot, read_time, published.fresh == Fresh::Alone)
                 }
             };

@@ -1,6 +1,6 @@
 //! `clock`: cluster time never goes back and never stands still, and it follows the wall clock forward only where
 //! the rules allow: the operating system vouches for it, or it has held for a minute, or the step is small and such
-//! steps are few.
+//! steps are few. Against the truth, which the world alone knows, it is no further ahead than any wall clock ever was.
 
 use crate::violation::{Held, Violation};
 use chronos_engine::step::ClockReading;
@@ -110,10 +110,78 @@ impl ClusterTime {
     }
 }
 
+/// Rounding, of readings and of drift.
+const ROUNDING: i64 = 1_000;
+
+/// How far ahead of the truth cluster time may be: as far as any machine's wall clock was when its node looked, and as
+/// fast monotonic clocks then carry it. Times in microseconds of true time.
+#[derive(Clone, Debug, Default)]
+pub struct Truth {
+    at: u64,
+    ahead: Option<i64>,
+    /// What drift added since, in millionths of a microsecond.
+    carried: i128,
+    fastest_ppm: i64,
+}
+
+impl Truth {
+    /// Some oscillator runs so fast from now on.
+    pub fn runs(&mut self, at: u64, drift_ppm: i64) {
+        self.advance(at);
+        self.fastest_ppm = self.fastest_ppm.max(drift_ppm);
+    }
+
+    /// A node looks at its wall clock, which is `error` ahead of the truth.
+    pub fn shown(&mut self, at: u64, error: i64) {
+        self.advance(at);
+        if self.limit().is_none_or(|limit| error > limit) {
+            self.ahead = Some(error);
+            self.carried = 0;
+        }
+    }
+
+    /// A node says that cluster time is `error` ahead of the truth.
+    pub fn told(&mut self, at: u64, error: i64) -> Held {
+        self.advance(at);
+        match self.limit() {
+            Some(limit) if error <= limit + ROUNDING => Ok(()),
+            limit => {
+                let what = format!(
+                    "cluster time is {error} us ahead of the truth, and no wall clock would carry it further than \
+                     {limit:?} us"
+                );
+                Err(Violation::safety("cluster-time", what))
+            }
+        }
+    }
+
+    fn limit(&self) -> Option<i64> {
+        self.ahead.map(|ahead| ahead + (self.carried / 1_000_000) as i64)
+    }
+
+    fn advance(&mut self, at: u64) {
+        self.carried += i128::from(at.saturating_sub(self.at)) * i128::from(self.fastest_ppm);
+        self.at = self.at.max(at);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use chronos_proto::time::Instant;
+
+    #[test]
+    fn a_time_that_no_wall_clock_showed_is_seen() {
+        let mut truth = Truth::default();
+        truth.runs(0, 200);
+        truth.shown(0, 3_000_000);
+        truth.shown(1_000_000, -7_000_000);
+        assert_eq!(truth.told(1_000_000, 3_000_200), Ok(()));
+        assert!(truth.clone().told(1_000_000, 3_002_000).is_err());
+        assert_eq!(truth.told(100_000_000, 3_020_000), Ok(()), "a fast clock carries it further");
+        truth.shown(100_000_000, 90_000_000);
+        assert_eq!(truth.told(100_000_000, 90_000_000), Ok(()));
+    }
 
     const S: i64 = 1_000_000;
 

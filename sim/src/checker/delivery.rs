@@ -14,6 +14,8 @@ pub type Place = (RelationId, u32);
 
 #[derive(Clone, Debug)]
 struct Member {
+    /// The machine whose node it is subscribed at.
+    at: usize,
     topic: RelationId,
     group: Option<String>,
     credit: u64,
@@ -38,8 +40,15 @@ impl Delivery {
     }
 
     /// A subscriber is here. `next` is where one without a group begins.
-    pub fn opened(&mut self, id: SubscriberId, topic: RelationId, group: Option<String>, credit: u64) {
-        let member = Member { topic, group, credit, next: BTreeMap::new(), held: BTreeMap::new() };
+    pub fn opened(
+        &mut self,
+        id: SubscriberId,
+        at: usize,
+        topic: RelationId,
+        group: Option<String>,
+        credit: u64,
+    ) {
+        let member = Member { at, topic, group, credit, next: BTreeMap::new(), held: BTreeMap::new() };
         self.members.insert(id, member);
     }
 
@@ -62,8 +71,8 @@ impl Delivery {
         self.members.remove(&id);
     }
 
-    /// It is handed an offset. `until` is when its hold ends, `now` the moment; `done` what its group is done with,
-    /// durably.
+    /// It is handed an offset. `until` is when its hold ends, `now` the moment; `done` what its group is done with, as
+    /// far as the node that hands it out shows.
     pub fn delivered(
         &mut self,
         id: SubscriberId,
@@ -92,7 +101,10 @@ impl Delivery {
                         "group {group:?} is handed offset {offset}, which it is done with"
                     ));
                 }
-                let same = |m: &Member| m.topic == member.topic && m.group.as_ref() == Some(&group);
+                // One that does not know yet that it leads no more may hand out what another does: once at the least.
+                let same = |m: &Member| {
+                    m.at == member.at && m.topic == member.topic && m.group.as_ref() == Some(&group)
+                };
                 let holder = self.members.iter().find(|(_, m)| {
                     same(m) && m.held.get(&(partition, offset)).is_some_and(|until| *until > now)
                 });
@@ -148,8 +160,8 @@ mod tests {
 
     fn group_of_two() -> Delivery {
         let mut delivery = Delivery::default();
-        delivery.opened(A, TOPIC, Some("g".into()), 2);
-        delivery.opened(B, TOPIC, Some("g".into()), 2);
+        delivery.opened(A, 0, TOPIC, Some("g".into()), 2);
+        delivery.opened(B, 0, TOPIC, Some("g".into()), 2);
         assert_eq!(delivery.delivered(A, 0, 7, (0, 100), None), Ok(()));
         delivery
     }
@@ -172,7 +184,7 @@ mod tests {
     #[test]
     fn too_many_and_out_of_order_are_seen() {
         let mut delivery = Delivery::default();
-        delivery.opened(A, TOPIC, None, 2);
+        delivery.opened(A, 0, TOPIC, None, 2);
         assert_eq!(delivery.delivered(A, 0, 3, (0, 0), None), Ok(()));
         assert!(delivery.clone().delivered(A, 0, 5, (0, 0), None).is_err(), "a gap");
         assert!(delivery.clone().delivered(A, 0, 3, (0, 0), None).is_err(), "again");

@@ -101,6 +101,8 @@ struct Member {
     term: Term,
     /// What its disk had when it was wiped: a leader may count that still.
     lost: u64,
+    /// What the next restart finds is what a copy had.
+    old: bool,
     /// The entry that its durable state is at.
     stored: u64,
     /// The term in which it leads now.
@@ -326,6 +328,12 @@ impl Group {
         (member.leads, member.commit, member.applied) = (None, 0, 0);
     }
 
+    /// A machine's disk is what it once was.
+    pub fn put_back(&mut self, m: usize) {
+        self.wiped(m);
+        self.members[m].old = true;
+    }
+
     /// A machine's disk is empty from now on.
     pub fn wiped(&mut self, m: usize) {
         let member = &mut self.members[m];
@@ -335,7 +343,7 @@ impl Group {
 
     /// A restart found this.
     pub fn recovered(&mut self, m: usize, found: Option<&GroupLog>) -> Held {
-        let Member { synced, writes, stored, lost, .. } = std::mem::take(&mut self.members[m]);
+        let Member { synced, writes, stored, lost, old, .. } = std::mem::take(&mut self.members[m]);
         let nothing = GroupLog::default();
         let found = found.unwrap_or(&nothing);
         let found = Journal {
@@ -344,6 +352,12 @@ impl Group {
             term: found.hard_state.term,
             vote: found.hard_state.vote,
         };
+        if old {
+            let opening = Some(None);
+            self.members[m] =
+                Member { synced: found.clone(), told: found, lost, opening, ..Member::default() };
+            return Ok(());
+        }
         let mut candidate = synced.clone();
         let mut explained = candidate.same(&found);
         // What was written and not synced is durable once the first write of this run is, which comes behind it.

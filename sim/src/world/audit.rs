@@ -272,7 +272,7 @@ impl World {
             }
             Err(damage) => return self.damage_read(m, &damage.to_string()),
         }
-        let read = published.clock.at(self.machines[m].clock.now(self.now).mono);
+        let read = published.read_time(self.machines[m].clock.now(self.now).mono);
         self.dedup.clear();
         let topics: Vec<(RelationId, i64)> = snapshot
             .catalog

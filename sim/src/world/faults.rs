@@ -6,7 +6,7 @@ use crate::chronicle::What;
 use crate::disk::{SECTOR, Survival};
 use crate::knobs::Job;
 use crate::marks::Mark;
-use crate::plan::{Act, End, Fault, Moment, Split, Trouble};
+use crate::plan::{Act, End, Fault, Moment, Rot, Split, Trouble};
 use crate::rng::Rng;
 use crate::violation::{Held, Violation};
 use bytes::Bytes;
@@ -67,7 +67,8 @@ pub(super) struct Ills {
     /// The wall clock has not been touched since.
     pub(super) wall_steady_since: u64,
     frozen: bool,
-    rotten_wal: Option<(SegmentId, usize, u8)>,
+    /// What should be where.
+    rotten_wal: Option<(SegmentId, usize, Vec<u8>)>,
     pub(super) rotten_store: Option<Bytes>,
     writes: Vec<Written>,
     pub(super) crashes: u64,
@@ -300,6 +301,8 @@ impl World {
                 }
             }
             Fault::Wipe => self.wipe(m)?,
+            Fault::Copy => self.copy(m),
+            Fault::PutBack => self.put_back(m)?,
             Fault::Crash { end, moment, operations, down } => {
                 let armed = ArmedCrash { end, moment, operations, down };
                 if self.machines[m].up.is_none() || self.machines[m].ills.crash.is_some() {
@@ -332,7 +335,7 @@ impl World {
                 self.machines[m].ills.slow_extra = extra;
                 self.after(lasts, Event::DiskRecovers(m));
             }
-            Fault::RotWal => self.rot_wal(m, salt),
+            Fault::RotWal(rot) => self.rot_wal(m, rot, salt),
             Fault::RotStore => self.rot_store(m, salt),
             Fault::Jump { micros } => {
                 self.machines[m].clock.jump(micros);
@@ -346,7 +349,10 @@ impl World {
                 }
                 self.wall_moved(m);
             }
-            Fault::Drift { ppm } => self.machines[m].clock.set_drift(self.now, ppm),
+            Fault::Drift { ppm } => {
+                self.truth.runs(self.now, ppm);
+                self.machines[m].clock.set_drift(self.now, ppm);
+            }
             Fault::Synchronised(synchronised) => {
                 if synchronised && salt.is_multiple_of(2) {
                     self.machines[m].clock.correct(self.now);
@@ -445,7 +451,7 @@ impl World {
 
     // Rot
 
-    fn rot_wal(&mut self, m: usize, salt: u64) {
+    fn rot_wal(&mut self, m: usize, rot: Rot, salt: u64) {
         // The weak modes do not say what is durable, so damage of their tail cannot be told from a torn one.
         let weak = self.knobs.fsync != chronos_engine::node::Fsync::Always;
         if self.machines[m].up.is_none() || self.machines[m].ills.rotten_wal.is_some() || weak {
@@ -465,16 +471,39 @@ impl World {
             return;
         }
         let target = **rng.pick(&targets);
-        let at = target.offset as usize + rng.below(target.length as u64) as usize;
-        let bit = rng.below(8) as u8;
-        self.machines[m].disk.flip(target.segment, at, bit);
-        self.machines[m].ills.rotten_wal = Some((target.segment, at, bit));
-        let (run, write) = (target.run, target.write.0);
+        let start = target.offset as usize;
+        let disk = &mut self.machines[m].disk;
+        let Some(good) = disk.on_medium(target.segment, start, target.length).map(<[u8]>::to_vec) else {
+            return;
+        };
+        let mut found = good.clone();
+        match rot {
+            Rot::Bit => found[rng.below(target.length as u64) as usize] ^= 1 << rng.below(8),
+            Rot::Lost => found.fill(0),
+            Rot::Misdirected => {
+                let other = **rng.pick(&targets);
+                let length = other.length.min(target.length);
+                if let Some(bytes) = disk.on_medium(other.segment, other.offset as usize, length) {
+                    found[..length].copy_from_slice(bytes);
+                }
+            }
+        }
+        if found == good {
+            return;
+        }
+        disk.overwrite(target.segment, start, &found);
+        self.machines[m].ills.rotten_wal = Some((target.segment, start, good));
+        self.marks.hit(match rot {
+            Rot::Bit => Mark::WalBitFlipped,
+            Rot::Lost => Mark::WriteLost,
+            Rot::Misdirected => Mark::WriteMisdirected,
+        });
+        let (run, write, length) = (target.run, target.write.0, target.length);
         self.say(
-            "disk",
+            DISKS[m],
             format_args!(
-                "bit {bit} of byte {at} (sector {}) of {} rots: run {run} write {write}",
-                at / SECTOR,
+                "run {run} write {write} rots ({rot:?}): {length} bytes at {start} (sector {}) of {}",
+                start / SECTOR,
                 target.segment
             ),
         );
@@ -495,8 +524,8 @@ impl World {
 
     /// An operator puts a good copy back.
     fn repair(&mut self, m: usize) {
-        if let Some((segment, at, bit)) = self.machines[m].ills.rotten_wal.take() {
-            self.machines[m].disk.flip(segment, at, bit);
+        if let Some((segment, at, good)) = self.machines[m].ills.rotten_wal.take() {
+            self.machines[m].disk.overwrite(segment, at, &good);
         }
         if self.machines[m].ills.rotten_store.take().is_some() {
             self.machines[m].store.repair();

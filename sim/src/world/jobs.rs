@@ -152,7 +152,7 @@ impl World {
                 let Some(table) = table else { return Ok(None) };
                 let mut built = self.write_rows(job, snapshot, &table, rng)?;
                 if let Some(topic) = topic.filter(|_| job == Job::Sum && rng.chance(300)) {
-                    let read = view.clock.at(self.machines[m].clock.now(self.now).mono);
+                    let read = view.read_time(self.machines[m].clock.now(self.now).mono);
                     built.counts(snapshot, &topic, read)?;
                 }
                 built

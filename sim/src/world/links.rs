@@ -64,7 +64,7 @@ impl Links {
 
 impl World {
     /// Two machines look whether there is a link between them, and whether there can be one.
-    pub(super) fn dial(&mut self, a: usize, b: usize) {
+    pub(super) fn dial(&mut self, a: usize, b: usize) -> Held {
         let calm = self.settling.is_some();
         let jitter = self.net_rng.below(DIAL);
         self.after(DIAL / 2 + jitter, Event::Dial(a, b));
@@ -76,17 +76,22 @@ impl World {
             let same = made == (self.machines[a].run, self.machines[b].run);
             let reset = !calm && self.net_rng.chance(self.knobs.network.reset);
             if same && !idle && !reset {
-                return;
+                return Ok(());
             }
             if reset && same {
                 self.marks.hit(Mark::LinkReset);
             }
             self.drop_link(a, b);
-            return;
+            return Ok(());
         }
         if let Some((run_a, run_b)) = runs
             && cut_since.is_none()
         {
+            for (m, peer) in [(a, b), (b, a)] {
+                if let Err(why) = self.greets(m, peer) {
+                    return self.is_rightly_refused(m, peer, &why);
+                }
+            }
             *self.links.made(a, b) = Some((run_a, run_b));
             self.network.link(a, b);
             self.network.link(b, a);
@@ -95,6 +100,18 @@ impl World {
             let late = self.net_rng.below(2 * self.knobs.network.delay + 1_000);
             self.after(late, Event::Linked(b, a, Some(run_a)));
         }
+        Ok(())
+    }
+
+    fn hello(&self, m: usize) -> PeerHello {
+        let machine = &self.machines[m];
+        PeerHello { node: id(m), incarnation: machine.incarnation, boot: machine.start_number() }
+    }
+
+    /// Before there is a link each end asks its node whether the other is let in.
+    fn greets(&self, m: usize, peer: usize) -> Result<(), String> {
+        let up = self.machines[m].up.as_ref();
+        up.map_or(Ok(()), |up| up.node.admit_peer(&self.hello(peer), NAMES[peer]))
     }
 
     /// A link ends, and both its ends learn of that.
@@ -125,8 +142,7 @@ impl World {
         if self.links.end(m, peer).replace(run).is_some() {
             self.give(m, Input::PeerDown(id(peer)));
         }
-        let hello = PeerHello { node: id(peer), incarnation: self.machines[peer].incarnation, boot: run };
-        self.give(m, Input::PeerUp(hello));
+        self.give(m, Input::PeerUp(self.hello(peer)));
     }
 
     /// A process is gone, and its ends of links with it.

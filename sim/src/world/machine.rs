@@ -8,6 +8,7 @@ use crate::disk::Disk;
 use crate::knobs::Knobs;
 use crate::rng::Rng;
 use crate::store::SimStore;
+use chronos_engine::node::Start;
 use chronos_engine::store::SharedStore;
 use chronos_engine::wal::Identity;
 use chronos_proto::id::{ClusterId, Incarnation, NodeId};
@@ -24,14 +25,26 @@ pub(super) const DISKS: [&str; 9] =
 
 const CLUSTER: ClusterId = ClusterId(7);
 
+/// A data directory as it once was.
+#[derive(Clone)]
+pub(super) struct Copy {
+    pub(super) disk: Disk,
+    pub(super) store: SimStore,
+    pub(super) begun: Option<Start>,
+}
+
 /// A computer.
 pub(super) struct Machine {
     number: usize,
     pub(super) incarnation: Incarnation,
     /// Its node was told to wait until it is taken in.
     pub(super) joins: bool,
-    /// Its data directory was wiped: it is no member any more, though it may believe so.
+    /// Its data directory was wiped, or put back from a copy: it is no member any more, though it may believe so.
     pub(super) wiped: bool,
+    /// It was put back from a copy.
+    pub(super) put_back: bool,
+    /// A copy of its data directory.
+    pub(super) copy: Option<Box<Copy>>,
     pub(super) clock: Clock,
     pub(super) disk: Disk,
     pub(super) store: SimStore,
@@ -39,6 +52,8 @@ pub(super) struct Machine {
     pub(super) up: Option<Up>,
     /// Counts starts and ends of processes.
     pub(super) run: u64,
+    /// The number that the store was last started with, as its directory keeps it.
+    pub(super) begun: Option<Start>,
     /// The process is stopped until then.
     pub(super) paused_until: u64,
     /// Parts of a snapshot came in.
@@ -62,12 +77,15 @@ impl Machine {
             incarnation: Incarnation(1),
             joins: number >= knobs.nodes,
             wiped: false,
+            put_back: false,
+            copy: None,
             clock: Clock::new(drift, offset, knobs.synchronised),
             disk: Disk::default(),
             shared: Arc::new(store.clone()),
             store,
             up: None,
             run: 0,
+            begun: None,
             paused_until: 0,
             receiving: false,
             ills: Ills::default(),
@@ -77,6 +95,11 @@ impl Machine {
 
     pub(super) fn id(&self) -> NodeId {
         id(self.number)
+    }
+
+    /// The start of its store, as peers are told of it.
+    pub(super) fn start_number(&self) -> u64 {
+        self.begun.map_or(0, |begun| begun.number)
     }
 
     pub(super) fn identity(&self) -> Identity {

@@ -1,6 +1,6 @@
 //! What operators do to a cluster: nodes are taken in and out, leadership is handed over, checkpoints are made.
 
-use super::machine::{NAMES, id, member};
+use super::machine::{Copy, Machine, NAMES, id, member};
 use super::shell::GROUP;
 use super::{Event, World};
 use crate::marks::Mark;
@@ -88,7 +88,7 @@ impl World {
 
     /// A machine loses its data directory; it comes back under the same name, and must be refused.
     pub(super) fn wipe(&mut self, m: usize) -> Held {
-        if !self.may_wipe(m) {
+        if !self.may_lose(m, false) {
             return Ok(());
         }
         self.end(m, crate::plan::End::Kill);
@@ -97,6 +97,7 @@ impl World {
         machine.store = Default::default();
         machine.shared = std::sync::Arc::new(machine.store.clone());
         machine.incarnation = Incarnation(machine.incarnation.0 + 1);
+        machine.begun = None;
         machine.ills = Default::default();
         machine.wiped = true;
         self.group.wiped(m);
@@ -105,8 +106,39 @@ impl World {
         Ok(())
     }
 
-    /// All others know which store it had, and enough of them are left.
-    fn may_wipe(&self, m: usize) -> bool {
+    /// Somebody copies a data directory, be the node up or down.
+    pub(super) fn copy(&mut self, m: usize) {
+        let machine = &mut self.machines[m];
+        if !machine.wiped && machine.begun.is_some() {
+            let Machine { disk, store, begun, .. } = machine;
+            machine.copy = Some(Box::new(Copy { disk: disk.clone(), store: store.clone(), begun: *begun }));
+        }
+    }
+
+    /// The data directory is put back from the copy. All others know that it was started since: it must be refused.
+    pub(super) fn put_back(&mut self, m: usize) -> Held {
+        let machine = &self.machines[m];
+        let copied = machine.copy.as_ref().and_then(|copy| copy.begun);
+        let tells = copied.is_some_and(|copied| copied.number != machine.start_number());
+        if !tells || !self.may_lose(m, true) {
+            return Ok(());
+        }
+        self.end(m, crate::plan::End::Kill);
+        let machine = &mut self.machines[m];
+        let Some(copy) = machine.copy.take() else { return Ok(()) };
+        Copy { disk: machine.disk, store: machine.store, begun: machine.begun } = *copy;
+        machine.shared = std::sync::Arc::new(machine.store.clone());
+        machine.ills = Default::default();
+        machine.wiped = true;
+        machine.put_back = true;
+        self.group.put_back(m);
+        self.say("world", format_args!("the data directory of {} is put back from a copy", NAMES[m]));
+        self.after(200_000, Event::Start(m));
+        Ok(())
+    }
+
+    /// All others know which store it had (and, if asked, which start of it), and enough of them are left.
+    fn may_lose(&self, m: usize, start: bool) -> bool {
         if self.machines[m].up.is_none() {
             return false;
         }
@@ -117,10 +149,13 @@ impl World {
             !now.is_joint() && now.voters.len() >= 3 && lost <= (now.voters.len() - 1) / 2
         };
         let knows = |other: usize| {
-            let noted = self.machines[other].up.as_ref().and_then(|up| {
-                up.node.members().into_iter().find(|member| member.node == id(m))?.incarnation
+            let members = self.machines[other].up.as_ref().map(|up| up.node.members()).unwrap_or_default();
+            let noted = members.into_iter().find(|member| member.node == id(m));
+            let same = noted.is_some_and(|noted| {
+                noted.incarnation == Some(self.machines[m].incarnation)
+                    && (!start || noted.boot == self.machines[m].start_number())
             });
-            other == m || self.machines[other].wiped || noted == Some(self.machines[m].incarnation)
+            other == m || self.machines[other].wiped || same
         };
         // One that began alone would begin alone again.
         self.knobs.nodes >= 3
@@ -131,8 +166,14 @@ impl World {
     /// A node that was wiped, or is not a member (yet), takes no part: the link to it ends, and it dials again.
     pub(super) fn refused_peer(&mut self, m: usize, peer: usize, why: &str) -> Held {
         self.drop_link(m, peer);
+        self.is_rightly_refused(m, peer, why)
+    }
+
+    /// Whoever is refused was wiped, put back, or is no member.
+    pub(super) fn is_rightly_refused(&mut self, m: usize, peer: usize, why: &str) -> Held {
         if self.machines[peer].wiped {
-            self.marks.hit(Mark::WipedNodeRefused);
+            let old = self.machines[peer].put_back;
+            self.marks.hit(if old { Mark::OldCopyRefused } else { Mark::WipedNodeRefused });
         } else if self.knobs.spares == 0 && !self.machines[m].wiped {
             return Err(Violation::safety("no-false-alarm", format!("{} refuses a peer: {why}", NAMES[m])));
         }

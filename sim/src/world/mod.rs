@@ -29,6 +29,7 @@ mod settle;
 mod shell;
 mod words;
 
+use crate::checker::clock::Truth;
 use crate::checker::dedup::Dedup;
 use crate::checker::delivery::Delivery;
 use crate::checker::log::Log;
@@ -190,6 +191,7 @@ pub struct World {
     timers: Timers,
     dedup: Dedup,
     delivery: Delivery,
+    truth: Truth,
     watch: audit::Watch,
 
     disk_rng: Rng,
@@ -225,6 +227,7 @@ impl World {
             timers: Timers::default(),
             dedup: Dedup::default(),
             delivery: Delivery::default(),
+            truth: Truth::default(),
             watch: audit::Watch::default(),
             trace: Trace::new(keep_trace),
             marks: Marks::default(),
@@ -318,7 +321,7 @@ impl World {
             Event::DiskDone(m, _) => self.disk_done(m)?,
             Event::CheckpointDone(m, _, id) => self.checkpoint_done(m, id)?,
             Event::Deliver { from, to, run, link, message } => self.arrives(from, to, run, link, *message),
-            Event::Dial(a, b) => self.dial(a, b),
+            Event::Dial(a, b) => self.dial(a, b)?,
             Event::Linked(m, peer, run) => self.linked(m, peer, run),
             Event::Probe(m, salt) => self.probe(m, salt)?,
             Event::Cut(number) => self.cut_network(number),

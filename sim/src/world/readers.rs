@@ -65,7 +65,8 @@ impl World {
         if !state.wanted || state.open.is_some() {
             return;
         }
-        let Some(m) = self.leader() else {
+        let stays = |m: &usize| self.settling.is_none() || self.core.contains(m);
+        let Some(m) = self.leader().filter(stays) else {
             self.after(200_000, Event::Open(reader));
             return;
         };
@@ -91,7 +92,7 @@ impl World {
             None => *rng.pick(&[Start::Earliest, Start::Latest, Start::Offset(3)]),
         };
         self.say("sub", format_args!("{} opens {name} {consumer_group:?} {start:?} credit={credit}", id.0));
-        self.delivery.opened(id, topic, consumer_group.clone(), u64::from(credit));
+        self.delivery.opened(id, m, topic, consumer_group.clone(), u64::from(credit));
         self.readers[reader as usize].open = Some(id);
         self.readers[reader as usize].at = m;
         let ack_timeout_ms = self.knobs.ack_timeout_ms;
@@ -102,9 +103,13 @@ impl World {
 
     /// The process is gone, and with it every subscription.
     pub(super) fn readers_lost(&mut self, m: usize) {
-        for reader in self.readers.iter_mut().filter(|reader| reader.at == m) {
-            if let Some(id) = reader.open.take() {
+        for place in 0..self.readers.len() {
+            let reader = &mut self.readers[place];
+            if let Some(id) = reader.open.take_if(|_| reader.at == m) {
                 self.delivery.closed(id);
+                if !self.solo() {
+                    self.after(300_000, Event::Open(place as u64));
+                }
             }
         }
     }
@@ -145,10 +150,21 @@ impl World {
         let group = Self::group_of(place as u64);
         let until = now.0 + self.knobs.ack_timeout_ms * 1_000;
         for (offset, before) in offsets {
-            let done = group.as_ref().and_then(|g| self.model.done.get(&(topic, g.clone(), partition)));
+            let known;
+            let done = match &group {
+                Some(g) if self.solo() => self.model.done.get(&(topic, g.clone(), partition)),
+                Some(g) => match published.snapshot.consumer(topic, g, partition) {
+                    Ok(record) => {
+                        known = (0..record.floor).chain(record.done.iter().copied()).collect();
+                        Some(&known)
+                    }
+                    Err(damage) => return self.damage_read(m, &damage.to_string()),
+                },
+                None => None,
+            };
             let again = group.as_ref().is_some_and(|g| self.delivery.was_handed(topic, g, partition, offset));
             self.delivery.delivered(id, partition, offset, (now.0, until), done)?;
-            let read = published.clock.at(now);
+            let read = published.read_time(now);
             match published.snapshot.events(topic, partition, offset, 1, read) {
                 Ok(events) if events.first().is_some_and(|e| e.offset == offset) => {}
                 Ok(_) => {
@@ -227,7 +243,7 @@ impl World {
             self.sees(m, &view, self.group.floor())?;
         }
         if fresh {
-            return self.read(m, &view, view.clock.at(now), &mut Rng::new(salt, "look"));
+            return self.read(m, &view, view.read_time(now), &mut Rng::new(salt, "look"));
         }
         self.last_token += 1;
         let token = Token(self.last_token);

@@ -16,6 +16,11 @@ use crate::violation::{Held, Violation};
 use chronos_engine::raft::committed_index;
 use chronos_proto::membership::Configuration;
 
+/// Wall clocks that are no further apart agree, in microseconds.
+const CLOCKS_AGREE: i64 = 100_000;
+/// How far cluster time may stay behind clocks that agree: their readings are as old as an answer to a heartbeat.
+const FOLLOWS_WITHIN: i64 = 5_000_000;
+
 impl World {
     /// Clients and faults stop; what is pending must now come to an end.
     pub(super) fn settle(&mut self) -> Held {
@@ -28,6 +33,10 @@ impl World {
         self.note(|| What::Settling { core });
         for m in self.core.clone() {
             self.heal(m);
+        }
+        // Whoever waits at one that stays broken goes elsewhere.
+        for m in (0..self.machines.len()).filter(|m| !self.core.contains(m)).collect::<Vec<_>>() {
+            self.readers_lost(m);
         }
         // Nothing waits for a subscriber that went: each comes back.
         for reader in 0..self.readers.len() as u64 {
@@ -204,6 +213,25 @@ impl World {
                 return Ok(Some(format!("{} has applied {applied} of {committed} entries", NAMES[m])));
             }
         }
+        if let Some(what) = self.lags_behind_truth(leader) {
+            return Ok(Some(what));
+        }
         self.unsettled(leader)
+    }
+
+    /// Where all clocks of the core agree, its leader's cluster time comes to what they show.
+    fn lags_behind_truth(&self, leader: usize) -> Option<String> {
+        let errors = self.core.iter().map(|m| self.machines[*m].clock.wall_error(self.now));
+        let (low, high) = (errors.clone().min()?, errors.max()?);
+        let published = self.machines[leader].up.as_ref()?.published.as_ref()?;
+        let time = published.clock.at(self.machines[leader].clock.now(self.now).mono);
+        let told = crate::clock::error(time, self.now);
+        let lags = self.core.len() > 1 && high - low <= CLOCKS_AGREE && told < low - FOLLOWS_WITHIN;
+        lags.then(|| {
+            format!(
+                "cluster time at {} is {told} us from the truth, all clocks at least {low}",
+                NAMES[leader]
+            )
+        })
     }
 }

@@ -13,8 +13,7 @@ use crate::plan::{End, Moment};
 use crate::store::SimStore;
 use crate::tap::{self, Logged};
 use crate::violation::{Held, Violation};
-use chronos_engine::node::Config;
-use chronos_engine::node::Fsync;
+use chronos_engine::node::{Config, Fsync, Start};
 use chronos_engine::raft::Role;
 use chronos_engine::step::{
     Action, Checkpoint, CheckpointId, Effect, Fatal, Input, Outputs, Published, Reply, Token, Trace,
@@ -78,6 +77,7 @@ impl World {
             },
             joins: machine.joins,
             raft: k.raft,
+            boots: machine.start_number(),
             ..Config::new(
                 identity.cluster,
                 identity.node,
@@ -94,6 +94,10 @@ impl World {
             return Ok(());
         }
         self.machines[m].run += 1;
+        if !self.solo() {
+            let machine = &mut self.machines[m];
+            machine.begun = Some(Start::next(machine.begun, machine.run));
+        }
         let now = self.machines[m].clock.now(self.now);
         let run = self.machines[m].run;
         let boot = self.machines[m].clock.boot;
@@ -126,6 +130,8 @@ impl World {
         }
         let (solo, machine) = (self.solo(), &mut self.machines[m]);
         machine.cluster_time.restarted(now, machine.clock.synchronised, solo);
+        self.truth.runs(self.now, machine.clock.drift_ppm());
+        self.truth.shown(self.now, machine.clock.wall_error(self.now));
         let mut out = Outputs::default();
         let node = match Node::new(self.config(m), now, recovered, &self.machines[m].shared, &mut out) {
             Ok(node) => node,
@@ -216,6 +222,7 @@ impl World {
         let now = self.machines[m].clock.now(self.now);
         let vouched = self.machines[m].up.as_ref().is_some_and(|up| up.told_synchronised);
         self.machines[m].cluster_time.stepped(now, vouched);
+        self.truth.shown(self.now, self.machines[m].clock.wall_error(self.now));
         let machine = &mut self.machines[m];
         let Some(up) = &mut machine.up else { return Ok(()) };
         match &input {
@@ -288,6 +295,9 @@ impl World {
             Action::Send { to, message } => self.send_message(m, to, message),
             Action::Members(members) => {
                 self.say(NAMES[m], format_args!("knows {} members", members.len()));
+                if let Some(begun) = &mut self.machines[m].begun {
+                    begun.noted |= begun.is_noted_in(super::machine::id(m), &members);
+                }
                 Ok(())
             }
             Action::Publish(published) => self.publish(m, published),
@@ -432,6 +442,8 @@ impl World {
         let vouched = self.machines[m].up.as_ref().is_some_and(|up| up.told_synchronised);
         let applied = published.snapshot.applied_time;
         self.machines[m].cluster_time.read(published.clock, applied, now, vouched, held)?;
+        let told = crate::clock::error(published.clock.at(now.mono), self.now);
+        self.truth.told(self.now, told)?;
         let before = self.machines[m].up.as_ref().and_then(|up| up.published.as_ref());
         if before.is_some_and(|before| index < before.snapshot.applied.0) {
             let what = format!("{} publishes entry {index} again", NAMES[m]);

@@ -7,6 +7,7 @@ use super::status::{Counters, LaneStatus, LinkState, LinkStatus};
 use super::why::{self, Code, Why};
 use super::{LinkConfig, PeerAddress, SendError};
 use bytes::Bytes;
+use chronos_engine::node::Start;
 use chronos_proto::Timestamp;
 use chronos_proto::hello::{Hello, lane_number};
 use chronos_proto::id::{Incarnation, NodeId};
@@ -51,7 +52,7 @@ struct State {
     /// Why this side closed its own link.
     ending: Option<Why>,
     inbound: Option<Connection>,
-    /// The greatest boot counter seen of its store.
+    /// The newest start seen of its store.
     latest: Option<(Incarnation, u64)>,
     expires: Option<Timestamp>,
     /// What its last hello said of its HTTP listener.
@@ -69,11 +70,15 @@ impl State {
     /// A start from before the latest one is that of a copy.
     fn check_boot(&mut self, hello: &Hello) -> Result<(), Why> {
         match self.latest {
-            Some((incarnation, boot)) if incarnation == hello.incarnation && hello.boot < boot => {
+            Some((incarnation, boot))
+                if incarnation == hello.incarnation && Start::is_older(hello.boot, boot) =>
+            {
                 Err(Why::RefusedHere(format!(
-                    "this is start {} of {}, and start {boot} of the same data directory was seen before: one of the two \
+                    "this is start {} of {}, and start {} of the same data directory was seen before: one of the two \
                      runs on a copy; stop it, and let it join with an empty directory",
-                    hello.boot, hello.name
+                    Start::epoch_of(hello.boot),
+                    hello.name,
+                    Start::epoch_of(boot),
                 )))
             }
             _ => {
