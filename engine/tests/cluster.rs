@@ -20,7 +20,7 @@ use chronos_engine::wal::{Identity, SegmentId, WalOp, WriteId, recover};
 use chronos_proto::command::{Event, Op};
 use chronos_proto::id::{ClusterId, Incarnation, Index, NodeId, RequestId};
 use chronos_proto::membership::{Configuration, Member};
-use chronos_proto::peer::{PeerHello, PeerMessage};
+use chronos_proto::peer::{ForwardOutcome, PeerHello, PeerMessage};
 use chronos_proto::time::{Instant, Now, Timestamp};
 use relations::{GROUP, TABLE, TOPIC, primary_key};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -566,6 +566,36 @@ fn a_write_on_a_follower_is_forwarded_and_a_read_on_another_sees_it() {
         assert!(cluster.has_row(reader, 1), "{reader} answers from a state that is older than promised");
     }
     cluster.check_equal();
+}
+
+/// `cargo sim --seed 0xd6` found that the client was told so.
+#[test]
+fn a_refusal_of_an_earlier_asking_is_none_while_a_later_one_is_under_way() {
+    let mut cluster = Cluster::of_three(|config| config);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.make_relations(leader);
+    let token = Token(1_000);
+    let request = Request::Commit(GROUP, cluster.transaction(follower, vec![put(1)]));
+    cluster.input(follower, Input::Request { token, request });
+    let forwarded = cluster.net.iter().find_map(|(_, _, message)| match message {
+        PeerMessage::Forward(forward) => Some(forward.number),
+        _ => None,
+    });
+    let number = forwarded.expect("it is forwarded");
+    // The leader refuses it, and the answer is long under way.
+    cluster.net.retain(|(_, _, message)| !matches!(message, PeerMessage::Forward(_)));
+    cluster.pass(950 * MS);
+    cluster.hosts.values_mut().for_each(|host| host.hangs = true);
+    cluster.pass(100 * MS);
+    assert!(cluster.answer(follower, token).is_none());
+    let outcome = ForwardOutcome::Overloaded(1);
+    let message = PeerMessage::ForwardReply { number, outcome };
+    cluster.input(follower, Input::Peer { from: leader, message });
+    assert!(cluster.answer(follower, token).is_none(), "the second asking may have an effect");
+    cluster.hosts.values_mut().for_each(|host| host.hangs = false);
+    cluster.pass(500 * MS);
+    assert!(matches!(cluster.answer(follower, token), Some(Reply::Commit(Ok(_)))));
+    assert!(cluster.has_row(follower, 1));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Writes that this node took for groups that others lead.
 //!
 //! Each goes to the leader under a request id and is asked again, under the same id, until there is an answer: so it
-//! has one effect, whatever is lost and whoever leads by then. When the time is over the client is told that nothing
+//! has one effect, whatever is lost and whoever leads by then. Only the last asking's refusal is one: while it is under
+//! way it may have an effect that an earlier one was denied. When the time is over the client is told that nothing
 //! was done if the write never left, and that the outcome is unknown if it did.
 
 use super::Node;
@@ -22,6 +23,8 @@ pub(super) const FORWARD_PATIENCE: Duration = Duration::from_secs(10);
 const FORWARD_RETRY: Duration = Duration::from_millis(1_000);
 /// How long a leader is left alone that could not take a write.
 const FORWARD_PAUSE: Duration = Duration::from_millis(50);
+/// The lower bits of a number on the wire say which asking of a write it is; the others say which write.
+const ASKING: u64 = 0xff;
 /// A session that nobody used for so long is replaced before the leader forgets it.
 const SESSION_FRESH_US: i64 = SESSION_IDLE_US / 4;
 
@@ -60,7 +63,7 @@ pub(super) struct Forwards {
 impl Forwards {
     /// None, and numbers that no earlier run of this node used: answers to those may still be on their way.
     pub fn new(rng: &mut Rng) -> Forwards {
-        Forwards { next_number: rng.next_u64() >> 1, ..Forwards::default() }
+        Forwards { next_number: (rng.next_u64() >> 1) & !ASKING, ..Forwards::default() }
     }
 
     pub fn len(&self) -> usize {
@@ -121,7 +124,7 @@ impl Node {
             return self.replies.push((token, Reply::Commit(Err(Refused::NotLeader))));
         }
         let number = self.forwards.next_number;
-        self.forwards.next_number += 1;
+        self.forwards.next_number += ASKING + 1;
         if transaction.request.session == SessionId(0) {
             transaction.request = self.name_request(number);
         }
@@ -158,9 +161,10 @@ impl Node {
         let Some(pending) = self.forwards.pending.get_mut(&number) else { return };
         let Some(group) = self.groups.get(&pending.group) else { return };
         let Some(leader) = group.raft.leader().filter(|leader| *leader != self.config.node) else { return };
-        if !self.links.contains_key(&leader) {
+        if !self.links.contains_key(&leader) || u64::from(pending.asked) > ASKING {
             return;
         }
+        let number = number | u64::from(pending.asked);
         let term = group.raft.term();
         pending.asked += 1;
         pending.sent = Some((leader, term, self.now.mono + FORWARD_RETRY));
@@ -190,7 +194,12 @@ impl Node {
 
     /// Another node says what became of a write.
     pub(super) fn forward_answered(&mut self, number: u64, outcome: ForwardOutcome, out: &mut Outputs) {
+        let (number, asking) = (number & !ASKING, number & ASKING);
         let Some(pending) = self.forwards.pending.get_mut(&number) else { return };
+        let is_last = asking + 1 == u64::from(pending.asked);
+        if !is_last && !matches!(outcome, ForwardOutcome::Committed { .. }) {
+            return;
+        }
         let request = pending.transaction.request;
         let result = match outcome {
             ForwardOutcome::Committed { term, index, time, outcomes } => {
