@@ -122,6 +122,8 @@ pub struct Group {
     ids: Vec<NodeId>,
     members: Vec<Member>,
     committed: Vec<Entry>,
+    /// The term in which each of them was: that of the leader that counted it, not the entry's own.
+    committed_in: Vec<Term>,
     /// Every entry that any disk was told.
     known: BTreeMap<(u64, u64), Entry>,
     leaders: BTreeMap<u64, usize>,
@@ -253,8 +255,11 @@ impl Group {
                 if let Some(term) = member.leads {
                     member.cut_leading.get_or_insert((term, member.told.last()));
                 }
-                let lost = self.committed.iter().skip(from.0 as usize - 1).take_while(|e| member.told.has(e));
-                member.cut = lost.last().map(|entry| entry.index.0).or(member.cut);
+                let committed = self.committed.iter().zip(&self.committed_in).skip(from.0 as usize - 1);
+                let lost = committed.take_while(|(entry, _)| member.told.has(entry));
+                // One that was not asked in that term may hear of it later than of another leader's.
+                let lost = lost.filter(|(_, committed_in)| **committed_in <= member.told.term);
+                member.cut = lost.last().map(|(entry, _)| entry.index.0).or(member.cut);
                 self.cuts += 1;
             }
             Logged::Compacted(_, base) => {
@@ -479,7 +484,7 @@ impl Group {
             let what = format!("term {term} is led by {} and by {}", self.ids[other], self.ids[m]);
             return wrong("election-safety", what);
         }
-        match self.committed.iter().rev().find(|entry| entry.term < term && !has(raft, entry)) {
+        match self.lacking(term, |entry| has(raft, entry)) {
             Some(lost) => {
                 let what = format!(
                     "node {} leads term {term} without entry {} of term {}, which is committed",
@@ -489,6 +494,16 @@ impl Group {
             }
             None => Ok(()),
         }
+    }
+
+    /// What was committed before this term and is not there. A leader of an older term may learn late that it was
+    /// elected: what a newer one has committed meanwhile it need not have, whatever term that is of.
+    fn lacking(&self, term: Term, has: impl Fn(&Entry) -> bool) -> Option<&Entry> {
+        let before = self.committed.iter().zip(&self.committed_in).rev();
+        before
+            .filter(|(_, committed_in)| **committed_in < term)
+            .map(|(entry, _)| entry)
+            .find(|entry| !has(entry))
     }
 
     fn commits(&mut self, m: usize, raft: &Raft, commit: u64) -> Held {
@@ -503,6 +518,7 @@ impl Group {
                 return wrong("state-machine-safety", what);
             };
             self.committed.push(entry);
+            self.committed_in.push(term);
         }
         let of = self.committed.last().map(|entry| entry.term);
         if leads && of != Some(term) {
@@ -575,4 +591,32 @@ fn has(raft: &Raft, entry: &Entry) -> bool {
 
 fn same(a: &Entry, b: &Entry) -> bool {
     std::sync::Arc::ptr_eq(&a.command, &b.command) || a == b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_lacks_what_was_committed_before_its_term_and_not_what_was_after() {
+        let time = chronos_proto::Timestamp(1_000);
+        let entry = |index, term| Entry {
+            term: Term(term),
+            index: Index(index),
+            time,
+            stamp: index,
+            command: Command::Noop.into(),
+        };
+        // Entry 24 is of term 6, and was committed by the leader of term 9.
+        let group = Group {
+            committed: vec![entry(23, 6), entry(24, 6)],
+            committed_in: vec![Term(6), Term(9)],
+            ..Group::default()
+        };
+        let lacks = |term, last| group.lacking(Term(term), |entry| entry.index.0 <= last).map(|e| e.index.0);
+        assert_eq!(lacks(8, 23), None);
+        assert_eq!(lacks(8, 22), Some(23));
+        assert_eq!(lacks(10, 23), Some(24));
+        assert_eq!(lacks(10, 24), None);
+    }
 }
