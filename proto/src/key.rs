@@ -2,8 +2,10 @@
 //!
 //! A value is a tag and a payload. NULL's tag is the greatest, so NULLs sort last as PostgreSQL's default has it.
 //! Integers are big-endian with the sign bit flipped; floats likewise, negative ones inverted; text and bytes
-//! escape 0x00 as `00 FF` and end in `00 01`, so that a prefix sorts before what it begins.
+//! escape 0x00 as `00 FF` and end in `00 01`, so that a prefix sorts before what it begins. A NUMERIC is its own order
+//! ([`numeric`]), without the scale: 1.0 and 1.00 are one key. Arrays are told apart, but their order is not theirs.
 
+use crate::numeric;
 use crate::value::{Interval, Type, Value};
 use bytes::Bytes;
 
@@ -34,6 +36,10 @@ pub fn encode(out: &mut Vec<u8>, value: &Value) {
         Value::Timestamp(t) => encode_i64(out, *t),
         Value::Date(d) => out.extend_from_slice(&((*d as u32) ^ 0x8000_0000).to_be_bytes()),
         Value::Uuid(u) => out.extend_from_slice(u),
+        Value::Real(x) => encode_f32(out, *x),
+        Value::Numeric(n) => out.extend_from_slice(numeric::order(n)),
+        Value::LocalTimestamp(t) | Value::Time(t) => encode_i64(out, *t),
+        Value::Array(a) => encode_bytes(out, a),
         Value::Interval(i) => {
             out.extend_from_slice(&(i.estimate() as u128 ^ (1 << 127)).to_be_bytes());
             encode_i64(out, i64::from(i.months));
@@ -58,6 +64,13 @@ fn encode_f64(out: &mut Vec<u8>, value: f64) {
     let value = if value == 0.0 { 0.0 } else { value };
     let bits = if value.is_nan() { f64::NAN.to_bits() & !(1 << 63) } else { value.to_bits() };
     let flipped = if bits >> 63 == 1 { !bits } else { bits ^ (1 << 63) };
+    out.extend_from_slice(&flipped.to_be_bytes());
+}
+
+fn encode_f32(out: &mut Vec<u8>, value: f32) {
+    let value = if value == 0.0 { 0.0 } else { value };
+    let bits = if value.is_nan() { f32::NAN.to_bits() & !(1 << 31) } else { value.to_bits() };
+    let flipped = if bits >> 31 == 1 { !bits } else { bits ^ (1 << 31) };
     out.extend_from_slice(&flipped.to_be_bytes());
 }
 
@@ -86,21 +99,39 @@ pub fn decode(input: &mut &[u8], ty: Type) -> Result<Value, KeyError> {
     }
     Ok(match ty {
         Type::Bool => Value::Bool(take::<1>(input).ok_or(fail(rest.len()))?[0] != 0),
-        Type::Int => Value::Int(decode_i64(input).ok_or(fail(rest.len()))?),
+        Type::Int | Type::SmallInt | Type::Integer => Value::Int(decode_i64(input).ok_or(fail(rest.len()))?),
+        Type::LocalTimestamp => Value::LocalTimestamp(decode_i64(input).ok_or(fail(rest.len()))?),
+        Type::Time => Value::Time(decode_i64(input).ok_or(fail(rest.len()))?),
         Type::Timestamp => Value::Timestamp(decode_i64(input).ok_or(fail(rest.len()))?),
         Type::Float => {
             let bits = u64::from_be_bytes(take(input).ok_or(fail(rest.len()))?);
             Value::Float(f64::from_bits(if bits >> 63 == 1 { bits ^ (1 << 63) } else { !bits }))
         }
+        Type::Real => {
+            let bits = u32::from_be_bytes(take(input).ok_or(fail(rest.len()))?);
+            Value::Real(f32::from_bits(if bits >> 31 == 1 { bits ^ (1 << 31) } else { !bits }))
+        }
+        Type::Numeric | Type::Decimal { .. } => {
+            let (order, after) = numeric::order_len(input)
+                .and_then(|length| input.split_at_checked(length))
+                .ok_or(fail(rest.len()))?;
+            *input = after;
+            let number = numeric::from_order(order).ok_or(fail(rest.len()))?;
+            Value::Numeric(match ty {
+                Type::Decimal { scale, .. } => numeric::with_scale(number, scale.max(0) as u16),
+                _ => number,
+            })
+        }
+        Type::Array(_) => Value::Array(Bytes::from(decode_bytes(input).ok_or(fail(rest.len()))?)),
         Type::Date => {
             let bits = u32::from_be_bytes(take(input).ok_or(fail(rest.len()))?);
             Value::Date((bits ^ 0x8000_0000) as i32)
         }
         Type::Uuid => Value::Uuid(take(input).ok_or(fail(rest.len()))?),
-        Type::Text | Type::Json => {
+        Type::Text | Type::Varchar(_) | Type::Char(_) | Type::Json | Type::PlainJson => {
             let bytes = decode_bytes(input).ok_or(fail(rest.len()))?;
             let text = String::from_utf8(bytes).map_err(|_| fail(rest.len()))?;
-            if ty == Type::Text { Value::Text(text) } else { Value::Json(text) }
+            if matches!(ty, Type::Json | Type::PlainJson) { Value::Json(text) } else { Value::Text(text) }
         }
         Type::Bytes => Value::Bytes(Bytes::from(decode_bytes(input).ok_or(fail(rest.len()))?)),
         Type::Interval => {

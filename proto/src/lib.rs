@@ -10,6 +10,8 @@
 //! time    microseconds, wall and monotonic, always given by a caller
 //! stamp   hybrid logical clock stamps and the pure rule that merges them
 //! value   SQL values and types
+//! numeric exact decimals as bytes in order
+//! array   arrays as bytes
 //! key     memcomparable encoding of values: bytes order as values do
 //! row     rows by column number
 //! schema  relations as the catalogue stores them
@@ -22,6 +24,7 @@
 //! limits  every bound that a user can meet, in one place
 //! ```
 
+pub mod array;
 pub mod codec;
 pub mod command;
 pub mod frame;
@@ -30,6 +33,7 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod membership;
+pub mod numeric;
 pub mod peer;
 pub mod raft;
 pub mod row;

@@ -26,36 +26,42 @@ pub fn encode_into<'a>(out: &mut Vec<u8>, columns: impl Iterator<Item = (ColumnI
     write_varint(out, columns.clone().filter(|(_, v)| !v.is_null()).count() as u64);
     for (column, value) in columns.filter(|(_, v)| !v.is_null()) {
         write_varint(out, u64::from(column.0));
-        encode_value(out, value);
+        encode_value(out, value.into());
     }
 }
 
-fn encode_value(out: &mut Vec<u8>, value: &Value) {
+/// Appends one value: its tag, and what belongs to it.
+pub(crate) fn encode_value(out: &mut Vec<u8>, value: ValueRef<'_>) {
     let mut tagged = |tag: u8, bytes: &[u8]| {
         out.push(tag);
         out.extend_from_slice(bytes);
     };
     match value {
-        Value::Null => tagged(0, &[]),
-        Value::Bool(false) => tagged(1, &[]),
-        Value::Bool(true) => tagged(2, &[]),
-        Value::Int(i) => {
+        ValueRef::Null => tagged(0, &[]),
+        ValueRef::Bool(false) => tagged(1, &[]),
+        ValueRef::Bool(true) => tagged(2, &[]),
+        ValueRef::Int(i) => {
             out.push(3);
-            write_varint(out, zigzag(*i));
+            write_varint(out, zigzag(i));
         }
-        Value::Float(x) => tagged(4, &x.to_le_bytes()),
-        Value::Text(s) => sized(out, 5, s.as_bytes()),
-        Value::Bytes(b) => sized(out, 6, b),
-        Value::Timestamp(t) => tagged(7, &t.to_le_bytes()),
-        Value::Date(d) => tagged(8, &d.to_le_bytes()),
-        Value::Interval(i) => {
+        ValueRef::Float(x) => tagged(4, &x.to_le_bytes()),
+        ValueRef::Text(s) => sized(out, 5, s.as_bytes()),
+        ValueRef::Bytes(b) => sized(out, 6, b),
+        ValueRef::Timestamp(t) => tagged(7, &t.to_le_bytes()),
+        ValueRef::Date(d) => tagged(8, &d.to_le_bytes()),
+        ValueRef::Interval(i) => {
             out.push(9);
             write_varint(out, zigzag(i64::from(i.months)));
             write_varint(out, zigzag(i64::from(i.days)));
             write_varint(out, zigzag(i.micros));
         }
-        Value::Json(s) => sized(out, 10, s.as_bytes()),
-        Value::Uuid(u) => tagged(11, u),
+        ValueRef::Json(s) => sized(out, 10, s.as_bytes()),
+        ValueRef::Uuid(u) => tagged(11, u),
+        ValueRef::Real(x) => tagged(12, &x.to_le_bytes()),
+        ValueRef::Numeric(n) => sized(out, 13, n),
+        ValueRef::LocalTimestamp(t) => tagged(14, &t.to_le_bytes()),
+        ValueRef::Time(t) => tagged(15, &t.to_le_bytes()),
+        ValueRef::Array(a) => sized(out, 16, a),
     }
 }
 
@@ -88,7 +94,8 @@ pub fn visit<'a>(row: &'a [u8], mut each: impl FnMut(ColumnId, ValueRef<'a>)) ->
     if input.is_empty() { Ok(()) } else { Err(bad("bytes after the last column")) }
 }
 
-fn decode_value<'a>(input: &mut &'a [u8]) -> Option<ValueRef<'a>> {
+/// Reads one value from the front of `input`, which it advances.
+pub(crate) fn decode_value<'a>(input: &mut &'a [u8]) -> Option<ValueRef<'a>> {
     let tag = take(input, 1)?[0];
     Some(match tag {
         0 => ValueRef::Null,
@@ -107,6 +114,11 @@ fn decode_value<'a>(input: &mut &'a [u8]) -> Option<ValueRef<'a>> {
         }),
         10 => ValueRef::Json(read_text(input)?),
         11 => ValueRef::Uuid(take(input, 16)?.try_into().ok()?),
+        12 => ValueRef::Real(f32::from_le_bytes(take(input, 4)?.try_into().ok()?)),
+        13 => ValueRef::Numeric(read_sized(input)?),
+        14 => ValueRef::LocalTimestamp(i64::from_le_bytes(take(input, 8)?.try_into().ok()?)),
+        15 => ValueRef::Time(i64::from_le_bytes(take(input, 8)?.try_into().ok()?)),
+        16 => ValueRef::Array(read_sized(input)?),
         _ => return None,
     })
 }

@@ -1,5 +1,7 @@
 //! SQL values and their types.
 
+use crate::array::Array;
+use crate::numeric;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -10,11 +12,11 @@ use std::fmt;
 pub enum Type {
     /// BOOLEAN.
     Bool,
-    /// SMALLINT, INTEGER, BIGINT: all 64 bits wide.
+    /// BIGINT: 64 bits.
     Int,
-    /// FLOAT, REAL, DOUBLE PRECISION: 64 bits.
+    /// FLOAT, DOUBLE PRECISION: 64 bits.
     Float,
-    /// TEXT, VARCHAR, STRING: UTF-8.
+    /// TEXT, STRING: UTF-8.
     Text,
     /// BYTEA.
     Bytes,
@@ -22,17 +24,56 @@ pub enum Type {
     Timestamp,
     /// DATE: days since the epoch.
     Date,
-    /// INTERVAL: in expressions only, never in a column.
+    /// INTERVAL.
     Interval,
     /// JSONB, kept as its canonical text.
     Json,
     /// UUID.
     Uuid,
+    /// SMALLINT: a 64-bit integer that is kept within 16 bits.
+    SmallInt,
+    /// INTEGER: a 64-bit integer that is kept within 32 bits.
+    Integer,
+    /// REAL: 32 bits.
+    Real,
+    /// NUMERIC of any precision.
+    Numeric,
+    /// NUMERIC(precision, scale).
+    Decimal {
+        /// Decimal digits in all.
+        precision: u16,
+        /// Those behind the point; below zero, the zeros before it.
+        scale: i16,
+    },
+    /// VARCHAR(n), in characters; 0 is VARCHAR without a length.
+    Varchar(u32),
+    /// CHAR(n), in characters, filled with spaces; 0 is one of any length.
+    Char(u32),
+    /// TIMESTAMP without time zone: microseconds since the epoch on some calendar on a wall.
+    LocalTimestamp,
+    /// TIME without time zone: microseconds since midnight.
+    Time,
+    /// JSON, kept as it was written.
+    PlainJson,
+    /// An array.
+    Array(Element),
 }
 
-impl Type {
-    /// Every type, in the order of their numbers.
-    pub const ALL: [Type; 10] = [
+/// What an array's elements are: a type that is no array. Its number is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Element(u8);
+
+impl Element {
+    /// TEXT.
+    pub const TEXT: Element = Element(3);
+    /// BIGINT.
+    pub const INT: Element = Element(1);
+    /// INTEGER.
+    pub const INTEGER: Element = Element(11);
+    /// DOUBLE PRECISION.
+    pub const FLOAT: Element = Element(2);
+
+    const TYPES: [Type; 19] = [
         Type::Bool,
         Type::Int,
         Type::Float,
@@ -43,6 +84,73 @@ impl Type {
         Type::Interval,
         Type::Json,
         Type::Uuid,
+        Type::SmallInt,
+        Type::Integer,
+        Type::Real,
+        Type::Numeric,
+        Type::Varchar(0),
+        Type::Char(0),
+        Type::LocalTimestamp,
+        Type::Time,
+        Type::PlainJson,
+    ];
+
+    /// That of a type, its length and the like left aside; none for an array.
+    pub fn of(ty: Type) -> Option<Element> {
+        let ty = ty.base();
+        Element::TYPES.iter().position(|t| *t == ty).map(|i| Element(i as u8))
+    }
+
+    /// The type.
+    pub fn ty(self) -> Type {
+        Element::TYPES.get(usize::from(self.0)).copied().unwrap_or(Type::Text)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The one with a number.
+    pub fn numbered(number: u8) -> Option<Element> {
+        (usize::from(number) < Element::TYPES.len()).then_some(Element(number))
+    }
+}
+
+impl Type {
+    /// The type without a length, precision or scale.
+    pub const fn base(self) -> Type {
+        match self {
+            Type::Decimal { .. } => Type::Numeric,
+            Type::Varchar(_) => Type::Varchar(0),
+            Type::Char(_) => Type::Char(0),
+            same => same,
+        }
+    }
+
+    /// Types of every kind, in the order of their numbers.
+    pub const ALL: [Type; 21] = [
+        Type::Bool,
+        Type::Int,
+        Type::Float,
+        Type::Text,
+        Type::Bytes,
+        Type::Timestamp,
+        Type::Date,
+        Type::Interval,
+        Type::Json,
+        Type::Uuid,
+        Type::SmallInt,
+        Type::Integer,
+        Type::Real,
+        Type::Numeric,
+        Type::Decimal { precision: 10, scale: 2 },
+        Type::Varchar(10),
+        Type::Char(10),
+        Type::LocalTimestamp,
+        Type::Time,
+        Type::PlainJson,
+        Type::Array(Element(3)),
     ];
 }
 
@@ -71,6 +179,16 @@ pub enum ValueRef<'a> {
     Json(&'a str),
     /// A UUID.
     Uuid(&'a [u8; 16]),
+    /// A 32-bit float.
+    Real(f32),
+    /// An exact decimal, as [`numeric`] encodes it.
+    Numeric(&'a [u8]),
+    /// Microseconds since the epoch, without a zone.
+    LocalTimestamp(i64),
+    /// Microseconds since midnight.
+    Time(i64),
+    /// An array, as [`array`](mod@crate::array) encodes it.
+    Array(&'a [u8]),
 }
 
 impl ValueRef<'_> {
@@ -88,6 +206,11 @@ impl ValueRef<'_> {
             ValueRef::Interval(i) => Value::Interval(i),
             ValueRef::Json(s) => Value::Json(s.to_owned()),
             ValueRef::Uuid(u) => Value::Uuid(*u),
+            ValueRef::Real(x) => Value::Real(x),
+            ValueRef::Numeric(n) => Value::Numeric(Bytes::copy_from_slice(n)),
+            ValueRef::LocalTimestamp(t) => Value::LocalTimestamp(t),
+            ValueRef::Time(t) => Value::Time(t),
+            ValueRef::Array(a) => Value::Array(Bytes::copy_from_slice(a)),
         }
     }
 
@@ -95,6 +218,45 @@ impl ValueRef<'_> {
     pub fn is_null(self) -> bool {
         matches!(self, ValueRef::Null)
     }
+
+    /// As [`Value::total_cmp`].
+    pub fn total_cmp(self, other: ValueRef<'_>) -> Ordering {
+        use ValueRef as V;
+        match (self, other) {
+            (V::Null, V::Null) => Ordering::Equal,
+            (V::Null, _) => Ordering::Greater,
+            (_, V::Null) => Ordering::Less,
+            (V::Bool(a), V::Bool(b)) => a.cmp(&b),
+            (V::Int(a), V::Int(b)) => a.cmp(&b),
+            (V::Float(a), V::Float(b)) => float_cmp(a, b),
+            (V::Int(a), V::Float(b)) => float_cmp(a as f64, b),
+            (V::Float(a), V::Int(b)) => float_cmp(a, b as f64),
+            (V::Real(a), V::Real(b)) => float_cmp(a.into(), b.into()),
+            (V::Real(a), V::Float(b)) => float_cmp(a.into(), b),
+            (V::Float(a), V::Real(b)) => float_cmp(a, b.into()),
+            (V::Text(a), V::Text(b)) | (V::Json(a), V::Json(b)) => a.cmp(b),
+            (V::Bytes(a), V::Bytes(b)) => a.cmp(b),
+            (V::Timestamp(a), V::Timestamp(b)) => a.cmp(&b),
+            (V::LocalTimestamp(a), V::LocalTimestamp(b)) | (V::Time(a), V::Time(b)) => a.cmp(&b),
+            (V::Date(a), V::Date(b)) => a.cmp(&b),
+            (V::Interval(a), V::Interval(b)) => a.estimate().cmp(&b.estimate()),
+            (V::Uuid(a), V::Uuid(b)) => a.cmp(b),
+            (V::Numeric(a), V::Numeric(b)) => numeric::order(a).cmp(numeric::order(b)),
+            (V::Array(a), V::Array(b)) => array_cmp(a, b),
+            (a, b) => a.to_value().ty().cmp(&b.to_value().ty()),
+        }
+    }
+}
+
+/// By elements, then by how many there are, then by their dimensions.
+fn array_cmp(a: &[u8], b: &[u8]) -> Ordering {
+    let (Some(x), Some(y)) = (Array::decode(a), Array::decode(b)) else { return a.cmp(b) };
+    let elements = x.values.iter().zip(&y.values).map(|(a, b)| a.total_cmp(*b)).find(|o| o.is_ne());
+    elements
+        .unwrap_or(Ordering::Equal)
+        .then(x.values.len().cmp(&y.values.len()))
+        .then(x.dimensions.len().cmp(&y.dimensions.len()))
+        .then(x.dimensions.cmp(&y.dimensions))
 }
 
 impl<'a> From<&'a Value> for ValueRef<'a> {
@@ -111,6 +273,11 @@ impl<'a> From<&'a Value> for ValueRef<'a> {
             Value::Interval(i) => ValueRef::Interval(*i),
             Value::Json(s) => ValueRef::Json(s),
             Value::Uuid(u) => ValueRef::Uuid(u),
+            Value::Real(x) => ValueRef::Real(*x),
+            Value::Numeric(n) => ValueRef::Numeric(n),
+            Value::LocalTimestamp(t) => ValueRef::LocalTimestamp(*t),
+            Value::Time(t) => ValueRef::Time(*t),
+            Value::Array(a) => ValueRef::Array(a),
         }
     }
 }
@@ -151,10 +318,20 @@ pub enum Value {
     Json(String),
     /// A UUID.
     Uuid([u8; 16]),
+    /// A 32-bit float.
+    Real(f32),
+    /// An exact decimal, as [`numeric`] encodes it.
+    Numeric(Bytes),
+    /// Microseconds since the epoch, without a zone.
+    LocalTimestamp(i64),
+    /// Microseconds since midnight.
+    Time(i64),
+    /// An array, as [`array`](mod@crate::array) encodes it.
+    Array(Bytes),
 }
 
 impl Value {
-    /// Its type, or none for NULL.
+    /// Its type, or none for NULL: the widest where several share a form (BIGINT for integers, TEXT for texts).
     pub fn ty(&self) -> Option<Type> {
         Some(match self {
             Value::Null => return None,
@@ -168,6 +345,13 @@ impl Value {
             Value::Interval(_) => Type::Interval,
             Value::Json(_) => Type::Json,
             Value::Uuid(_) => Type::Uuid,
+            Value::Real(_) => Type::Real,
+            Value::Numeric(_) => Type::Numeric,
+            Value::LocalTimestamp(_) => Type::LocalTimestamp,
+            Value::Time(_) => Type::Time,
+            Value::Array(a) => {
+                Type::Array(Element::numbered(a.first().copied().unwrap_or_default()).unwrap_or(Element(3)))
+            }
         })
     }
 
@@ -179,23 +363,7 @@ impl Value {
     /// A total order over values of one type, PostgreSQL's: NaN above every number and equal to itself, -0 equal
     /// to 0, NULL above everything. Values of different types order by type; the binder lets none meet.
     pub fn total_cmp(&self, other: &Value) -> Ordering {
-        match (self, other) {
-            (Value::Null, Value::Null) => Ordering::Equal,
-            (Value::Null, _) => Ordering::Greater,
-            (_, Value::Null) => Ordering::Less,
-            (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-            (Value::Int(a), Value::Int(b)) => a.cmp(b),
-            (Value::Float(a), Value::Float(b)) => float_cmp(*a, *b),
-            (Value::Int(a), Value::Float(b)) => float_cmp(*a as f64, *b),
-            (Value::Float(a), Value::Int(b)) => float_cmp(*a, *b as f64),
-            (Value::Text(a), Value::Text(b)) | (Value::Json(a), Value::Json(b)) => a.cmp(b),
-            (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
-            (Value::Timestamp(a), Value::Timestamp(b)) => a.cmp(b),
-            (Value::Date(a), Value::Date(b)) => a.cmp(b),
-            (Value::Interval(a), Value::Interval(b)) => a.estimate().cmp(&b.estimate()),
-            (Value::Uuid(a), Value::Uuid(b)) => a.cmp(b),
-            (a, b) => a.ty().cmp(&b.ty()),
-        }
+        ValueRef::from(self).total_cmp(ValueRef::from(other))
     }
 }
 
@@ -232,6 +400,19 @@ impl fmt::Display for Type {
             Type::Interval => "interval",
             Type::Json => "jsonb",
             Type::Uuid => "uuid",
+            Type::SmallInt => "smallint",
+            Type::Integer => "integer",
+            Type::Real => "real",
+            Type::Numeric => "numeric",
+            Type::Decimal { precision, scale } => return write!(f, "numeric({precision},{scale})"),
+            Type::Varchar(0) => "character varying",
+            Type::Varchar(n) => return write!(f, "character varying({n})"),
+            Type::Char(0) => "character",
+            Type::Char(n) => return write!(f, "character({n})"),
+            Type::LocalTimestamp => "timestamp without time zone",
+            Type::Time => "time without time zone",
+            Type::PlainJson => "json",
+            Type::Array(element) => return write!(f, "{}[]", element.ty()),
         })
     }
 }

@@ -8,10 +8,12 @@
 #![allow(clippy::disallowed_methods)]
 
 use bytes::Bytes;
+use chronos_proto::array::Array;
 use chronos_proto::command::{Command, Entry, Event, IndexChange, Op, OpOutcome, TimerRef, Work};
 use chronos_proto::hello::{Hello, HelloError};
 use chronos_proto::id::{ClusterId, Incarnation};
 use chronos_proto::membership::{Configuration, Member};
+use chronos_proto::numeric::{self, Parts};
 use chronos_proto::peer::{Beat, BeatReply, Chunk, Forward, ForwardOutcome, PeerHello, PeerMessage};
 use chronos_proto::raft::{LogId, Message};
 use chronos_proto::schema::{
@@ -20,7 +22,7 @@ use chronos_proto::schema::{
 };
 use chronos_proto::stamp::{Hlc, Stamp};
 use chronos_proto::time::Instant;
-use chronos_proto::value::{Interval, Type, Value};
+use chronos_proto::value::{Element, Interval, Type, Value, ValueRef};
 use chronos_proto::{
     ColumnId, GroupId, Index, IndexId, NodeId, RelationId, RequestId, SessionId, Term, Timestamp, codec,
     frame, key, row,
@@ -241,6 +243,30 @@ fn values() -> Vec<(Type, Value)> {
         (Type::Json, Value::Json(r#"{"a": [1, 2]}"#.into())),
         (Type::Uuid, Value::Uuid(*b"0123456789abcdef")),
         (Type::Int, Value::Null),
+    ]
+}
+
+/// One of each type that came later.
+fn values_2() -> Vec<(Type, Value)> {
+    let number = |negative, pairs: &[u8], exponent, scale| {
+        let parts = Parts::Finite { negative, pairs: pairs.to_vec(), exponent, scale };
+        Value::Numeric(numeric::encode(&parts).expect("a small number"))
+    };
+    let text = Element::of(Type::Text).expect("an element");
+    let words = vec![ValueRef::Text("a"), ValueRef::Null, ValueRef::Text("b c")];
+    vec![
+        (Type::SmallInt, Value::Int(-7)),
+        (Type::Integer, Value::Int(70_000)),
+        (Type::Real, Value::Real(0.1)),
+        (Type::Numeric, number(true, &[1, 23, 40], 1, 3)),
+        (Type::Numeric, number(false, &[], 0, 0)),
+        (Type::Decimal { precision: 10, scale: 2 }, number(false, &[12], 2, 2)),
+        (Type::Varchar(20), Value::Text("Grüße".into())),
+        (Type::Char(4), Value::Text("ab  ".into())),
+        (Type::LocalTimestamp, Value::LocalTimestamp(TIME.0)),
+        (Type::Time, Value::Time(86_399_999_999)),
+        (Type::PlainJson, Value::Json("{ \"a\" : 1.0 }".into())),
+        (Type::Array(text), Value::Array(Array::flat(text, words).encode())),
     ]
 }
 
@@ -528,8 +554,12 @@ fn every_format_is_as_it_was() {
     }
     golden.sample("node-id", NodeId::of_name("node1"));
 
-    row_is_as_it_was(&mut golden);
-    key_is_as_it_was(&mut golden);
+    row_is_as_it_was(&mut golden, "row", values());
+    row_is_as_it_was(&mut golden, "row-2", values_2());
+    key_is_as_it_was(&mut golden, "key", values());
+    key_is_as_it_was(&mut golden, "key-2", values_2());
+    golden.sample("types-2", values_2().into_iter().map(|(ty, _)| ty).collect::<Vec<_>>());
+    golden.sample("values-2", values_2().into_iter().map(|(_, value)| value).collect::<Vec<_>>());
     frame_is_as_it_was(&mut golden);
     // Hashes are stored too: what a put replaces, dedup claims, shortened index entries.
     let hashes = (codec::digest(b"key", b"value"), codec::keyed_hash(7, b"message"));
@@ -537,23 +567,22 @@ fn every_format_is_as_it_was() {
     golden.finish();
 }
 
-fn row_is_as_it_was(golden: &mut Golden) {
-    let values = values();
+fn row_is_as_it_was(golden: &mut Golden, name: &str, values: Vec<(Type, Value)>) {
     // Column numbers of one byte and of two.
     let columns = || values.iter().enumerate().map(|(n, (_, value))| (ColumnId(n as u32 * 40), value));
-    let stored = golden.bytes("row", &row::encode(columns()));
+    let stored = golden.bytes(name, &row::encode(columns()));
     let mut decoded = Vec::new();
     row::decode(&stored, |column, value| decoded.push((column, value))).expect("the row on file decodes");
     let expected: Vec<_> = columns().filter(|(_, v)| !v.is_null()).map(|(c, v)| (c, v.clone())).collect();
     assert_eq!(decoded, expected);
 }
 
-fn key_is_as_it_was(golden: &mut Golden) {
+fn key_is_as_it_was(golden: &mut Golden, name: &str, values: Vec<(Type, Value)>) {
     let mut encoded = Vec::new();
-    values().iter().for_each(|(_, value)| key::encode(&mut encoded, value));
-    let stored = golden.bytes("key", &encoded);
+    values.iter().for_each(|(_, value)| key::encode(&mut encoded, value));
+    let stored = golden.bytes(name, &encoded);
     let mut input = &stored[..];
-    for (ty, value) in values() {
+    for (ty, value) in values {
         assert_eq!(key::decode(&mut input, ty).expect("the key on file decodes"), value);
     }
     assert!(input.is_empty());

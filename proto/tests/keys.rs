@@ -19,11 +19,22 @@ fn tuple_cmp(a: &[Value], b: &[Value]) -> Ordering {
 
 /// Types of a key's columns, and two keys of them.
 fn two_keys() -> impl Strategy<Value = (Vec<Type>, Vec<Value>, Vec<Value>)> {
-    let keyed = support::ty().prop_filter("an interval is no column", |ty| *ty != Type::Interval);
+    let keyed = support::ty()
+        .prop_filter("their order is not their keys'", |ty| !matches!(ty, Type::Interval | Type::Array(_)));
     prop::collection::vec(keyed, 1..4).prop_flat_map(|types| {
         let row = || types.iter().map(|ty| support::value(*ty)).collect::<Vec<_>>();
         (Just(types.clone()), row(), row())
     })
+}
+
+/// The type that a value says it is of.
+fn widest(ty: Type) -> Type {
+    match ty.base() {
+        Type::SmallInt | Type::Integer => Type::Int,
+        Type::Varchar(_) | Type::Char(_) => Type::Text,
+        Type::PlainJson => Type::Json,
+        same => same,
+    }
 }
 
 proptest! {
@@ -82,7 +93,9 @@ proptest! {
         let mut input = &bytes[..];
         let before = input.len();
         match key::decode(&mut input, ty) {
-            Ok(value) => prop_assert!(value.is_null() || value.ty() == Some(ty)),
+            // The bytes of an array are only looked at when it is.
+            Ok(Value::Array(_)) => {}
+            Ok(value) => prop_assert!(value.is_null() || value.ty() == Some(widest(ty))),
             Err(error) => prop_assert!(error.0 == ty && error.1 <= before),
         }
         let mut input = &bytes[..];

@@ -1,10 +1,12 @@
 """A psycopg 3 session: `session.py HOST PORT`. Runs alike on PostgreSQL 15 and on ChronosDB."""
 
 import sys
-from datetime import datetime, timezone
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
 
 import psycopg
 from psycopg import errors
+from psycopg.types.json import Json, Jsonb
 
 
 def connect(**more):
@@ -45,6 +47,40 @@ check("binary parameters", got, [("plant 3",)])
 with one.cursor() as cursor:
     cursor.executemany("INSERT INTO plants (id, name) VALUES (%s, %s)", [(i, "many") for i in range(200, 250)])
     check("executemany", cursor.rowcount, 50)
+
+# The other types: how they are described, and there and back, as text and as binary.
+one.execute("CREATE TABLE kinds (id INTEGER PRIMARY KEY, s SMALLINT, b BIGINT, r REAL, n NUMERIC, m NUMERIC(8,3), v VARCHAR(10),"
+            " c CHAR(4), d DATE, t TIME, ts TIMESTAMP, i INTERVAL, j JSON, jb JSONB, xs INTEGER[], names TEXT[], ns NUMERIC[])")
+numbers = [23, 21, 20, 700, 1700, 1700, 1043, 1042, 1082, 1083, 1114, 1186, 114, 3802, 1007, 1009, 1231]
+described = one.execute("SELECT * FROM kinds").description
+check("numbers of types", [c.type_code for c in described], numbers)
+check("precision and length", [(c.precision, c.scale, c.display_size) for c in described[5:8]],
+      [(8, 3, None), (None, None, 10), (None, None, 4)])
+big = Decimal("-12345678901234567890.123450")
+kinds = [(1, -32768, 2**63 - 1, 1.5, big, Decimal("99999.999"), "zehn Ümlau", "ab  ", date(2024, 2, 29), time(23, 59, 59, 999999),
+          datetime(2024, 7, 15, 10, 30, 0, 5), timedelta(days=-3, hours=2, microseconds=7), {"a": [1, 2.5]}, {"b": None},
+          [1, None, -3], ["a", 'b "c"', None, ""], [Decimal("1.50"), Decimal("0")]),
+         (2, 0, 0, -0.25, Decimal("0.000001"), Decimal("0.000"), "", "    ", date(1, 1, 1), time(0), datetime(1999, 12, 31), timedelta(0),
+          [], 1.5, [], [], []),
+         (3, *[None] * 16)]
+for way in ("%s", "%b"):
+    one.execute("DELETE FROM kinds")
+    for row in kinds:
+        row = list(row)
+        if row[12] is not None:
+            row[12], row[13] = Json(row[12]), Jsonb(row[13])
+        one.execute(f"INSERT INTO kinds VALUES ({', '.join([way] * 17)})", row)
+    for binary in (False, True):
+        got = one.cursor(binary=binary).execute("SELECT * FROM kinds ORDER BY id").fetchall()
+        check(f"every type there and back by {way}, binary={binary}", got, kinds)
+        check("digits behind the point", [str(got[0][4]), str(got[1][5]), str(got[0][16][0])], [str(big), "0.000", "1.50"])
+check("by a number", one.execute("SELECT id FROM kinds WHERE n = %b AND m > %s", (big, 1)).fetchall(), [(1,)])
+check("by a list", one.execute("SELECT id FROM kinds WHERE id = ANY(%s) ORDER BY id", ([1, 3, 5],)).fetchall(), [(1,), (3,)])
+check("exact sums", one.execute("SELECT 0.1 + 0.2, sum(x), avg(x) FROM (VALUES (1), (2)) v(x)").fetchone(),
+      (Decimal("0.3"), 3, Decimal("1.5")))
+fails("out of range", errors.NumericValueOutOfRange, lambda: one.execute("INSERT INTO kinds (id, s) VALUES (9, %s)", (40000,)))
+fails("too long", errors.StringDataRightTruncation, lambda: one.execute("INSERT INTO kinds (id, v) VALUES (9, %s)", ("x" * 11,)))
+one.execute("DROP TABLE kinds")
 
 # An aggregate.
 got = one.execute("SELECT alive, count(*), sum(height) FROM plants WHERE id < 100 GROUP BY alive ORDER BY alive").fetchall()

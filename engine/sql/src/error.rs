@@ -49,6 +49,10 @@ states! {
     INVALID_ESCAPE = b"22025";
     /// Text that is not UTF-8 or holds a zero byte.
     CHARACTER_NOT_IN_REPERTOIRE = b"22021";
+    /// A character that the text cannot hold.
+    UNTRANSLATABLE_CHARACTER = b"22P05";
+    /// Dimensions or subscripts of an array that do not go together.
+    ARRAY_SUBSCRIPT = b"2202E";
     /// Text that does not read as its type.
     INVALID_TEXT = b"22P02";
     /// NULL in a column that takes none.

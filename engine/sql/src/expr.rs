@@ -2,6 +2,7 @@
 
 use crate::func::Builtin;
 use crate::plan::Plan;
+use crate::types;
 use chronos_proto::{Type, Value};
 use std::sync::Arc;
 
@@ -55,6 +56,25 @@ pub(crate) enum ExprKind {
     Coalesce(Vec<Expr>),
     /// To this expression's type.
     Cast(Box<Expr>),
+    /// Made fit for a type with a length, precision or scale; `explicit` by a cast, which cuts.
+    Fit {
+        of: Box<Expr>,
+        to: Type,
+        explicit: bool,
+    },
+    /// `ARRAY[…]`: the elements, or arrays that become one of one dimension more.
+    Array(Vec<Expr>),
+    /// `x op ANY (array)`, `x op ALL (array)`.
+    Quantified {
+        op: Comparison,
+        all: bool,
+        of: Box<[Expr; 2]>,
+    },
+    /// Rows compared: the first pair that differs decides.
+    Rows {
+        op: Comparison,
+        pairs: Vec<(Expr, Expr)>,
+    },
     In {
         of: Box<Expr>,
         list: Vec<Expr>,
@@ -152,13 +172,18 @@ impl Expr {
             ExprKind::Call(_, args)
             | ExprKind::And(args)
             | ExprKind::Or(args)
+            | ExprKind::Array(args)
             | ExprKind::Grouping(args)
             | ExprKind::Coalesce(args) => args.iter().collect(),
             ExprKind::Subquery(sub) => sub.captures.iter().chain(&sub.operands).collect(),
-            ExprKind::Compare(_, pair) | ExprKind::Distinct { of: pair, .. } => pair.iter().collect(),
+            ExprKind::Compare(_, pair)
+            | ExprKind::Distinct { of: pair, .. }
+            | ExprKind::Quantified { of: pair, .. } => pair.iter().collect(),
+            ExprKind::Rows { pairs, .. } => pairs.iter().flat_map(|(a, b)| [a, b]).collect(),
             ExprKind::Not(of)
             | ExprKind::IsNull { of, .. }
             | ExprKind::IsBool { of, .. }
+            | ExprKind::Fit { of, .. }
             | ExprKind::Cast(of) => vec![of],
             ExprKind::Case { arms, otherwise } => {
                 arms.iter().flat_map(|(a, b)| [a, b]).chain(otherwise.as_deref()).collect()
@@ -178,13 +203,18 @@ impl Expr {
             ExprKind::Call(_, args)
             | ExprKind::And(args)
             | ExprKind::Or(args)
+            | ExprKind::Array(args)
             | ExprKind::Grouping(args)
             | ExprKind::Coalesce(args) => args.iter_mut().collect(),
             ExprKind::Subquery(sub) => sub.captures.iter_mut().chain(&mut sub.operands).collect(),
-            ExprKind::Compare(_, pair) | ExprKind::Distinct { of: pair, .. } => pair.iter_mut().collect(),
+            ExprKind::Compare(_, pair)
+            | ExprKind::Distinct { of: pair, .. }
+            | ExprKind::Quantified { of: pair, .. } => pair.iter_mut().collect(),
+            ExprKind::Rows { pairs, .. } => pairs.iter_mut().flat_map(|(a, b)| [a, b]).collect(),
             ExprKind::Not(of)
             | ExprKind::IsNull { of, .. }
             | ExprKind::IsBool { of, .. }
+            | ExprKind::Fit { of, .. }
             | ExprKind::Cast(of) => vec![of],
             ExprKind::Case { arms, otherwise } => {
                 arms.iter_mut().flat_map(|(a, b)| [a, b]).chain(otherwise.as_deref_mut()).collect()
@@ -229,13 +259,19 @@ impl Expr {
             | ExprKind::Grouping(_)
             | ExprKind::Subquery(_) => true,
             ExprKind::Call(f, _) => f.volatility != crate::func::Volatility::Immutable,
+            ExprKind::Cast(ref of) => types::cast_needs_zone(of.ty, e.ty),
             _ => false,
         })
     }
 
     /// Whether evaluating it on a row that a condition would have left out may end in an error.
     pub fn may_fail(&self) -> bool {
-        self.any(&|e| matches!(e.kind, ExprKind::Call(..) | ExprKind::Cast(_) | ExprKind::Subquery(_)))
+        self.any(&|e| {
+            matches!(
+                e.kind,
+                ExprKind::Call(..) | ExprKind::Cast(_) | ExprKind::Fit { .. } | ExprKind::Subquery(_)
+            )
+        })
     }
 
     /// Whether a query runs inside of it.
@@ -260,7 +296,10 @@ impl Expr {
             }
             (Compare(a, _), Compare(b, _)) => a == b,
             (And(_), And(_)) | (Or(_), Or(_)) | (Not(_), Not(_)) | (Coalesce(_), Coalesce(_)) => true,
-            (Cast(_), Cast(_)) => true,
+            (Cast(_), Cast(_)) | (Array(_), Array(_)) => true,
+            (Fit { to: a, explicit: x, .. }, Fit { to: b, explicit: y, .. }) => a == b && x == y,
+            (Quantified { op: a, all: x, .. }, Quantified { op: b, all: y, .. }) => a == b && x == y,
+            (Rows { op: a, .. }, Rows { op: b, .. }) => a == b,
             (IsNull { negated: a, .. }, IsNull { negated: b, .. }) => a == b,
             (IsBool { value: a, negated: m, .. }, IsBool { value: b, negated: n, .. }) => a == b && m == n,
             (Distinct { negated: a, .. }, Distinct { negated: b, .. }) => a == b,

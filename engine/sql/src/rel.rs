@@ -163,6 +163,15 @@ pub(crate) enum AggregateFunction {
     VarSamp,
     VarPop,
     StringAgg,
+    ArrayAgg,
+    JsonAgg,
+    JsonbAgg,
+    BitAnd,
+    BitOr,
+    BitXor,
+    /// The first value in the order of the rows, and the last.
+    First,
+    Last,
 }
 
 /// One call of a window function.

@@ -14,6 +14,8 @@ use crate::exec::{Commit, Completion, Context, Outcome, RowSet};
 use crate::parse::Statement;
 use crate::prepared::{Kind, Prepared};
 use crate::settings::{self, Settings};
+use crate::types;
+use crate::zone::Zone;
 use chronos_engine::Snapshot;
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_proto::id::{RelationId, RequestId};
@@ -138,6 +140,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
+    /// The time zone that its times are shown in.
+    pub fn zone(&self) -> &Zone {
+        self.info.settings.zone()
+    }
+
     /// A connection that has just been made.
     pub fn new(options: SessionOptions) -> Session {
         let mut settings = Settings::default();
@@ -687,10 +694,17 @@ pub(crate) fn prepare(
     info: &SessionInfo,
 ) -> Result<Prepared, SqlError> {
     let bound = bind::bind(statement, declared, catalog, info)?;
+    // Columns are described as they were declared: with a length, a precision and a scale.
+    let columns = bound.columns.into_iter().map(|mut column| {
+        let table = column.origin.and_then(|(table, id)| Some((catalog.get(table)?.table()?, id)));
+        let declared = table.and_then(|(table, id)| table.column(id)).map(|c| c.ty);
+        column.ty = declared.filter(|ty| types::plain(*ty) == column.ty).unwrap_or(column.ty);
+        column
+    });
     let version = |id: &chronos_proto::RelationId| catalog.get(*id).map(|r| (*id, r.version));
     Ok(Prepared {
         params: bound.params,
-        columns: bound.columns.into(),
+        columns: columns.collect(),
         kind: bound.kind,
         statement: statement.clone(),
         relations: bound.relations.iter().filter_map(version).collect(),

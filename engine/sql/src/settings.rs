@@ -1,6 +1,7 @@
 //! Run-time settings: what clients set and ask at connect.
 
 use crate::error::{SqlError, SqlState};
+use crate::zone::Zone;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -65,6 +66,7 @@ const REPORTED: &[&str] = &[
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     changed: BTreeMap<String, String>,
+    zone: Zone,
     /// What was told to the client so far.
     told: BTreeMap<String, String>,
 }
@@ -127,6 +129,9 @@ impl Settings {
         };
         let Some(value) = value else {
             self.changed.remove(*known);
+            if *known == "TimeZone" {
+                self.zone = Zone::default();
+            }
             return Ok(());
         };
         if !may {
@@ -170,6 +175,13 @@ impl Settings {
                 mode @ ("linearizable" | "lease" | "local" | "") => mode.to_owned(),
                 _ => return Err(invalid().hint("linearizable, lease or local")),
             },
+            "TimeZone" => {
+                self.zone = match value.to_ascii_lowercase().as_str() {
+                    "default" | "local" => Zone::default(),
+                    _ => Zone::parse(value, false).ok_or_else(invalid)?,
+                };
+                self.zone.name().to_owned()
+            }
             "default_transaction_read_only" => {
                 if boolean(value).ok_or_else(invalid)? { "on" } else { "off" }.to_owned()
             }
@@ -188,7 +200,13 @@ impl Settings {
         self.get(IDLE_TIMEOUT).and_then(|value| duration(&value)).filter(|limit| !limit.is_zero())
     }
 
+    /// The zone that times are shown and read in.
+    pub fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
     pub fn reset_all(&mut self) {
+        self.zone = Zone::default();
         self.changed.retain(|name, _| name == "session_authorization");
     }
 

@@ -1,22 +1,29 @@
 //! PostgreSQL's text form of every value, in and out.
 
+use crate::decimal::Decimal;
 use crate::error::{SqlError, SqlState};
 use crate::exec::vector::ValueRef;
-use crate::time;
+use crate::zone::Zone;
+use crate::{time, types};
 use bytes::Bytes;
 use chronos_proto::{Type, Value};
 use std::fmt::Write;
 
-/// Appends the text form of a value, as the wire's text format has it; nothing for NULL.
-pub fn write(value: ValueRef<'_>, out: &mut Vec<u8>) {
+/// Appends the text form of a value, as the wire's text format has it, times in a zone; nothing for NULL.
+pub fn write(value: ValueRef<'_>, zone: &Zone, out: &mut Vec<u8>) {
     match value {
         ValueRef::Text(text) | ValueRef::Json(text) => out.extend_from_slice(text.as_bytes()),
-        other => out.extend_from_slice(format(other).as_bytes()),
+        other => out.extend_from_slice(format_in(other, zone).as_bytes()),
     }
 }
 
-/// The text form of a value; NULL is empty.
+/// The text form of a value, times in UTC; NULL is empty.
 pub fn format(value: ValueRef<'_>) -> String {
+    format_in(value, &Zone::default())
+}
+
+/// The text form of a value, times in a zone; NULL is empty.
+pub fn format_in(value: ValueRef<'_>, zone: &Zone) -> String {
     let mut out = String::new();
     match value {
         ValueRef::Null => {}
@@ -24,10 +31,17 @@ pub fn format(value: ValueRef<'_>) -> String {
         ValueRef::Int(i) => {
             let _ = write!(out, "{i}");
         }
-        ValueRef::Float(x) => write_float(&mut out, x),
+        ValueRef::Float(x) => write_float(&mut out, x, &format!("{x:e}"), 15),
+        ValueRef::Real(x) => write_float(&mut out, f64::from(x), &format!("{x:e}"), 6),
+        ValueRef::Numeric(n) => {
+            let _ = write!(out, "{}", Decimal::from_bytes(n));
+        }
+        ValueRef::LocalTimestamp(t) => time::write_local(&mut out, t),
+        ValueRef::Time(t) => time::write_time(&mut out, t),
+        ValueRef::Array(a) => crate::array::write(&mut out, a, zone),
         ValueRef::Text(s) | ValueRef::Json(s) => out.push_str(s),
         ValueRef::Bytes(b) => write_hex(&mut out, b),
-        ValueRef::Timestamp(t) => time::write_timestamp(&mut out, t),
+        ValueRef::Timestamp(t) => time::write_timestamp(&mut out, t, zone),
         ValueRef::Date(d) => time::write_date(&mut out, d),
         ValueRef::Interval(i) => time::write_interval(&mut out, i),
         ValueRef::Uuid(u) => write_uuid(&mut out, u),
@@ -35,8 +49,8 @@ pub fn format(value: ValueRef<'_>) -> String {
     out
 }
 
-/// Shortest digits that read back the same; an exponent below 1e-4 and from 1e15 on, as PostgreSQL has it.
-fn write_float(out: &mut String, x: f64) {
+/// Shortest digits that read back the same; an exponent below 1e-4 and where the type's digits end, as PostgreSQL has it.
+fn write_float(out: &mut String, x: f64, scientific: &str, digits: i32) {
     if x.is_nan() {
         return out.push_str("NaN");
     }
@@ -46,16 +60,33 @@ fn write_float(out: &mut String, x: f64) {
     if x == 0.0 {
         return out.push_str(if x.is_sign_negative() { "-0" } else { "0" });
     }
-    let magnitude = x.abs();
-    if (1e-4..1e15).contains(&magnitude) {
-        let _ = write!(out, "{x}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if !(-4..digits).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        let _ = write!(out, "{mantissa}e{sign}{:02}", exponent.abs());
         return;
     }
-    let scientific = format!("{x:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let sign = if exponent < 0 { '-' } else { '+' };
-    let _ = write!(out, "{digits}e{sign}{:02}", exponent.abs());
+    let negative = mantissa.starts_with('-');
+    let plain: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    if negative {
+        out.push('-');
+    }
+    if exponent < 0 {
+        out.push_str("0.");
+        out.extend(std::iter::repeat_n('0', (-exponent - 1) as usize));
+        out.push_str(&plain);
+    } else {
+        let whole = exponent as usize + 1;
+        if plain.len() <= whole {
+            out.push_str(&plain);
+            out.extend(std::iter::repeat_n('0', whole - plain.len()));
+        } else {
+            out.push_str(&plain[..whole]);
+            out.push('.');
+            out.push_str(&plain[whole..]);
+        }
+    }
 }
 
 fn write_hex(out: &mut String, bytes: &[u8]) {
@@ -77,22 +108,40 @@ fn write_uuid(out: &mut String, uuid: &[u8; 16]) {
     }
 }
 
-/// Reads text as a type: 22P02, 22003, 22007 or 22008 if it does not read.
+/// Reads text as a type, times without a zone in UTC: 22P02, 22003, 22007 or 22008 if it does not read.
 pub fn parse(text: &str, ty: Type) -> Result<Value, SqlError> {
+    parse_in(text, ty, &Zone::default())
+}
+
+/// Reads text as a type, its length enforced as in an assignment, times without a zone in the one given.
+pub fn parse_in(text: &str, ty: Type, zone: &Zone) -> Result<Value, SqlError> {
     let invalid =
         || SqlError::new(SqlState::INVALID_TEXT, format!("invalid input syntax for type {ty}: \"{text}\""));
     Ok(match ty {
         Type::Bool => Value::Bool(parse_bool(text).ok_or_else(invalid)?),
-        Type::Int => Value::Int(parse_int(text)?),
-        Type::Float => Value::Float(parse_float(text)?),
-        Type::Text => Value::Text(text.to_owned()),
+        Type::Int | Type::Integer | Type::SmallInt => Value::Int(parse_int(text, ty)?),
+        Type::Float => Value::Float(parse_float(text, ty)?),
+        Type::Real => Value::Real(parse_real(text)?),
+        Type::Numeric => Decimal::parse(text)?.to_value()?,
+        Type::Text | Type::Varchar(0) | Type::Char(0) => Value::Text(text.to_owned()),
+        Type::Varchar(_) | Type::Char(_) => types::fit(ValueRef::Text(text), ty, false)?,
+        Type::Decimal { precision, scale } => Decimal::parse(text)?.fit(precision, scale)?.to_value()?,
         Type::Bytes => Value::Bytes(parse_bytes(text)?),
-        Type::Timestamp => Value::Timestamp(time::parse_timestamp(text)?),
+        Type::Timestamp => Value::Timestamp(time::parse_timestamp(text, zone)?),
+        Type::LocalTimestamp => Value::LocalTimestamp(time::parse_local(text)?),
+        Type::Time => Value::Time(time::parse_clock(text)?),
         Type::Date => Value::Date(time::parse_date(text)?),
         Type::Interval => Value::Interval(time::parse_interval(text)?),
-        Type::Json => Value::Json(canonical_json(text)?),
+        Type::Json => Value::Json(crate::json::canonical(text)?),
+        Type::PlainJson => Value::Json(crate::json::checked(text)?),
         Type::Uuid => Value::Uuid(parse_uuid(text).ok_or_else(invalid)?),
+        Type::Array(element) => crate::array::parse(text, element, zone)?,
     })
+}
+
+/// Reads a NUMERIC, and shows it with so many digits behind the point, as its binary form says.
+pub fn numeric_with_scale(text: &str, scale: u16) -> Result<Value, SqlError> {
+    Decimal::parse(text)?.map(|x| x.round(scale.into())).to_value()
 }
 
 fn parse_bool(text: &str) -> Option<bool> {
@@ -105,29 +154,39 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-fn parse_int(text: &str) -> Result<i64, SqlError> {
+fn parse_int(text: &str, ty: Type) -> Result<i64, SqlError> {
     let digits = text.trim();
-    digits.parse::<i64>().map_err(|_| {
+    let number = digits.parse::<i64>().ok().filter(|i| types::in_range(*i, ty).is_ok());
+    number.ok_or_else(|| {
         let body = digits.strip_prefix(['-', '+']).unwrap_or(digits);
         if !body.is_empty() && body.bytes().all(|b| b.is_ascii_digit()) {
             SqlError::new(
                 SqlState::NUMERIC_OUT_OF_RANGE,
-                format!("value \"{text}\" is out of range for type bigint"),
+                format!("value \"{text}\" is out of range for type {ty}"),
             )
         } else {
-            SqlError::new(SqlState::INVALID_TEXT, format!("invalid input syntax for type bigint: \"{text}\""))
+            SqlError::new(SqlState::INVALID_TEXT, format!("invalid input syntax for type {ty}: \"{text}\""))
         }
     })
 }
 
-fn parse_float(text: &str) -> Result<f64, SqlError> {
+fn parse_real(text: &str) -> Result<f32, SqlError> {
+    let x = parse_float(text, Type::Real)?;
+    // Straight from the text, so that it is rounded once.
+    let real = if x.is_finite() { text.trim().parse::<f32>().unwrap_or(x as f32) } else { x as f32 };
+    if real.is_infinite() != x.is_infinite() || (real == 0.0) != (x == 0.0) {
+        return Err(SqlError::new(
+            SqlState::NUMERIC_OUT_OF_RANGE,
+            format!("\"{text}\" is out of range for type real"),
+        ));
+    }
+    Ok(real)
+}
+
+fn parse_float(text: &str, ty: Type) -> Result<f64, SqlError> {
     let word = text.trim();
-    let invalid = || {
-        SqlError::new(
-            SqlState::INVALID_TEXT,
-            format!("invalid input syntax for type double precision: \"{text}\""),
-        )
-    };
+    let invalid =
+        || SqlError::new(SqlState::INVALID_TEXT, format!("invalid input syntax for type {ty}: \"{text}\""));
     let (negative, body) = match word.as_bytes().first() {
         Some(b'-') => (true, &word[1..]),
         Some(b'+') => (false, &word[1..]),
@@ -146,7 +205,7 @@ fn parse_float(text: &str) -> Result<f64, SqlError> {
             if x.is_infinite() || x == 0.0 && !zero_digits {
                 return Err(SqlError::new(
                     SqlState::NUMERIC_OUT_OF_RANGE,
-                    format!("\"{text}\" is out of range for type double precision"),
+                    format!("\"{text}\" is out of range for type {ty}"),
                 ));
             }
             x
@@ -158,11 +217,17 @@ fn parse_float(text: &str) -> Result<f64, SqlError> {
 fn parse_bytes(text: &str) -> Result<Bytes, SqlError> {
     let invalid = |why: &str| SqlError::new(SqlState::INVALID_TEXT, format!("invalid {why} for type bytea"));
     if let Some(hex) = text.strip_prefix("\\x") {
-        let nibble = |b: u8| (b as char).to_digit(16).ok_or_else(|| invalid("hexadecimal data"));
+        let nibble = |b: u8| {
+            let wrong = || {
+                let message = format!("invalid hexadecimal digit: \"{}\"", b as char);
+                SqlError::new(SqlState::INVALID_PARAMETER, message)
+            };
+            (b as char).to_digit(16).ok_or_else(wrong)
+        };
         let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
         if digits.len() % 2 == 1 {
             return Err(SqlError::new(
-                SqlState::INVALID_TEXT,
+                SqlState::INVALID_PARAMETER,
                 "invalid hexadecimal data: odd number of digits",
             ));
         }
@@ -200,43 +265,4 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
         digits += 1;
     }
     (digits == 32).then_some(out)
-}
-
-/// JSONB's text: keys of an object ordered by length and then by bytes, the last of equal keys kept, one space
-/// after `:` and `,`.
-pub fn canonical_json(text: &str) -> Result<String, SqlError> {
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
-        SqlError::new(SqlState::INVALID_TEXT, "invalid input syntax for type json").detail(error.to_string())
-    })?;
-    let mut out = String::with_capacity(text.len());
-    write_json(&value, &mut out);
-    Ok(out)
-}
-
-pub(crate) fn write_json(value: &serde_json::Value, out: &mut String) {
-    match value {
-        serde_json::Value::Array(items) => {
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                out.push_str(if i == 0 { "" } else { ", " });
-                write_json(item, out);
-            }
-            out.push(']');
-        }
-        serde_json::Value::Object(map) => {
-            let mut keys: Vec<_> = map.iter().collect();
-            keys.sort_by(|a, b| (a.0.len(), a.0).cmp(&(b.0.len(), b.0)));
-            out.push('{');
-            for (i, (key, item)) in keys.into_iter().enumerate() {
-                out.push_str(if i == 0 { "" } else { ", " });
-                write_json(&serde_json::Value::String(key.clone()), out);
-                out.push_str(": ");
-                write_json(item, out);
-            }
-            out.push('}');
-        }
-        scalar => {
-            let _ = write!(out, "{scalar}");
-        }
-    }
 }

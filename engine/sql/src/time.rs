@@ -1,6 +1,7 @@
 //! Calendar arithmetic as PostgreSQL does it, in UTC: reading and writing times, truncating, binning, adding intervals.
 
 use crate::error::{SqlError, SqlState};
+use crate::zone::Zone;
 use chronos_proto::time::civil_from_days;
 use chronos_proto::value::Interval;
 use std::fmt::Write;
@@ -82,6 +83,11 @@ fn write_year(out: &mut String, year: i64) -> bool {
 }
 
 pub fn write_date(out: &mut String, days: i32) {
+    match days {
+        DATE_INFINITY => return out.push_str("infinity"),
+        DATE_NEGATIVE_INFINITY => return out.push_str("-infinity"),
+        _ => {}
+    }
     let (year, month, day) = civil_from_days(i64::from(days));
     let bc = write_year(out, year);
     let _ = write!(out, "-{month:02}-{day:02}");
@@ -96,7 +102,7 @@ fn two(out: &mut String, n: i64) {
 }
 
 /// `hh:mm:ss[.ffffff]`, trailing zeros of the fraction left out.
-fn write_time(out: &mut String, micros: i64) {
+pub fn write_time(out: &mut String, micros: i64) {
     let hours = micros / HOUR;
     if hours < 100 {
         two(out, hours);
@@ -118,7 +124,71 @@ fn write_time(out: &mut String, micros: i64) {
     }
 }
 
-pub fn write_timestamp(out: &mut String, value: i64) {
+/// Later than every time, and earlier than every time.
+pub const INFINITY: i64 = i64::MAX;
+pub const NEGATIVE_INFINITY: i64 = i64::MIN;
+/// The same for dates.
+pub const DATE_INFINITY: i32 = i32::MAX;
+pub const DATE_NEGATIVE_INFINITY: i32 = i32::MIN;
+
+pub fn is_infinite(timestamp: i64) -> bool {
+    timestamp == INFINITY || timestamp == NEGATIVE_INFINITY
+}
+
+/// A timestamp within bounds, or 22008.
+pub fn checked(at: i64) -> Result<i64, SqlError> {
+    if is_infinite(at) || (MIN_DAY..=MAX_DAY).contains(&at.div_euclid(DAY)) {
+        Ok(at)
+    } else {
+        Err(out_of_range("timestamp"))
+    }
+}
+
+/// The day of a timestamp.
+pub fn date_of(at: i64) -> Result<i32, SqlError> {
+    match at {
+        INFINITY => Ok(DATE_INFINITY),
+        NEGATIVE_INFINITY => Ok(DATE_NEGATIVE_INFINITY),
+        at => date(at.div_euclid(DAY)),
+    }
+}
+
+/// An instant as a clock in the zone shows it, with the zone's offset behind.
+pub fn write_timestamp(out: &mut String, value: i64, zone: &Zone) {
+    let offset = if is_infinite(value) { 0 } else { zone.offset(value) };
+    let bc = write_clock(out, value.saturating_add(offset));
+    if is_infinite(value) {
+        return;
+    }
+    out.push(if offset < 0 { '-' } else { '+' });
+    let offset = offset.abs() / SECOND;
+    two(out, offset / 3600);
+    if offset % 3600 != 0 {
+        out.push(':');
+        two(out, offset / 60 % 60);
+        if offset % 60 != 0 {
+            out.push(':');
+            two(out, offset % 60);
+        }
+    }
+    if bc {
+        out.push_str(" BC");
+    }
+}
+
+/// A timestamp without a zone.
+pub fn write_local(out: &mut String, value: i64) {
+    if write_clock(out, value) {
+        out.push_str(" BC");
+    }
+}
+
+/// Date and time; true if it is before Christ, which is said at the end.
+fn write_clock(out: &mut String, value: i64) -> bool {
+    if is_infinite(value) {
+        out.push_str(if value == INFINITY { "infinity" } else { "-infinity" });
+        return false;
+    }
     let c = civil(value);
     let bc = write_year(out, c.year);
     out.push('-');
@@ -127,10 +197,7 @@ pub fn write_timestamp(out: &mut String, value: i64) {
     two(out, i64::from(c.day));
     out.push(' ');
     write_time(out, c.micros);
-    out.push_str("+00");
-    if bc {
-        out.push_str(" BC");
-    }
+    bc
 }
 
 pub fn write_interval(out: &mut String, value: Interval) {
@@ -168,22 +235,73 @@ pub fn write_interval(out: &mut String, value: Interval) {
 
 /// Reads a DATE: the date part of whatever reads as a timestamp.
 pub fn parse_date(text: &str) -> Result<i32, SqlError> {
-    let (days, _, _) = parse_parts(text, "date")?;
-    date(days)
+    match infinity(text) {
+        Some(INFINITY) => Ok(DATE_INFINITY),
+        Some(_) => Ok(DATE_NEGATIVE_INFINITY),
+        None => date(parse_parts(text, "date")?.0),
+    }
 }
 
-/// Reads a TIMESTAMPTZ; without a zone it is UTC.
-pub fn parse_timestamp(text: &str) -> Result<i64, SqlError> {
-    let (days, micros, offset) = parse_parts(text, "timestamp with time zone")?;
-    timestamp(days, micros - offset)
+/// Reads a TIMESTAMPTZ; without a zone it is in the one given.
+pub fn parse_timestamp(text: &str, zone: &Zone) -> Result<i64, SqlError> {
+    if let Some(infinite) = infinity(text) {
+        return Ok(infinite);
+    }
+    let (days, micros, stated) = parse_parts(text, "timestamp with time zone")?;
+    let local = timestamp(days, micros)?;
+    match stated {
+        Stated::Nothing => zone.to_instant(local),
+        Stated::Offset(offset) => checked(local - offset),
+        Stated::Zone(zone) => zone.to_instant(local),
+    }
 }
 
-/// Days, microseconds of the day and the zone's offset in microseconds.
-fn parse_parts(text: &str, what: &str) -> Result<(i64, i64, i64), SqlError> {
+/// Reads a TIMESTAMP without time zone: a zone that is given is not looked at.
+pub fn parse_local(text: &str) -> Result<i64, SqlError> {
+    if let Some(infinite) = infinity(text) {
+        return Ok(infinite);
+    }
+    let (days, micros, _) = parse_parts(text, "timestamp")?;
+    timestamp(days, micros)
+}
+
+/// Reads a TIME: `hh:mm[:ss[.f]]`, `hhmm`, with AM or PM, and the time of a timestamp.
+pub fn parse_clock(text: &str) -> Result<i64, SqlError> {
+    let bad = || invalid("time", text);
+    let mut scan = Scanner { rest: text.trim().as_bytes() };
+    let digits = scan.rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    if scan.rest.get(digits) == Some(&b'-') {
+        return parse_parts(text, "time").map(|(_, micros, _)| micros);
+    }
+    let micros = parse_time(&mut scan).ok_or_else(bad)?.ok_or_else(|| field_overflow(text))?;
+    scan.spaces();
+    parse_zone(&mut scan).ok_or_else(bad)?;
+    if scan.rest.is_empty() { Ok(micros) } else { Err(bad()) }
+}
+
+fn infinity(text: &str) -> Option<i64> {
+    let word = text.trim();
+    if word.eq_ignore_ascii_case("infinity") {
+        Some(INFINITY)
+    } else {
+        word.eq_ignore_ascii_case("-infinity").then_some(NEGATIVE_INFINITY)
+    }
+}
+
+/// What a text says of its zone.
+enum Stated {
+    Nothing,
+    /// East of Greenwich, in microseconds.
+    Offset(i64),
+    Zone(Zone),
+}
+
+/// Days, microseconds of the day, and the zone.
+fn parse_parts(text: &str, what: &str) -> Result<(i64, i64, Stated), SqlError> {
     let bad = || invalid(what, text);
     let mut s = text.trim();
     if s.eq_ignore_ascii_case("epoch") {
-        return Ok((0, 0, 0));
+        return Ok((0, 0, Stated::Offset(0)));
     }
     let bc = s.len() > 3 && s.is_char_boundary(s.len() - 3) && s[s.len() - 3..].eq_ignore_ascii_case(" bc");
     if bc {
@@ -209,7 +327,7 @@ fn parse_parts(text: &str, what: &str) -> Result<(i64, i64, i64), SqlError> {
     }
     let days = days_from_civil(year, month, day);
     if scan.rest.is_empty() {
-        return Ok((days, 0, 0));
+        return Ok((days, 0, Stated::Nothing));
     }
     let zone_follows = matches!(scan.rest.first(), Some(b'z' | b'Z' | b'+'));
     if !zone_follows && scan.one_of(b"tT").is_none() && !scan.spaces() {
@@ -240,6 +358,21 @@ fn parse_time(scan: &mut Scanner<'_>) -> Option<Option<i64>> {
             micros = fraction(scan.digits());
         }
     }
+    let mut hours = hours;
+    let before = scan.rest;
+    scan.spaces();
+    let word = scan.rest.get(..2).map(|w| w.to_ascii_lowercase());
+    let ends = !scan.rest.get(2).is_some_and(u8::is_ascii_alphabetic);
+    match word.as_deref() {
+        Some(half @ (b"am" | b"pm")) if ends => {
+            scan.rest = &scan.rest[2..];
+            if hours > 12 {
+                return Some(None);
+            }
+            hours = hours % 12 + if half == b"pm" { 12 } else { 0 };
+        }
+        _ => scan.rest = before,
+    }
     let total = hours * HOUR + minutes * MINUTE + seconds * SECOND + micros;
     Some((hours <= 24 && minutes < 60 && seconds <= 60 && total <= DAY).then_some(total))
 }
@@ -250,14 +383,13 @@ fn fraction(digits: &[u8]) -> i64 {
     (0..6).fold(0, |n, i| n * 10 + at(i)) + i64::from(at(6) >= 5)
 }
 
-fn parse_zone(scan: &mut Scanner<'_>) -> Option<i64> {
+fn parse_zone(scan: &mut Scanner<'_>) -> Option<Stated> {
     if scan.rest.is_empty() {
-        return Some(0);
+        return Some(Stated::Nothing);
     }
-    let word = std::str::from_utf8(scan.rest).ok()?;
-    if ["z", "utc", "gmt", "zulu", "uct"].iter().any(|zone| word.eq_ignore_ascii_case(zone)) {
-        scan.rest = &[];
-        return Some(0);
+    if scan.rest[0].is_ascii_alphabetic() {
+        let name = std::str::from_utf8(std::mem::take(&mut scan.rest)).ok()?;
+        return Zone::parse(name, false).map(Stated::Zone);
     }
     let sign = if scan.one_of(b"+-")? == b'-' { -1 } else { 1 };
     let digits = scan.digits();
@@ -272,7 +404,7 @@ fn parse_zone(scan: &mut Scanner<'_>) -> Option<i64> {
         }
     }
     (hours < 16 && minutes < 60 && seconds < 60)
-        .then_some(sign * (hours * HOUR + minutes * MINUTE + seconds * SECOND))
+        .then_some(Stated::Offset(sign * (hours * HOUR + minutes * MINUTE + seconds * SECOND)))
 }
 
 fn number(digits: &[u8]) -> Option<i64> {
@@ -363,11 +495,25 @@ pub fn parse_interval(text: &str) -> Result<Interval, SqlError> {
                 return Err(bad());
             }
             let n = whole.iter().fold(0i64, |n, d| n * 10 + i64::from(d - b'0'));
+            if fractional.is_empty() && scan.rest.first() == Some(&b'-') {
+                // SQL's years-months.
+                scan.one_of(b"-");
+                let months = number(scan.digits()).filter(|m| *m < 12).ok_or_else(bad)?;
+                total.add(sign, n, 0.0, "year").ok_or_else(bad)?;
+                total.add(sign, months, 0.0, "month").ok_or_else(bad)?;
+                (any, _) = (true, scan.spaces());
+                continue;
+            }
             scan.spaces();
             let end = scan.rest.iter().position(|b| !b.is_ascii_alphabetic()).unwrap_or(scan.rest.len());
             let (unit, rest) = scan.rest.split_at(end);
             scan.rest = rest;
-            let unit = if unit.is_empty() { "second".to_owned() } else { lower(unit) };
+            let unit = match unit {
+                // SQL's days before a clock.
+                b"" if clock_follows(scan.rest) => "day".to_owned(),
+                b"" => "second".to_owned(),
+                unit => lower(unit),
+            };
             total.add(sign, n, fraction_of(fractional), &unit).ok_or_else(bad)?;
         }
         any = true;
@@ -381,6 +527,13 @@ pub fn parse_interval(text: &str) -> Result<Interval, SqlError> {
 
 fn lower(bytes: &[u8]) -> String {
     bytes.iter().map(|b| b.to_ascii_lowercase() as char).collect()
+}
+
+/// `[+-]hh:` comes next.
+fn clock_follows(rest: &[u8]) -> bool {
+    let rest = rest.strip_prefix(b"+").or(rest.strip_prefix(b"-")).unwrap_or(rest);
+    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    digits > 0 && rest.get(digits) == Some(&b':')
 }
 
 /// Digits after the point as a fraction of one.

@@ -175,7 +175,7 @@ fn the_shell_describes_relations() {
     piped.stdin.take().unwrap().write_all(b"\\dt\n\\d\n\\d t\n\\q\nSELECT 1;\n").unwrap();
     let shown = text(&piped.wait_with_output().unwrap().stdout);
     assert!(shown.starts_with("name\nt\nname,kind\nalerts,topic\nt,table\n"), "{shown}");
-    assert!(shown.contains("id,bigint,NO,") && shown.contains("name,text,NO,"), "{shown}");
+    assert!(shown.contains("id,integer,NO,") && shown.contains("name,text,NO,"), "{shown}");
     assert!(!shown.contains("?column?"), "\\q ends the shell: {shown}");
     let topics = node.ok("topic list", &["--format", "csv"]);
     assert!(topics.contains("alerts") && !topics.contains("\nt"), "{topics}");

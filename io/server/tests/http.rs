@@ -83,7 +83,7 @@ fn statements_with_parameters_and_typed_results() {
         inserted.body
     );
     let all = world.sql("SELECT * FROM t");
-    assert_eq!(all["columns"][0], serde_json::json!({"name": "id", "type": "bigint"}));
+    assert_eq!(all["columns"][0], serde_json::json!({"name": "id", "type": "integer"}));
     let doc = serde_json::json!({"a": [1, null]});
     let row = serde_json::json!([7, "sea \"x\"", 0.1, "2024-12-10T18:40:00.000000Z", true, doc]);
     assert_eq!(all["rows"], serde_json::json!([row]));

@@ -40,18 +40,19 @@ fn prepared_statements_know_their_types() {
         let client = connect(&world).await;
         client.batch_execute("CREATE TABLE t (id INT PRIMARY KEY, name TEXT, x FLOAT)").await.unwrap();
         let insert = client.prepare("INSERT INTO t (id, name, x) VALUES ($1, $2, $3)").await.unwrap();
-        assert_eq!(insert.params(), [Type::INT8, Type::TEXT, Type::FLOAT8]);
+        assert_eq!(insert.params(), [Type::INT4, Type::TEXT, Type::FLOAT8]);
         assert!(insert.columns().is_empty());
-        for i in 0..10i64 {
-            let changed = client.execute(&insert, &[&i, &format!("n{i}"), &(i as f64 / 2.0)]).await.unwrap();
+        for i in 0..10i32 {
+            let changed =
+                client.execute(&insert, &[&i, &format!("n{i}"), &(f64::from(i) / 2.0)]).await.unwrap();
             assert_eq!(changed, 1);
         }
         let select = client.prepare("SELECT name, x, id FROM t WHERE id = $1").await.unwrap();
         let columns: Vec<(&str, &Type)> = select.columns().iter().map(|c| (c.name(), c.type_())).collect();
-        assert_eq!(columns, [("name", &Type::TEXT), ("x", &Type::FLOAT8), ("id", &Type::INT8)]);
-        let row = client.query_one(&select, &[&7i64]).await.unwrap();
-        assert_eq!((row.get::<_, &str>(0), row.get::<_, f64>(1), row.get::<_, i64>(2)), ("n7", 3.5, 7));
-        assert!(client.query_opt(&select, &[&77i64]).await.unwrap().is_none());
+        assert_eq!(columns, [("name", &Type::TEXT), ("x", &Type::FLOAT8), ("id", &Type::INT4)]);
+        let row = client.query_one(&select, &[&7i32]).await.unwrap();
+        assert_eq!((row.get::<_, &str>(0), row.get::<_, f64>(1), row.get::<_, i32>(2)), ("n7", 3.5, 7));
+        assert!(client.query_opt(&select, &[&77i32]).await.unwrap().is_none());
     });
 }
 
@@ -88,7 +89,7 @@ fn every_type_goes_in_and_out_in_binary() {
     let world = World::start();
     client(async {
         let client = connect(&world).await;
-        let create = "CREATE TABLE t (id INT PRIMARY KEY, b BOOLEAN, i INT, f FLOAT, t TEXT, y BYTEA, \
+        let create = "CREATE TABLE t (id BIGINT PRIMARY KEY, b BOOLEAN, i BIGINT, f FLOAT, t TEXT, y BYTEA, \
                       z TIMESTAMPTZ, d DATE, j JSONB, u UUID)";
         client.batch_execute(create).await.unwrap();
         let noon = 86_400_000_000i64 / 2;
@@ -157,7 +158,7 @@ fn transactions_roll_back_fail_and_conflict() {
     let world = World::start();
     client(async {
         let (mut a, mut b) = (connect(&world).await, connect(&world).await);
-        a.batch_execute("CREATE TABLE t (id INT PRIMARY KEY, n INT); INSERT INTO t VALUES (1, 0)")
+        a.batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY, n BIGINT); INSERT INTO t VALUES (1, 0)")
             .await
             .unwrap();
         let count = "SELECT count(*) FROM t";
@@ -191,7 +192,7 @@ fn concurrent_counters_lose_nothing() {
     client(async {
         connect(&world)
             .await
-            .batch_execute("CREATE TABLE t (id INT PRIMARY KEY, n INT); INSERT INTO t VALUES (1, 0)")
+            .batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY, n BIGINT); INSERT INTO t VALUES (1, 0)")
             .await
             .unwrap();
         let clients: Vec<Client> = vec![connect(&world).await, connect(&world).await, connect(&world).await];
@@ -211,7 +212,7 @@ fn portals_give_rows_in_parts() {
     let world = World::start();
     client(async {
         let mut client = connect(&world).await;
-        client.batch_execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+        client.batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY)").await.unwrap();
         let tx = client.transaction().await.unwrap();
         for i in 0..5i64 {
             tx.execute("INSERT INTO t VALUES ($1)", &[&i]).await.unwrap();
@@ -488,7 +489,7 @@ fn flush_sends_what_there_is_and_transactions_show_in_the_status() {
     let mut raw = Raw3::session(&world);
     raw.send(&[PARSE_INSERT, (b'D', b"Si\0"), (b'H', b"")]);
     assert_eq!(raw.message().0, b'1');
-    assert_eq!(raw.message(), (b't', b"\0\x01\0\0\0\x14".to_vec()));
+    assert_eq!(raw.message(), (b't', b"\0\x01\0\0\0\x17".to_vec()));
     assert_eq!(raw.message().0, b'n');
     raw.send(&[SYNC, (b'Q', b"BEGIN\0")]);
     assert_eq!(raw.kinds(), "ZI");

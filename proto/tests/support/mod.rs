@@ -1,7 +1,9 @@
 //! Values of every type, with the edges drawn often.
 
 use bytes::Bytes;
-use chronos_proto::value::{Interval, Type, Value};
+use chronos_proto::array::Array;
+use chronos_proto::numeric::{self, Parts};
+use chronos_proto::value::{Interval, Type, Value, ValueRef};
 use proptest::prelude::*;
 
 fn integer() -> impl Strategy<Value = i64> {
@@ -36,6 +38,22 @@ fn bytes() -> impl Strategy<Value = Bytes> {
     .prop_map(Bytes::from)
 }
 
+/// A NUMERIC with at least so many digits behind the point, which a key gives back.
+fn numeric(least: u16) -> impl Strategy<Value = Value> {
+    let finite = (any::<bool>(), prop::collection::vec(0u8..100, 0..6), -4i32..4);
+    let finite = finite.prop_map(move |(negative, mut pairs, exponent)| {
+        let body = |p: &u8| *p != 0;
+        let from = pairs.iter().position(body).unwrap_or(pairs.len());
+        pairs.drain(..from);
+        pairs.truncate(pairs.iter().rposition(body).map_or(0, |last| last + 1));
+        let number = numeric::encode(&Parts::Finite { negative, pairs, exponent, scale: 0 }).unwrap();
+        let shortest = numeric::from_order(numeric::order(&number)).unwrap();
+        Value::Numeric(numeric::with_scale(shortest, least))
+    });
+    let special = prop::sample::select(vec![Parts::NegativeInfinity, Parts::Infinity, Parts::NaN]);
+    prop_oneof![8 => finite, 1 => special.prop_map(|p| Value::Numeric(numeric::encode(&p).unwrap()))]
+}
+
 /// A value of a type, or NULL.
 pub fn value(ty: Type) -> BoxedStrategy<Value> {
     let some: BoxedStrategy<Value> = match ty {
@@ -51,6 +69,21 @@ pub fn value(ty: Type) -> BoxedStrategy<Value> {
             .boxed(),
         Type::Json => text().prop_map(Value::Json).boxed(),
         Type::Uuid => any::<[u8; 16]>().prop_map(Value::Uuid).boxed(),
+        Type::SmallInt => any::<i16>().prop_map(|i| Value::Int(i.into())).boxed(),
+        Type::Integer => any::<i32>().prop_map(|i| Value::Int(i.into())).boxed(),
+        Type::Real => float().prop_map(|x| Value::Real(x as f32)).boxed(),
+        Type::Numeric => numeric(0).boxed(),
+        Type::Decimal { scale, .. } => numeric(scale as u16).boxed(),
+        Type::Varchar(_) | Type::Char(_) => text().prop_map(Value::Text).boxed(),
+        Type::LocalTimestamp => integer().prop_map(Value::LocalTimestamp).boxed(),
+        Type::Time => integer().prop_map(Value::Time).boxed(),
+        Type::PlainJson => text().prop_map(Value::Json).boxed(),
+        Type::Array(element) => prop::collection::vec(value(element.ty()), 0..4)
+            .prop_map(move |values| {
+                let values = values.iter().map(ValueRef::from).collect();
+                Value::Array(Array::flat(element, values).encode())
+            })
+            .boxed(),
     };
     prop_oneof![1 => Just(Value::Null), 12 => some].boxed()
 }

@@ -6,7 +6,9 @@ use crate::error::{SqlError, SqlState};
 use crate::expr::{Comparison, Expr, ExprKind};
 use crate::func;
 use crate::rel::{AggregateCall, AggregateFunction};
+use crate::types;
 use crate::types::CastContext;
+use chronos_proto::value::Element;
 use chronos_proto::{Type, Value};
 use sqlparser::ast;
 
@@ -32,6 +34,14 @@ pub(super) fn function(name: &str) -> Option<AggregateFunction> {
         "variance" | "var_samp" => AggregateFunction::VarSamp,
         "var_pop" => AggregateFunction::VarPop,
         "string_agg" => AggregateFunction::StringAgg,
+        "array_agg" => AggregateFunction::ArrayAgg,
+        "json_agg" => AggregateFunction::JsonAgg,
+        "jsonb_agg" => AggregateFunction::JsonbAgg,
+        "bit_and" => AggregateFunction::BitAnd,
+        "bit_or" => AggregateFunction::BitOr,
+        "bit_xor" => AggregateFunction::BitXor,
+        "first" | "any_value" => AggregateFunction::First,
+        "last" => AggregateFunction::Last,
         _ => return None,
     })
 }
@@ -122,29 +132,51 @@ impl Binder<'_> {
         if typed.len() != expected {
             return Err(undefined());
         }
+        let separator = typed.get(1).and_then(Typed::ty);
         let separator = match function {
             A::StringAgg => {
-                typed.pop().map(|s| self.coerce(s, Type::Text, CastContext::Implicit)).transpose()?
+                let wanted = if separator == Some(Type::Bytes) { Type::Bytes } else { Type::Text };
+                typed.pop().map(|s| self.coerce(s, wanted, CastContext::Implicit)).transpose()?
             }
             _ => None,
         };
         let arg = typed.remove(0);
-        let (wanted, ty) = match (function, arg.ty()) {
+        let of = arg.ty().map(types::plain);
+        let integer = of.is_some_and(types::is_integer);
+        let (wanted, ty) = match (function, of) {
             (A::Count, ty) => (ty.unwrap_or(Type::Text), Type::Int),
-            (A::Sum, Some(Type::Int)) => (Type::Int, Type::Int),
-            (A::Sum, Some(Type::Interval)) => (Type::Interval, Type::Interval),
-            (A::Sum, None | Some(Type::Float)) => (Type::Float, Type::Float),
+            (A::Sum, Some(ty @ (Type::SmallInt | Type::Integer))) => (ty, Type::Int),
+            (A::Sum, Some(Type::Int)) => (Type::Int, Type::Numeric),
+            (A::Sum, Some(ty @ (Type::Numeric | Type::Real | Type::Float | Type::Interval))) => (ty, ty),
             (A::Avg, Some(Type::Interval)) => (Type::Interval, Type::Interval),
+            (A::Sum, None) => (Type::Float, Type::Float),
+            (A::Sum, _) => return Err(undefined()),
+            (A::Avg | A::StddevSamp | A::StddevPop | A::VarSamp | A::VarPop, Some(ty))
+                if integer || ty == Type::Numeric =>
+            {
+                (ty, Type::Numeric)
+            }
             (
                 A::Avg | A::StddevSamp | A::StddevPop | A::VarSamp | A::VarPop,
-                None | Some(Type::Int | Type::Float),
+                None | Some(Type::Real | Type::Float),
             ) => (Type::Float, Type::Float),
-            (A::Min | A::Max, Some(Type::Bool | Type::Json | Type::Uuid | Type::Bytes)) => {
+            (A::Min | A::Max, Some(Type::Bool | Type::Json | Type::PlainJson | Type::Uuid | Type::Bytes)) => {
                 return Err(undefined());
             }
-            (A::Min | A::Max, ty) => (ty.unwrap_or(Type::Text), ty.unwrap_or(Type::Text)),
+            (A::Min | A::Max | A::First | A::Last, ty) => {
+                (ty.unwrap_or(Type::Text), ty.unwrap_or(Type::Text))
+            }
             (A::BoolAnd | A::BoolOr, None | Some(Type::Bool)) => (Type::Bool, Type::Bool),
-            (A::StringAgg, None | Some(Type::Text)) => (Type::Text, Type::Text),
+            (A::BitAnd | A::BitOr | A::BitXor, Some(ty)) if integer => (ty, ty),
+            (A::StringAgg, Some(Type::Bytes)) => (Type::Bytes, Type::Bytes),
+            (A::StringAgg, None | Some(Type::Text | Type::Char(_))) => (Type::Text, Type::Text),
+            (A::ArrayAgg, Some(array @ Type::Array(_))) => (array, array),
+            (A::ArrayAgg, ty) => {
+                let ty = ty.unwrap_or(Type::Text);
+                (ty, Type::Array(Element::of(ty).unwrap_or(Element::TEXT)))
+            }
+            (A::JsonAgg, ty) => (ty.unwrap_or(Type::Text), Type::PlainJson),
+            (A::JsonbAgg, ty) => (ty.unwrap_or(Type::Text), Type::Json),
             _ => return Err(undefined()),
         };
         let arg = self.coerce(arg, wanted, CastContext::Implicit)?;

@@ -8,6 +8,7 @@ use super::{Binder, Scope, Typed, aggregate};
 use crate::error::{SqlError, SqlState};
 use crate::expr::{Comparison, Expr, ExprKind};
 use crate::func;
+use chronos_proto::value::Element;
 use chronos_proto::{Type, Value};
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments};
 
@@ -114,12 +115,61 @@ impl Binder<'_> {
                 let first = parts.next().unwrap_or_else(|| Expr::constant(ty, Value::Null));
                 Ok(Typed::known(parts.fold(first, |best, next| pick(ty, keep, best, next))))
             }
-            ("date_bin", 2) => {
+            ("pg_typeof", 1) => {
+                let ty = args[0].ty();
+                let name = ty.map_or("unknown".to_owned(), |t| t.base().to_string());
+                Ok(Typed::known(Expr::constant(Type::Text, Value::Text(name))))
+            }
+            ("array_append" | "array_prepend" | "array_cat" | "array_remove" | "array_replace", 2 | 3)
+            | ("array_position" | "array_positions", 2) => self.array_function(name, args),
+            ("trim_array", 2) => {
+                let ty = args[0].ty();
+                let mut call = self.call_builtin(name, args, false)?;
+                call.expr.ty = ty.unwrap_or(call.expr.ty);
+                Ok(call)
+            }
+            ("date_bin", 2) if args[1].ty() != Some(Type::LocalTimestamp) => {
                 args.push(Typed::known(Expr::constant(Type::Timestamp, Value::Timestamp(0))));
                 self.call_builtin(name, args, false)
             }
             _ => self.call_builtin(name, args, false),
         }
+    }
+}
+
+impl Binder<'_> {
+    /// A function whose arguments are an array and elements of it, brought to one element type.
+    fn array_function(&mut self, name: &str, args: Vec<Typed>) -> Result<Typed, SqlError> {
+        let given: Vec<Option<Type>> = args.iter().map(Typed::ty).collect();
+        let undefined = || func::undefined(name, &given, false);
+        let mut element: Option<Type> = None;
+        for ty in given.iter().flatten() {
+            let ty = match ty {
+                Type::Array(element) => element.ty(),
+                ty => crate::types::plain(*ty),
+            };
+            element = Some(match element {
+                None => ty,
+                Some(before) => crate::types::common(before, ty).ok_or_else(undefined)?,
+            });
+        }
+        let element = element.and_then(Element::of).ok_or_else(undefined)?;
+        let array = Type::Array(element);
+        let mut typed = Vec::with_capacity(args.len());
+        for (i, arg) in args.into_iter().enumerate() {
+            let is_array = match name {
+                "array_cat" => true,
+                "array_prepend" => i == 1,
+                _ => i == 0,
+            };
+            let to = if is_array { array } else { element.ty() };
+            typed.push(Typed::known(self.coerce(arg, to, crate::types::CastContext::Implicit)?));
+        }
+        let mut call = self.call_builtin(name, typed, false)?;
+        if !name.starts_with("array_position") {
+            call.expr.ty = array;
+        }
+        Ok(call)
     }
 }
 

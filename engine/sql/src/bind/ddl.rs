@@ -85,6 +85,7 @@ impl Binder<'_> {
                 )
             })?;
             found.not_null = true;
+            crate::types::check_key(&found.name, found.ty)?;
             if table.primary_key.contains(&found.id) {
                 return Err(SqlError::new(
                     SqlState::DUPLICATE_COLUMN,
@@ -133,9 +134,6 @@ impl Binder<'_> {
             }
             None => data_type(&definition.data_type)?,
         };
-        if ty == Type::Interval {
-            return Err(SqlError::unsupported("a column of type interval").hint("use INT for microseconds"));
-        }
         let column = Column { id, name, ty, not_null: sequence.is_some(), default: None };
         let mut made = MadeColumn { column, primary: None, unique: Vec::new(), checks: Vec::new(), sequence };
         for option in &definition.options {

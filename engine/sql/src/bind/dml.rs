@@ -437,7 +437,7 @@ impl Binder<'_> {
         let mut scope = Scope::default();
         let columns = w.columns.iter().enumerate().map(|(slot, (name, ty, origin))| ScopeColumn {
             name: name.clone(),
-            expr: Expr::slot(*ty, slot),
+            expr: Expr::slot(crate::types::plain(*ty), slot),
             origin: *origin,
             hidden: w.is_hidden(slot),
         });

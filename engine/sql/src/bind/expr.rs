@@ -7,6 +7,7 @@ use crate::error::{SqlError, SqlState};
 use crate::expr::{Comparison, Expr, ExprKind, SubqueryKind};
 use crate::func;
 use crate::types::{self, CastContext};
+use chronos_proto::value::Element;
 use chronos_proto::{Type, Value};
 use sqlparser::ast::{self, BinaryOperator, UnaryOperator};
 
@@ -55,8 +56,9 @@ impl Binder<'_> {
             E::TypedString(typed) => {
                 let ty = data_type(&typed.data_type)?;
                 let text = string(&typed.value.value).ok_or_else(|| SqlError::unsupported("this literal"))?;
-                let value = crate::text::parse(&text, ty);
-                Ok(Typed::known(Expr::constant(ty, value.map_err(|e| self.at(e, typed.value.span.start))?)))
+                let literal = Typed { expr: Expr::constant(Type::Text, Value::Text(text)), known: false };
+                let expr = self.coerce(literal, ty, CastContext::Explicit);
+                Ok(Typed::known(expr.map_err(|e| self.at(e, typed.value.span.start))?))
             }
             E::Interval(interval) => self.interval(interval, scope),
             E::BinaryOp { .. } => self.binary(e, scope),
@@ -81,13 +83,18 @@ impl Binder<'_> {
                 Ok(Typed::known(Expr::boolean(ExprKind::In { of, list: exprs, negated: *negated })))
             }
             E::Between { expr, negated, low, high } => {
-                let value = self.expr(expr, scope)?;
-                let again = self.expr(expr, scope)?;
-                let (low, high) = (self.expr(low, scope)?, self.expr(high, scope)?);
-                let from = self.compare(Comparison::Ge, value, low)?;
-                let to = self.compare(Comparison::Le, again, high)?;
-                let both = Expr::boolean(ExprKind::And(vec![from, to]));
-                Ok(Typed::known(if *negated { Expr::boolean(ExprKind::Not(Box::new(both))) } else { both }))
+                let within = match symmetric(low) {
+                    Some(low) => {
+                        let up = self.between(expr, &low, high, scope)?;
+                        let down = self.between(expr, high, &low, scope)?;
+                        Expr::boolean(ExprKind::Or(vec![up, down]))
+                    }
+                    None => self.between(expr, low, high, scope)?,
+                };
+                Ok(Typed::known(match negated {
+                    true => Expr::boolean(ExprKind::Not(Box::new(within))),
+                    false => within,
+                }))
             }
             E::Like { negated, expr, pattern, escape_char, any: false } => {
                 self.like("like", *negated, expr, pattern, escape_char.as_deref(), scope)
@@ -99,6 +106,11 @@ impl Binder<'_> {
                 kind: ast::CastKind::Cast | ast::CastKind::DoubleColon, expr, data_type: ty, ..
             } => {
                 let to = data_type(ty)?;
+                if let (E::Array(array), Type::Array(element)) = (&**expr, to)
+                    && array.elem.is_empty()
+                {
+                    return Ok(Typed::known(Expr::constant(to, crate::array::flat(element, &[]))));
+                }
                 let of = self.expr(expr, scope)?;
                 Ok(Typed::known(self.coerce(of, to, CastContext::Explicit)?))
             }
@@ -177,18 +189,158 @@ impl Binder<'_> {
                 };
                 self.quantified(left, kind, query, scope)
             }
-            E::AnyOp { .. } | E::AllOp { .. } => Err(SqlError::unsupported("ANY and ALL")),
-            E::Array(_) => Err(SqlError::unsupported("ARRAY")),
+            E::SimilarTo { negated, expr, pattern, escape_char } => {
+                let mut args = vec![self.expr(expr, scope)?, self.expr(pattern, scope)?];
+                if let Some(escape) = escape_char {
+                    args.push(self.expr(escape, scope)?);
+                }
+                let found = self.call_builtin("similar to", args, false)?.expr;
+                Ok(Typed::known(if *negated { Expr::boolean(ExprKind::Not(Box::new(found))) } else { found }))
+            }
+            E::AnyOp { left, compare_op, right, .. } => {
+                self.over_array(left, compare_op, right, false, scope)
+            }
+            E::AllOp { left, compare_op, right } => self.over_array(left, compare_op, right, true, scope),
+            E::Array(array) => self.array(array, scope),
+            E::CompoundFieldAccess { root, access_chain } => self.subscripts(root, access_chain, scope),
             E::Tuple(_) => Err(SqlError::unsupported("a row value")),
             _ => Err(SqlError::unsupported("this expression")),
         }
+    }
+
+    fn between(
+        &mut self,
+        value: &ast::Expr,
+        low: &ast::Expr,
+        high: &ast::Expr,
+        scope: &Scope,
+    ) -> Result<Expr, SqlError> {
+        let (value, again) = (self.expr(value, scope)?, self.expr(value, scope)?);
+        let (low, high) = (self.expr(low, scope)?, self.expr(high, scope)?);
+        let from = self.compare(Comparison::Ge, value, low)?;
+        let to = self.compare(Comparison::Le, again, high)?;
+        Ok(Expr::boolean(ExprKind::And(vec![from, to])))
+    }
+
+    /// `left op ANY (array)`.
+    fn over_array(
+        &mut self,
+        left: &ast::Expr,
+        op: &BinaryOperator,
+        right: &ast::Expr,
+        all: bool,
+        scope: &Scope,
+    ) -> Result<Typed, SqlError> {
+        let op =
+            comparison(op).ok_or_else(|| SqlError::unsupported(format!("operator {op} with ANY or ALL")))?;
+        let (left, right) = (self.expr(left, scope)?, self.expr(right, scope)?);
+        let element = match (left.ty(), right.ty()) {
+            (_, Some(Type::Array(element))) => match left.ty() {
+                Some(ty) => comparable(types::plain(ty), element.ty())
+                    .and_then(Element::of)
+                    .ok_or_else(|| func::undefined(op.symbol(), &[left.ty(), Some(element.ty())], true))?,
+                None => element,
+            },
+            (ty, None) => Element::of(ty.unwrap_or(Type::Text)).unwrap_or(Element::TEXT),
+            _ => {
+                return Err(SqlError::new(
+                    SqlState::WRONG_OBJECT_TYPE,
+                    "op ANY/ALL (array) requires array on right side",
+                ));
+            }
+        };
+        let of = [
+            self.coerce(left, element.ty(), CastContext::Implicit)?,
+            self.coerce(right, Type::Array(element), CastContext::Implicit)?,
+        ];
+        Ok(Typed::known(Expr::boolean(ExprKind::Quantified { op, all, of: Box::new(of) })))
+    }
+
+    fn array(&mut self, array: &ast::Array, scope: &Scope) -> Result<Typed, SqlError> {
+        let mut items = Vec::with_capacity(array.elem.len());
+        for item in &array.elem {
+            items.push(self.expr(item, scope)?);
+        }
+        if items.is_empty() {
+            return Err(SqlError::new(
+                SqlState::INDETERMINATE_DATATYPE,
+                "cannot determine type of empty array",
+            )
+            .hint("Explicitly cast to the desired type, for example ARRAY[]::integer[]."));
+        }
+        let (ty, items) = self.unify(items, "ARRAY")?;
+        let ty = match ty {
+            array @ Type::Array(_) => array,
+            ty => Type::Array(Element::of(ty).unwrap_or(Element::TEXT)),
+        };
+        Ok(Typed::known(Expr { ty, kind: ExprKind::Array(items) }))
+    }
+
+    fn subscripts(
+        &mut self,
+        root: &ast::Expr,
+        chain: &[ast::AccessExpr],
+        scope: &Scope,
+    ) -> Result<Typed, SqlError> {
+        let mut at = self.expr(root, scope)?;
+        let mut chain = chain.iter();
+        while let Some(access) = chain.next() {
+            let ast::AccessExpr::Subscript(subscript) = access else {
+                return Err(SqlError::unsupported("a field of a value"));
+            };
+            let ty = at.ty();
+            if let (Some(Type::Json), ast::Subscript::Index { index }) = (ty, subscript) {
+                let index = self.expr(index, scope)?;
+                at = self.call_builtin("->", vec![at, index], true)?;
+                continue;
+            }
+            let Some(Type::Array(element)) = ty else {
+                return Err(SqlError::new(
+                    SqlState::DATATYPE_MISMATCH,
+                    format!(
+                        "cannot subscript type {} because it does not support subscripting",
+                        ty.unwrap_or(Type::Text)
+                    ),
+                ));
+            };
+            let bound = |e: &Option<ast::Expr>, binder: &mut Self, default: i64| match e {
+                Some(e) => binder.expr(e, scope),
+                None => Ok(Typed::known(Expr::constant(Type::Integer, Value::Int(default)))),
+            };
+            let (name, args, ty) = match subscript {
+                ast::Subscript::Index { index } => {
+                    // One subscript for each dimension.
+                    let mut args = vec![at, self.expr(index, scope)?];
+                    for access in chain.by_ref() {
+                        let ast::AccessExpr::Subscript(ast::Subscript::Index { index }) = access else {
+                            return Err(SqlError::unsupported("a slice of one dimension of several"));
+                        };
+                        args.push(self.expr(index, scope)?);
+                    }
+                    ("array element", args, element.ty())
+                }
+                ast::Subscript::Slice { lower_bound, upper_bound, stride: None } => {
+                    let from = bound(lower_bound, self, 1)?;
+                    let to = bound(upper_bound, self, i64::from(i32::MAX))?;
+                    ("array slice", vec![at, from, to], Type::Array(element))
+                }
+                _ => return Err(SqlError::unsupported("a slice with a step")),
+            };
+            at = self.call_builtin(name, args, false)?;
+            at.expr.ty = ty;
+        }
+        Ok(at)
     }
 
     fn column(&mut self, table: Option<&str>, ident: &ast::Ident, scope: &Scope) -> Result<Typed, SqlError> {
         let name = folded(ident);
         let at = ident.span.start;
         match scope.column(table, &name).map_err(|e| self.at(e, at))? {
-            Some(column) => Ok(Typed::known(column.expr.clone())),
+            Some(column) => {
+                let mut expr = column.expr.clone();
+                expr.ty = types::plain(expr.ty);
+                Ok(Typed::known(expr))
+            }
             None => {
                 if let Some(outer) = self.outer_column(table, &name).map_err(|e| self.at(e, at))? {
                     return Ok(Typed::known(outer));
@@ -221,12 +373,16 @@ impl Binder<'_> {
         let unknown = |value: Value| Typed { expr: Expr::constant(Type::Text, value), known: false };
         Ok(match value {
             ast::Value::Number(digits, _) => {
-                let digits = digits.replace('_', "");
-                let whole = digits.bytes().all(|b| b.is_ascii_digit());
+                let whole = digits.bytes().all(|b| b.is_ascii_digit() || b == b'-');
                 match digits.parse::<i64>() {
+                    Ok(i) if whole && i32::try_from(i).is_ok() => {
+                        Typed::known(Expr::constant(Type::Integer, Value::Int(i)))
+                    }
                     Ok(i) if whole => Typed::known(Expr::constant(Type::Int, Value::Int(i))),
-                    // Beyond 64 bits, as PostgreSQL goes on with NUMERIC.
-                    _ => Typed::known(Expr::constant(Type::Float, crate::text::parse(&digits, Type::Float)?)),
+                    _ => Typed::known(Expr::constant(
+                        Type::Numeric,
+                        crate::text::parse(digits, Type::Numeric)?,
+                    )),
                 }
             }
             ast::Value::Boolean(b) => Typed::known(Expr::constant(Type::Bool, Value::Bool(*b))),
@@ -260,6 +416,12 @@ impl Binder<'_> {
         };
         let text = match &interval.leading_field {
             Some(field) if text.trim().parse::<f64>().is_ok() => format!("{text} {field}"),
+            Some(ast::DateTimeField::Minute)
+                if interval.last_field == Some(ast::DateTimeField::Second)
+                    && text.matches(':').count() == 1 =>
+            {
+                format!("00:{}", text.trim())
+            }
             _ => text,
         };
         Ok(Typed::known(Expr::constant(Type::Interval, crate::text::parse(&text, Type::Interval)?)))
@@ -273,8 +435,15 @@ impl Binder<'_> {
             chain.push((op, &**right));
             at = left;
         }
-        let mut left = self.expr(at, scope)?;
-        for (op, right) in chain.into_iter().rev() {
+        let mut chain = chain.into_iter().rev();
+        let mut left = match (at, chain.clone().next()) {
+            (ast::Expr::Tuple(a), Some((op, ast::Expr::Tuple(b)))) => {
+                chain.next();
+                self.compare_rows(op, a, b, scope)?
+            }
+            _ => self.expr(at, scope)?,
+        };
+        for (op, right) in chain {
             let right = self.expr(right, scope)?;
             left = self.operator(op, left, right)?;
             if left.known {
@@ -284,18 +453,34 @@ impl Binder<'_> {
         Ok(left)
     }
 
+    fn compare_rows(
+        &mut self,
+        op: &BinaryOperator,
+        a: &[ast::Expr],
+        b: &[ast::Expr],
+        scope: &Scope,
+    ) -> Result<Typed, SqlError> {
+        let op = comparison(op).ok_or_else(|| SqlError::unsupported(format!("operator {op} on rows")))?;
+        if a.len() != b.len() {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "unequal number of entries in row expressions",
+            ));
+        }
+        let mut pairs = Vec::with_capacity(a.len());
+        for (a, b) in a.iter().zip(b) {
+            let (a, b) = (self.expr(a, scope)?, self.expr(b, scope)?);
+            if let ExprKind::Compare(_, pair) = self.compare(op, a, b)?.kind {
+                let [a, b] = *pair;
+                pairs.push((a, b));
+            }
+        }
+        Ok(Typed::known(Expr::boolean(ExprKind::Rows { op, pairs })))
+    }
+
     fn operator(&mut self, op: &BinaryOperator, left: Typed, right: Typed) -> Result<Typed, SqlError> {
         use BinaryOperator as B;
-        let comparison = match op {
-            B::Eq => Some(Comparison::Eq),
-            B::NotEq => Some(Comparison::Ne),
-            B::Lt => Some(Comparison::Lt),
-            B::LtEq => Some(Comparison::Le),
-            B::Gt => Some(Comparison::Gt),
-            B::GtEq => Some(Comparison::Ge),
-            _ => None,
-        };
-        if let Some(comparison) = comparison {
+        if let Some(comparison) = comparison(op) {
             return Ok(Typed::known(self.compare(comparison, left, right)?));
         }
         let name = match op {
@@ -324,6 +509,19 @@ impl Binder<'_> {
             B::PGBitwiseShiftRight => ">>",
             B::PGExp | B::BitwiseXor => "^",
             B::PGStartsWith => "^@",
+            B::PGRegexMatch => "~",
+            B::PGRegexIMatch => "~*",
+            B::PGRegexNotMatch | B::PGRegexNotIMatch => {
+                let name = if *op == B::PGRegexNotMatch { "~" } else { "~*" };
+                let found = self.call_builtin(name, vec![left, right], true)?;
+                return Ok(Typed::known(Expr::boolean(ExprKind::Not(Box::new(found.expr)))));
+            }
+            B::HashArrow => "#>",
+            B::HashLongArrow => "#>>",
+            B::HashMinus => "#-",
+            B::QuestionAnd => "?&",
+            B::QuestionPipe => "?|",
+            B::PGOverlap => "&&",
             B::Arrow => "->",
             B::LongArrow => "->>",
             B::AtArrow => "@>",
@@ -331,32 +529,114 @@ impl Binder<'_> {
             B::Question => "?",
             other => return Err(SqlError::unsupported(format!("operator {other}"))),
         };
+        if let Some((name, (a, b))) = self.array_operator(name, &left, &right)? {
+            let (left, right) = (self.with_type(left, a)?, self.with_type(right, b)?);
+            let ty = if name == "array_prepend" { right.expr.ty } else { left.expr.ty };
+            let mut call = self.call_builtin(name, vec![left, right], false)?;
+            if name.starts_with("array_") {
+                call.expr.ty = ty;
+            }
+            return Ok(call);
+        }
         self.call_builtin(name, vec![left, right], true)
+    }
+
+    fn with_type(&mut self, typed: Typed, ty: Type) -> Result<Typed, SqlError> {
+        Ok(Typed::known(self.coerce(typed, ty, CastContext::Implicit)?))
+    }
+
+    /// Operators with an array on a side: which function they are, and the types of its arguments.
+    fn array_operator(
+        &self,
+        name: &str,
+        left: &Typed,
+        right: &Typed,
+    ) -> Result<Option<ArrayOperator>, SqlError> {
+        let element = |typed: &Typed| match typed.ty() {
+            Some(Type::Array(element)) => Some(element),
+            _ => None,
+        };
+        let undefined = || func::undefined(name, &[left.ty(), right.ty()], true);
+        let (a, b) = (element(left), element(right));
+        let Some(known) = a.or(b) else {
+            return if matches!(name, "&&") { Err(undefined()) } else { Ok(None) };
+        };
+        if !matches!(name, "||" | "@>" | "<@" | "&&") || matches!(left.ty(), Some(Type::Json)) {
+            return Ok(None);
+        }
+        let joined = |a: Type, b: Type| {
+            types::common(a, b).and_then(Element::of).map(Type::Array).ok_or_else(undefined)
+        };
+        let array = Type::Array(known);
+        Ok(Some(match (name, a, b) {
+            ("||", Some(x), Some(y)) => {
+                let ty = joined(x.ty(), y.ty())?;
+                ("array_cat", (ty, ty))
+            }
+            ("||", Some(x), None) => match right.ty() {
+                None => ("array_cat", (array, array)),
+                Some(ty) => match joined(x.ty(), ty)? {
+                    Type::Array(e) => ("array_append", (Type::Array(e), e.ty())),
+                    other => ("array_append", (other, other)),
+                },
+            },
+            ("||", ..) => match left.ty() {
+                None => ("array_cat", (array, array)),
+                Some(ty) => match joined(known.ty(), ty)? {
+                    Type::Array(e) => ("array_prepend", (e.ty(), Type::Array(e))),
+                    other => ("array_prepend", (other, other)),
+                },
+            },
+            (_, Some(x), Some(y)) if x != y => return Err(undefined()),
+            (name, ..) => {
+                let name = match name {
+                    "@>" => "array contains",
+                    "<@" => "array within",
+                    _ => "array overlaps",
+                };
+                (name, (array, array))
+            }
+        }))
     }
 
     /// Compares two expressions, of one type if there is one.
     pub fn compare(&mut self, op: Comparison, left: Typed, right: Typed) -> Result<Expr, SqlError> {
         let target = match (left.ty(), right.ty()) {
-            (Some(a), Some(b)) => match types::common(a, b) {
+            (Some(a), Some(b)) => match comparable(a, b) {
                 Some(ty) => ty,
                 None => return Err(func::undefined(op.symbol(), &[Some(a), Some(b)], true)),
             },
             (Some(ty), None) | (None, Some(ty)) => ty,
             (None, None) => Type::Text,
         };
+        // Integers of any width compare as they are, so that a key of one is found by another.
+        let integers = |typed: &Typed| typed.known && types::is_integer(typed.expr.ty);
+        if integers(&left) && integers(&right) {
+            return Ok(Expr::boolean(ExprKind::Compare(op, Box::new([left.expr, right.expr]))));
+        }
+        if target == Type::PlainJson {
+            return Err(func::undefined(op.symbol(), &[Some(target), Some(target)], true));
+        }
+        if target == Type::Char(0) {
+            // As CHAR first, so that spaces at the end do not count.
+            let a = Typed::known(self.coerce(left, target, CastContext::Implicit)?);
+            let b = Typed::known(self.coerce(right, target, CastContext::Implicit)?);
+            let a = self.coerce(a, Type::Text, CastContext::Implicit)?;
+            let b = self.coerce(b, Type::Text, CastContext::Implicit)?;
+            return Ok(Expr::boolean(ExprKind::Compare(op, Box::new([a, b]))));
+        }
         let a = self.coerce(left, target, CastContext::Implicit)?;
         let b = self.coerce(right, target, CastContext::Implicit)?;
         Ok(Expr::boolean(ExprKind::Compare(op, Box::new([a, b]))))
     }
 
     fn unary(&mut self, op: UnaryOperator, of: &ast::Expr, scope: &Scope) -> Result<Typed, SqlError> {
-        // -9223372036854775808 is a literal, though its digits alone are not one.
+        // A number and its sign are one literal: the least INTEGER has no positive of its own.
         if op == UnaryOperator::Minus
             && let ast::Expr::Value(value) = of
             && let ast::Value::Number(digits, _) = &value.value
-            && let Ok(i) = format!("-{digits}").parse::<i64>()
         {
-            return Ok(Typed::known(Expr::constant(Type::Int, Value::Int(i))));
+            return self.literal(&ast::Value::Number(format!("-{digits}"), false));
         }
         let name = match op {
             UnaryOperator::Not => {
@@ -470,8 +750,31 @@ impl Binder<'_> {
     }
 }
 
+/// The function that an operator is, and the types of its arguments.
+type ArrayOperator = (&'static str, (Type, Type));
+
 fn not(condition: Typed) -> Typed {
     Typed::known(Expr::boolean(ExprKind::Not(Box::new(condition.expr))))
+}
+
+/// The lower bound of BETWEEN SYMMETRIC without its mark ([`crate::parse`] puts it there).
+fn symmetric(low: &ast::Expr) -> Option<ast::Expr> {
+    match low {
+        ast::Expr::UnaryOp { op: UnaryOperator::PGPrefixFactorial, expr } => Some((**expr).clone()),
+        ast::Expr::BinaryOp { left, op, right } => {
+            let left = Box::new(symmetric(left)?);
+            Some(ast::Expr::BinaryOp { left, op: op.clone(), right: right.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// The type that two are compared in. REAL and NUMERIC meet in double precision.
+fn comparable(a: Type, b: Type) -> Option<Type> {
+    match (a, b) {
+        (Type::Real, Type::Numeric) | (Type::Numeric, Type::Real) => Some(Type::Float),
+        (a, b) => types::common(a, b),
+    }
 }
 
 /// AND or OR, long chains kept flat.

@@ -341,13 +341,17 @@ impl Binder<'_> {
             typed.push(self.expr(e, &Scope::default())?);
         }
         let given: Vec<Option<Type>> = typed.iter().map(Typed::ty).collect();
-        let times = given.iter().flatten().any(|t| matches!(t, Type::Timestamp | Type::Date));
-        let floats = given.iter().flatten().any(|t| *t == Type::Float);
-        let (ty, step) = match (times, floats) {
-            (true, _) => (Type::Timestamp, Type::Interval),
-            (false, true) => (Type::Float, Type::Float),
-            (false, false) => (Type::Int, Type::Int),
+        let any = |ty: Type| given.iter().flatten().any(|t| t.base() == ty);
+        let wide = |t: &Option<Type>| matches!(t, Some(Type::Int | Type::Numeric | Type::Float));
+        let (ty, step) = match () {
+            () if any(Type::Timestamp) || any(Type::Date) => (Type::Timestamp, Type::Interval),
+            () if any(Type::LocalTimestamp) => (Type::LocalTimestamp, Type::Interval),
+            () if any(Type::Float) => (Type::Float, Type::Float),
+            () if any(Type::Numeric) => (Type::Numeric, Type::Numeric),
+            () if given.iter().any(wide) => (Type::Int, Type::Int),
+            () => (Type::Integer, Type::Integer),
         };
+        let times = step == Type::Interval;
         if !(2..=3).contains(&typed.len()) || times && typed.len() != 3 {
             return Err(crate::func::undefined(function, &given, false));
         }
@@ -417,7 +421,7 @@ impl Binder<'_> {
         let hidden = |i: usize| table.is_some_and(|t| t.columns.get(i).is_some_and(|c| t.is_hidden(c.id)));
         let columns = columns.into_iter().enumerate().map(|(i, (name, ty, origin))| ScopeColumn {
             name,
-            expr: Expr::slot(ty, base + i),
+            expr: Expr::slot(crate::types::plain(ty), base + i),
             origin,
             hidden: hidden(i),
         });

@@ -233,7 +233,24 @@ impl<'a> Binder<'a> {
 
     /// Makes an expression of type `to`, in a context that allows so much.
     pub fn coerce(&mut self, typed: Typed, to: Type, context: CastContext) -> Result<Expr, SqlError> {
-        let expr = typed.expr;
+        let explicit = context == CastContext::Explicit;
+        let sized = to != to.base();
+        let expr = self.coerce_base(typed, types::plain(to), context)?;
+        if !sized {
+            return Ok(expr);
+        }
+        let ty = expr.ty;
+        if let (ExprKind::Const(value), false) = (&expr.kind, explicit) {
+            // What does not fit is said where it stands.
+            return Ok(Expr::constant(ty, types::fit(value.into(), to, false)?));
+        }
+        let kind = ExprKind::Fit { of: Box::new(expr), to, explicit };
+        Ok(fold(Expr { ty, kind }, self.session))
+    }
+
+    fn coerce_base(&mut self, typed: Typed, to: Type, context: CastContext) -> Result<Expr, SqlError> {
+        let mut expr = typed.expr;
+        expr.ty = types::plain(expr.ty);
         if typed.known {
             if expr.ty == to {
                 return Ok(expr);
@@ -252,7 +269,9 @@ impl<'a> Binder<'a> {
         }
         match expr.kind {
             ExprKind::Const(Value::Null) => Ok(Expr::constant(to, Value::Null)),
-            ExprKind::Const(Value::Text(text)) => Ok(Expr::constant(to, crate::text::parse(&text, to)?)),
+            ExprKind::Const(Value::Text(text)) => {
+                Ok(Expr::constant(to, crate::text::parse_in(&text, to, self.session.settings.zone())?))
+            }
             ExprKind::Param(i) => {
                 match self.params.get(i).copied().flatten() {
                     // It was typed by another place in the meantime.
@@ -281,7 +300,7 @@ impl<'a> Binder<'a> {
     pub fn unify(&mut self, items: Vec<Typed>, what: &str) -> Result<(Type, Vec<Expr>), SqlError> {
         let mut target: Option<Type> = None;
         for item in &items {
-            let Some(ty) = item.ty() else { continue };
+            let Some(ty) = item.ty().map(types::plain) else { continue };
             target = Some(match target {
                 None => ty,
                 Some(before) => types::common(before, ty).ok_or_else(|| {

@@ -3,6 +3,7 @@
 use super::Binder;
 use crate::error::{SqlError, SqlState};
 use chronos_proto::schema::Relation;
+use chronos_proto::value::Element;
 use chronos_proto::{Type, limits};
 use sqlparser::ast::{self, DataType, Ident, ObjectName, TimezoneInfo};
 use sqlparser::tokenizer::Location;
@@ -75,63 +76,135 @@ impl Binder<'_> {
     }
 }
 
+/// A length in characters.
+fn length(length: &Option<ast::CharacterLength>) -> Result<Option<u32>, SqlError> {
+    match length {
+        None => Ok(None),
+        Some(ast::CharacterLength::IntegerLength { length, .. }) => match u32::try_from(*length) {
+            Ok(0) => {
+                Err(SqlError::new(SqlState::INVALID_PARAMETER, "length for type varchar must be at least 1"))
+            }
+            Ok(n) if n <= CHARACTERS_MAX => Ok(Some(n)),
+            _ => Err(SqlError::new(
+                SqlState::INVALID_PARAMETER,
+                format!("length for type varchar cannot exceed {CHARACTERS_MAX}"),
+            )),
+        },
+        Some(ast::CharacterLength::Max) => Err(SqlError::unsupported("a length of MAX")),
+    }
+}
+
+/// The greatest length that VARCHAR(n) takes.
+const CHARACTERS_MAX: u32 = 10_485_760;
+
+fn numeric(info: &ast::ExactNumberInfo) -> Result<Type, SqlError> {
+    let (precision, scale) = match info {
+        ast::ExactNumberInfo::None => return Ok(Type::Numeric),
+        ast::ExactNumberInfo::Precision(precision) => (*precision, 0),
+        ast::ExactNumberInfo::PrecisionAndScale(precision, scale) => (*precision, *scale),
+    };
+    let bad = |what: &str, value: i64, range: &str| {
+        SqlError::new(SqlState::INVALID_PARAMETER, format!("NUMERIC {what} {value} must be between {range}"))
+    };
+    if !(1..=1000).contains(&precision) {
+        return Err(bad("precision", precision as i64, "1 and 1000"));
+    }
+    if !(-1000..=1000).contains(&scale) {
+        return Err(bad("scale", scale, "-1000 and 1000"));
+    }
+    Ok(Type::Decimal { precision: precision as u16, scale: scale as i16 })
+}
+
 /// Our type for a name of SQL.
 pub(crate) fn data_type(ty: &DataType) -> Result<Type, SqlError> {
     use DataType as D;
     Ok(match ty {
         D::Bool | D::Boolean => Type::Bool,
-        D::TinyInt(None)
-        | D::SmallInt(None)
-        | D::Int(None)
-        | D::Integer(None)
-        | D::BigInt(None)
-        | D::Int2(None)
-        | D::Int4(None)
-        | D::Int8(None)
-        | D::Int64
-        | D::Int32 => Type::Int,
-        D::Real | D::Float4 | D::Float8 | D::DoublePrecision | D::Float64 | D::Float32 => Type::Float,
-        D::Float(_) | D::Double(_) => Type::Float,
+        D::SmallInt(None) | D::Int2(None) | D::TinyInt(None) => Type::SmallInt,
+        D::Int(None) | D::Integer(None) | D::Int4(None) | D::Int32 => Type::Integer,
+        D::BigInt(None) | D::Int8(None) | D::Int64 => Type::Int,
+        D::Real | D::Float4 | D::Float32 => Type::Real,
+        D::Float(ast::ExactNumberInfo::Precision(1..=24)) => Type::Real,
+        D::Float8 | D::DoublePrecision | D::Float64 | D::Float(_) | D::Double(_) => Type::Float,
         D::Text | D::String(None) => Type::Text,
-        D::Varchar(None) | D::CharacterVarying(None) | D::CharVarying(None) => Type::Text,
-        D::Varchar(Some(_)) | D::CharacterVarying(Some(_)) | D::CharVarying(Some(_)) => Type::Text,
-        D::Char(_) | D::Character(_) => {
-            return Err(SqlError::unsupported("type character(n)").hint("use TEXT or VARCHAR"));
-        }
+        D::Varchar(n) | D::CharacterVarying(n) | D::CharVarying(n) => Type::Varchar(length(n)?.unwrap_or(0)),
+        D::Char(n) | D::Character(n) => Type::Char(length(n)?.unwrap_or(1)),
         D::Bytea | D::Blob(None) | D::Bytes(None) => Type::Bytes,
-        D::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => Type::Timestamp,
-        // All times are instants: a TIMESTAMP is read and shown as one in UTC.
-        D::Timestamp(_, _) | D::TimestampNtz(_) | D::Datetime(_) => Type::Timestamp,
+        D::Timestamp(precision, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => {
+            whole_precision(*precision)?;
+            Type::Timestamp
+        }
+        D::Timestamp(precision, _) => {
+            whole_precision(*precision)?;
+            Type::LocalTimestamp
+        }
+        D::TimestampNtz(_) | D::Datetime(_) => Type::LocalTimestamp,
         D::Date => Type::Date,
-        D::Interval { .. } => Type::Interval,
-        D::JSON | D::JSONB => Type::Json,
+        D::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            whole_precision(*precision)?;
+            Type::Time
+        }
+        D::Interval { fields: None, precision } => {
+            whole_precision(*precision)?;
+            Type::Interval
+        }
+        D::JSON => Type::PlainJson,
+        D::JSONB => Type::Json,
         D::Uuid => Type::Uuid,
-        D::Numeric(_) | D::Decimal(_) | D::Dec(_) => {
-            return Err(SqlError::unsupported("type numeric").hint("use FLOAT, or INT in the smallest unit"));
+        D::Numeric(info) | D::Decimal(info) | D::Dec(info) => numeric(info)?,
+        D::Array(
+            ast::ArrayElemTypeDef::SquareBracket(inner, _) | ast::ArrayElemTypeDef::AngleBracket(inner),
+        ) => {
+            match data_type(inner)? {
+                // Any number of dimensions is one type.
+                array @ Type::Array(_) => array,
+                ty if ty != ty.base() && ty != Type::Char(1) => {
+                    return Err(SqlError::unsupported(format!("type {ty}[]"))
+                        .hint("leave the length, or the precision, out"));
+                }
+                ty => {
+                    Type::Array(Element::of(ty).ok_or_else(|| SqlError::unsupported(format!("type {ty}[]")))?)
+                }
+            }
         }
         D::Regclass => Type::Int,
-        D::Custom(name, _) => {
+        D::Custom(name, modifiers) => {
             let (_, folded) = qualified(name)?;
+            let modifier = modifiers.first().and_then(|m| m.parse::<u64>().ok());
+            let length = modifier.map(|length| ast::CharacterLength::IntegerLength { length, unit: None });
             match folded.as_str() {
-                "timestamptz" | "datetime" => Type::Timestamp,
-                "string" | "name" | "citext" | "bpchar" | "regtype" | "regproc" => Type::Text,
-                "int" | "int2" | "int4" | "int8" | "int64" | "bigint" | "oid" | "xid" => Type::Int,
-                "float8" | "float4" | "double" => Type::Float,
-                "bool" => Type::Bool,
-                "json" | "jsonb" => Type::Json,
+                "bpchar" => Type::Char(self::length(&length)?.unwrap_or(0)),
+                "varchar" => Type::Varchar(self::length(&length)?.unwrap_or(0)),
+                "datetime" => Type::Timestamp,
+                "string" | "name" | "citext" | "regtype" | "regproc" => Type::Text,
+                "int" | "integer" => Type::Integer,
+                "smallint" => Type::SmallInt,
+                "int64" | "bigint" | "oid" | "xid" => Type::Int,
+                "double" => Type::Float,
                 "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" => {
                     return Err(SqlError::unsupported(format!("type {folded}")).hint(
                         "leave out the primary key for a hidden one, or use UUID DEFAULT gen_random_uuid()",
                     ));
                 }
-                _ => {
-                    return Err(SqlError::new(
-                        SqlState::UNDEFINED_OBJECT,
-                        format!("type \"{folded}\" does not exist"),
-                    ));
-                }
+                short => match crate::oid::named(short) {
+                    Some(ty) => ty,
+                    None => {
+                        return Err(SqlError::new(
+                            SqlState::UNDEFINED_OBJECT,
+                            format!("type \"{folded}\" does not exist"),
+                        ));
+                    }
+                },
             }
         }
         other => return Err(SqlError::unsupported(format!("type {other}"))),
     })
+}
+
+/// Times are kept to the microsecond; a coarser one is refused rather than not rounded.
+fn whole_precision(precision: Option<u64>) -> Result<(), SqlError> {
+    match precision {
+        None | Some(6..) => Ok(()),
+        Some(digits) => Err(SqlError::unsupported(format!("a precision of {digits} digits of a second"))),
+    }
 }

@@ -302,7 +302,7 @@ impl Binder<'_> {
         let mut scope = Scope::default();
         let columns = bound.columns.iter().enumerate().map(|(slot, c)| ScopeColumn {
             name: c.name.clone(),
-            expr: Expr::slot(c.ty, slot),
+            expr: Expr::slot(crate::types::plain(c.ty), slot),
             origin: None,
             hidden: false,
         });

@@ -489,19 +489,10 @@ fn output_name(e: &ast::Expr) -> String {
 
 fn cast_name(ty: &ast::DataType) -> String {
     match super::names::data_type(ty) {
-        Ok(Type::Int) => "int8",
-        Ok(Type::Float) => "float8",
-        Ok(Type::Bool) => "bool",
-        Ok(Type::Text) => "text",
-        Ok(Type::Bytes) => "bytea",
-        Ok(Type::Timestamp) => "timestamptz",
-        Ok(Type::Date) => "date",
-        Ok(Type::Interval) => "interval",
-        Ok(Type::Json) => "jsonb",
-        Ok(Type::Uuid) => "uuid",
-        Err(_) => "?column?",
+        Ok(Type::Array(element)) => crate::oid::name(element.ty()),
+        Ok(ty) => crate::oid::name(ty),
+        Err(_) => "?column?".into(),
     }
-    .into()
 }
 
 fn plain_wildcard(options: &ast::WildcardAdditionalOptions) -> Result<(), SqlError> {

@@ -1,11 +1,13 @@
 //! Grouping by hash, groups in the order of their first row; the states of an aggregate are columns too.
 
-use super::eval::{Selection, select};
+use super::eval::{EvalCx, Selection, select};
 use super::hash::{KeyTable, encode_row, encode_value};
 use super::run::{ExecCx, Operator, Source, chunks, column};
 use super::vector::{Batch, Data, ValueRef, Vector};
+use crate::decimal::{self, Decimal, Exact};
 use crate::error::{SqlError, SqlState};
 use crate::expr::Expr;
+use crate::json::Json;
 use crate::rel::{AggregateCall, AggregateFunction};
 use crate::{time, types};
 use chronos_proto::value::Interval;
@@ -80,7 +82,7 @@ impl<'a> Aggregate<'a> {
         }
         let count = table.len();
         for state in states {
-            keys.push(state.finish()?);
+            keys.push(state.finish(&self.cx.eval)?);
         }
         keys.push(Vector::dense(Type::Int, Data::I64(numbers_of_sets)));
         let all = Batch::with_len(keys, count);
@@ -131,7 +133,7 @@ impl<'a> Aggregate<'a> {
             held = held.max(now);
         }
         for state in states {
-            keys.push(state.finish()?);
+            keys.push(state.finish(&self.cx.eval)?);
         }
         let all = Batch::with_len(keys, count);
         Ok(chunks(count).map(|(start, len)| all.slice(start, len)).collect())
@@ -163,6 +165,8 @@ pub(super) struct State<'a> {
     /// Values seen, NULLs aside.
     counts: Vec<i64>,
     totals: Totals,
+    /// Bytes of the values in lists.
+    listed: usize,
     /// (group, value) pairs seen, for DISTINCT.
     seen: Option<KeyTable>,
 }
@@ -172,12 +176,21 @@ enum Totals {
     None,
     Ints(Vec<i64>),
     Floats(Vec<f64>),
-    /// Mean and sum of squared distances from it (Welford).
+    /// Sum, and the sum of squared distances from the mean.
     Moments(Vec<(f64, f64)>),
     Values(Vec<Value>),
     Intervals(Vec<Interval>),
     Bools(Vec<bool>),
     Texts(Vec<String>),
+    Blobs(Vec<Vec<u8>>),
+    /// Exact sums of integers.
+    Wide(Vec<i128>),
+    /// Exact sums.
+    Decimals(Vec<Decimal>),
+    /// Exact sums, and those of the squares.
+    Squares(Vec<(Decimal, Decimal)>),
+    /// All values, NULL among them.
+    Lists(Vec<Vec<Value>>),
 }
 
 impl<'a> State<'a> {
@@ -187,16 +200,26 @@ impl<'a> State<'a> {
         let totals = match (call.function, arg) {
             (A::Count, _) => Totals::None,
             (A::Sum | A::Avg, Type::Interval) => Totals::Intervals(Vec::new()),
-            (A::Sum, Type::Int) => Totals::Ints(Vec::new()),
+            (A::Sum, Type::SmallInt | Type::Integer) => Totals::Ints(Vec::new()),
+            (A::Sum | A::Avg, Type::Int | Type::SmallInt | Type::Integer) => Totals::Wide(Vec::new()),
+            (A::Sum | A::Avg, Type::Numeric) => Totals::Decimals(Vec::new()),
             (A::Sum | A::Avg, _) => Totals::Floats(Vec::new()),
-            (A::Min | A::Max, Type::Int | Type::Timestamp) => Totals::Ints(Vec::new()),
+            (A::Min | A::Max, Type::Int | Type::SmallInt | Type::Integer | Type::Timestamp) => {
+                Totals::Ints(Vec::new())
+            }
+            (A::BitAnd | A::BitOr | A::BitXor, _) => Totals::Ints(Vec::new()),
             (A::Min | A::Max, Type::Float) => Totals::Floats(Vec::new()),
-            (A::Min | A::Max, _) => Totals::Values(Vec::new()),
+            (A::Min | A::Max | A::First | A::Last, _) => Totals::Values(Vec::new()),
             (A::BoolAnd | A::BoolOr, _) => Totals::Bools(Vec::new()),
-            (A::StddevSamp | A::StddevPop | A::VarSamp | A::VarPop, _) => Totals::Moments(Vec::new()),
+            (A::StddevSamp | A::StddevPop | A::VarSamp | A::VarPop, Type::Float) => {
+                Totals::Moments(Vec::new())
+            }
+            (A::StddevSamp | A::StddevPop | A::VarSamp | A::VarPop, _) => Totals::Squares(Vec::new()),
+            (A::StringAgg, Type::Bytes) => Totals::Blobs(Vec::new()),
             (A::StringAgg, _) => Totals::Texts(Vec::new()),
+            (A::ArrayAgg | A::JsonAgg | A::JsonbAgg, _) => Totals::Lists(Vec::new()),
         };
-        State { call, counts: Vec::new(), totals, seen: call.distinct.then(KeyTable::default) }
+        State { call, counts: Vec::new(), totals, listed: 0, seen: call.distinct.then(KeyTable::default) }
     }
 
     pub fn resize(&mut self, count: usize) {
@@ -210,12 +233,19 @@ impl<'a> State<'a> {
             Totals::Intervals(v) => v.resize(count, Interval::default()),
             Totals::Bools(v) => v.resize(count, false),
             Totals::Texts(v) => v.resize(count, String::new()),
+            Totals::Blobs(v) => v.resize(count, Vec::new()),
+            Totals::Wide(v) => v.resize(count, 0),
+            Totals::Decimals(v) => v.resize(count, Decimal::zero()),
+            Totals::Squares(v) => v.resize(count, (Decimal::zero(), Decimal::zero())),
+            Totals::Lists(v) => v.resize(count, Vec::new()),
         }
     }
 
     fn bytes(&self) -> usize {
         let texts = match &self.totals {
             Totals::Texts(v) => v.iter().map(String::len).sum(),
+            Totals::Blobs(v) => v.iter().map(Vec::len).sum(),
+            Totals::Lists(_) => self.listed,
             _ => 0,
         };
         self.counts.len() * 40 + self.seen.as_ref().map_or(0, KeyTable::bytes) + texts
@@ -246,7 +276,7 @@ impl<'a> State<'a> {
         let mut key = Vec::new();
         for (i, group) in groups.iter().enumerate() {
             let value = v.get(i);
-            if value.is_null() {
+            if value.is_null() && !self.takes_nulls() {
                 continue;
             }
             if let Some(seen) = &mut self.seen {
@@ -261,6 +291,11 @@ impl<'a> State<'a> {
             self.add(*group as usize, value, separator)?;
         }
         Ok(())
+    }
+
+    fn takes_nulls(&self) -> bool {
+        use AggregateFunction as A;
+        matches!(self.call.function, A::ArrayAgg | A::JsonAgg | A::JsonbAgg | A::First | A::Last)
     }
 
     /// Whole arrays of numbers without a detour over values.
@@ -280,7 +315,13 @@ impl<'a> State<'a> {
                     self.counts[*g as usize] += 1;
                 }
             }
-            (Totals::Floats(sums), Data::F64(v), A::Sum | A::Avg) => {
+            (Totals::Wide(sums), Data::I64(v), A::Sum | A::Avg) => {
+                for (g, x) in groups.iter().zip(v) {
+                    sums[*g as usize] += i128::from(*x);
+                    self.counts[*g as usize] += 1;
+                }
+            }
+            (Totals::Floats(sums), Data::F64(v), A::Sum | A::Avg) if self.call.ty == Type::Float => {
                 for (g, x) in groups.iter().zip(v) {
                     sums[*g as usize] += x;
                     self.counts[*g as usize] += 1;
@@ -313,18 +354,61 @@ impl<'a> State<'a> {
             (Totals::Ints(v), ValueRef::Int(x)) if function == A::Sum => {
                 v[group] = v[group].checked_add(x).ok_or_else(overflow)?;
             }
-            (Totals::Ints(v), ValueRef::Int(x) | ValueRef::Timestamp(x)) if better(x.cmp(&v[group])) => {
+            (Totals::Ints(v), ValueRef::Int(x) | ValueRef::Timestamp(x))
+                if matches!(function, A::Min | A::Max) && better(x.cmp(&v[group])) =>
+            {
                 v[group] = x;
+            }
+            (Totals::Ints(v), ValueRef::Int(x)) if function == A::BitAnd => {
+                v[group] = if first { x } else { v[group] & x };
+            }
+            (Totals::Ints(v), ValueRef::Int(x)) if function == A::BitOr => v[group] |= x,
+            (Totals::Ints(v), ValueRef::Int(x)) if function == A::BitXor => v[group] ^= x,
+            (Totals::Wide(v), ValueRef::Int(x)) => v[group] += i128::from(x),
+            (Totals::Decimals(v), ValueRef::Numeric(n)) => {
+                v[group] = v[group].add(&Decimal::from_bytes(n))?
+            }
+            (Totals::Squares(v), value) => {
+                let x = crate::func::decimal(value);
+                let (sum, squares) = &mut v[group];
+                (*sum, *squares) = (sum.add(&x)?, squares.add(&x.mul(&x)?)?);
+            }
+            (Totals::Lists(v), value) => {
+                let value = value.to_value();
+                self.listed += 32
+                    + match &value {
+                        Value::Text(s) | Value::Json(s) => s.len(),
+                        Value::Bytes(b) | Value::Numeric(b) | Value::Array(b) => b.len(),
+                        _ => 0,
+                    };
+                v[group].push(value);
+            }
+            (Totals::Blobs(v), ValueRef::Bytes(b)) => {
+                if let (false, ValueRef::Bytes(separator)) = (first, separator) {
+                    v[group].extend_from_slice(separator);
+                }
+                v[group].extend_from_slice(b);
+            }
+            (Totals::Values(v), value) if function == A::First && first || function == A::Last => {
+                v[group] = value.to_value();
+            }
+            (Totals::Values(_), _) if function == A::First => {}
+            (Totals::Floats(v), ValueRef::Real(x)) => {
+                v[group] = types::to_real(v[group] + f64::from(x))?.into()
             }
             (Totals::Floats(v), ValueRef::Float(x)) if matches!(function, A::Sum | A::Avg) => v[group] += x,
             (Totals::Floats(v), ValueRef::Float(x)) if better(types::compare_floats(x, v[group])) => {
                 v[group] = x;
             }
             (Totals::Moments(v), ValueRef::Float(x)) => {
-                let (mean, squares) = &mut v[group];
-                let delta = x - *mean;
-                *mean += delta / self.counts[group] as f64;
-                *squares += delta * (x - *mean);
+                // Youngs and Cramer's, as PostgreSQL has it to the last digit.
+                let (sum, squares) = &mut v[group];
+                let n = self.counts[group] as f64;
+                *sum += x;
+                if !first {
+                    let off = x * n - *sum;
+                    *squares += off * off / (n * (n - 1.0));
+                }
             }
             (Totals::Values(v), value)
                 if first || better(types::compare(value, ValueRef::from(&v[group]))) =>
@@ -352,7 +436,7 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    pub fn finish(self) -> Result<Vector, SqlError> {
+    pub fn finish(self, cx: &EvalCx<'_>) -> Result<Vector, SqlError> {
         use AggregateFunction as A;
         let (ty, function) = (self.call.ty, self.call.function);
         let mut out = Vector::empty(ty, self.counts.len());
@@ -365,12 +449,48 @@ impl<'a> State<'a> {
                 out.push_null();
                 continue;
             }
+            let count = *n;
             let n = *n as f64;
             match &self.totals {
+                Totals::Wide(v) => {
+                    let sum = Decimal::Finite(Exact::new(v[g], 0));
+                    let value = if function == A::Avg { sum.div(&Decimal::from(count))? } else { sum };
+                    out.push((&value.to_value()?).into());
+                }
+                Totals::Decimals(v) => {
+                    let value =
+                        if function == A::Avg { v[g].div(&Decimal::from(count))? } else { v[g].clone() };
+                    out.push((&value.to_value()?).into());
+                }
+                Totals::Squares(v) => {
+                    let sample = matches!(function, A::StddevSamp | A::VarSamp);
+                    let root = matches!(function, A::StddevSamp | A::StddevPop);
+                    match decimal::variance(count, &v[g].0, &v[g].1, sample, root) {
+                        Some(value) => out.push((&value.to_value()?).into()),
+                        None => out.push_null(),
+                    }
+                }
+                Totals::Blobs(v) => out.push(ValueRef::Bytes(&v[g])),
+                Totals::Lists(v) => {
+                    let values: Vec<ValueRef<'_>> = v[g].iter().map(ValueRef::from).collect();
+                    let value = match ty {
+                        Type::Array(element) => crate::array::build(element, &values)?,
+                        Type::Json => {
+                            let items = values.iter().map(|v| crate::json::from_value(*v, cx.zone()));
+                            Json::Array(items.collect::<Result<_, _>>()?).value()
+                        }
+                        _ => {
+                            let items = values.iter().map(|v| crate::func::json::plain(*v, cx));
+                            Value::Json(format!("[{}]", items.collect::<Result<Vec<_>, _>>()?.join(", ")))
+                        }
+                    };
+                    out.push((&value).into());
+                }
                 Totals::None => out.push_null(),
                 Totals::Ints(v) if ty == Type::Timestamp => out.push(ValueRef::Timestamp(v[g])),
                 Totals::Ints(v) => out.push(ValueRef::Int(v[g])),
                 Totals::Floats(v) if function == A::Avg => out.push(ValueRef::Float(v[g] / n)),
+                Totals::Floats(v) if ty == Type::Real => out.push(ValueRef::Real(v[g] as f32)),
                 Totals::Floats(v) => out.push(ValueRef::Float(v[g])),
                 Totals::Moments(v) => {
                     let (_, squares) = v[g];

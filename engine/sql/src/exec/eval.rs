@@ -7,6 +7,8 @@ use crate::expr::{Comparison, Expr, ExprKind};
 use crate::func::Kernel;
 use crate::session::SessionInfo;
 use crate::types;
+use crate::zone::Zone;
+use chronos_proto::value::Element;
 use chronos_proto::{Type, Value};
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -40,6 +42,11 @@ impl<'a> EvalCx<'a> {
 }
 
 impl EvalCx<'_> {
+    /// The session's time zone.
+    pub fn zone(&self) -> &Zone {
+        self.session.settings.zone()
+    }
+
     /// The next number of the statement's generator (splitmix64).
     pub fn random(&self) -> u64 {
         let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -106,7 +113,50 @@ pub(crate) fn eval<'b>(expr: &Expr, batch: &'b Batch, cx: &EvalCx<'_>) -> Result
         ExprKind::Coalesce(parts) => coalesce(expr.ty, parts, batch, cx)?,
         ExprKind::Cast(of) => {
             let v = eval(of, batch, cx)?;
-            cast(&v, expr.ty, n)?
+            cast(&v, of.ty, expr.ty, n, cx.zone())?
+        }
+        ExprKind::Fit { of, to, explicit } => {
+            let v = eval(of, batch, cx)?;
+            if let Data::Const(value) = &v.data {
+                return Ok(Cow::Owned(Vector::constant(expr.ty, types::fit(value.into(), *to, *explicit)?)));
+            }
+            let mut out = Vector::empty(expr.ty, n);
+            for i in 0..n {
+                out.push((&types::fit(v.get(i), *to, *explicit)?).into());
+            }
+            out
+        }
+        ExprKind::Array(items) => {
+            let items = eval_all(items, batch, cx)?;
+            let constant = items.iter().all(|v| matches!(v.data, Data::Const(_)));
+            let element = match expr.ty {
+                Type::Array(element) => element,
+                _ => Element::TEXT,
+            };
+            let mut out = Vector::empty(expr.ty, n);
+            for i in 0..if constant { n.min(1) } else { n } {
+                let values: Vec<ValueRef<'_>> = items.iter().map(|v| v.get(i)).collect();
+                let array = crate::array::build(element, &values)?;
+                if constant {
+                    return Ok(Cow::Owned(Vector::constant(expr.ty, array)));
+                }
+                out.push((&array).into());
+            }
+            out
+        }
+        ExprKind::Quantified { op, all, of } => {
+            let (v, arrays) = (eval(&of[0], batch, cx)?, eval(&of[1], batch, cx)?);
+            let found: Result<Vec<Option<bool>>, SqlError> =
+                (0..n).map(|i| quantified(*op, *all, v.get(i), arrays.get(i))).collect();
+            let found = found?;
+            booleans(n, |i| found[i])
+        }
+        ExprKind::Rows { op, pairs } => {
+            let mut columns = Vec::with_capacity(pairs.len());
+            for (a, b) in pairs {
+                columns.push((eval(a, batch, cx)?, eval(b, batch, cx)?));
+            }
+            booleans(n, |i| compare_rows(*op, columns.iter().map(|(a, b)| (a.get(i), b.get(i)))))
         }
         ExprKind::In { of, list, negated } => {
             let v = eval(of, batch, cx)?;
@@ -177,6 +227,48 @@ fn booleans(n: usize, f: impl Fn(usize) -> Option<bool>) -> Vector {
         bits.push(value.unwrap_or(false));
     }
     Vector { ty: Type::Bool, nulls, data: Data::Bool(bits) }
+}
+
+fn quantified(
+    op: Comparison,
+    all: bool,
+    value: ValueRef<'_>,
+    array: ValueRef<'_>,
+) -> Result<Option<bool>, SqlError> {
+    let ValueRef::Array(bytes) = array else { return Ok(None) };
+    let array = crate::array::read(bytes)?;
+    let mut unknown = false;
+    for item in &array.values {
+        if value.is_null() || item.is_null() {
+            unknown = true;
+        } else if op.holds(types::compare(value, *item)) != all {
+            return Ok(Some(!all));
+        }
+    }
+    Ok(if unknown { None } else { Some(all) })
+}
+
+/// Rows are equal if all pairs are, and ordered by the first pair that is not.
+fn compare_rows<'v>(
+    op: Comparison,
+    pairs: impl Iterator<Item = (ValueRef<'v>, ValueRef<'v>)>,
+) -> Option<bool> {
+    let equality = matches!(op, Comparison::Eq | Comparison::Ne);
+    let mut unknown = false;
+    for (a, b) in pairs {
+        if a.is_null() || b.is_null() {
+            if !equality {
+                return None;
+            }
+            unknown = true;
+            continue;
+        }
+        let order = types::compare(a, b);
+        if order.is_ne() {
+            return Some(op.holds(order));
+        }
+    }
+    if unknown { None } else { Some(op.holds(Ordering::Equal)) }
 }
 
 fn contains(value: ValueRef<'_>, list: &[Cow<'_, Vector>], row: usize) -> Option<bool> {
@@ -339,20 +431,22 @@ fn coalesce(ty: Type, parts: &[Expr], batch: &Batch, cx: &EvalCx<'_>) -> Result<
     Ok(out)
 }
 
-pub(crate) fn cast(v: &Vector, to: Type, n: usize) -> Result<Vector, SqlError> {
-    if v.ty == to {
-        return Ok(v.clone());
+/// A column as another type; `from` is what the binder knows it as.
+fn cast(v: &Vector, from: Type, to: Type, n: usize, zone: &Zone) -> Result<Vector, SqlError> {
+    if types::is_relabelling(from, to) {
+        return Ok(Vector { ty: to, nulls: v.nulls.clone(), data: v.data.clone() });
     }
     match (&v.data, to) {
-        (Data::Const(value), _) => Ok(Vector::constant(to, types::cast(ValueRef::from(value), to)?)),
-        (Data::I64(ints), Type::Float) if v.ty == Type::Int => {
+        (Data::Const(value), _) => Ok(Vector::constant(to, types::cast(value.into(), from, to, zone)?)),
+        (Data::I64(ints), Type::Float) if types::is_integer(from) => {
             let data = Data::F64(ints.iter().map(|&i| i as f64).collect());
             Ok(Vector { ty: to, nulls: v.nulls.clone(), data })
         }
+        (Data::F64(_), Type::Float) => Ok(Vector { ty: to, nulls: v.nulls.clone(), data: v.data.clone() }),
         _ => {
             let mut out = Vector::empty(to, n);
             for i in 0..n {
-                out.push(ValueRef::from(&types::cast(v.get(i), to)?));
+                out.push(ValueRef::from(&types::cast(v.get(i), from, to, zone)?));
             }
             Ok(out)
         }

@@ -1,6 +1,8 @@
 //! A hash table from encoded keys to numbers in the order of their first coming: deterministic, unlike std's.
 
 use super::vector::{Data, ValueRef, Vector};
+use chronos_proto::array::Array;
+use chronos_proto::numeric;
 use xxhash_rust::xxh3::xxh3_64;
 
 const EMPTY: u32 = u32::MAX;
@@ -93,6 +95,17 @@ pub(crate) fn encode_row(columns: &[&Vector], row: usize, out: &mut Vec<u8>) {
     }
 }
 
+fn canonical(x: f64) -> [u8; 8] {
+    let x = if x == 0.0 {
+        0.0
+    } else if x.is_nan() {
+        f64::NAN
+    } else {
+        x
+    };
+    x.to_bits().to_le_bytes()
+}
+
 pub(crate) fn encode_value(value: ValueRef<'_>, out: &mut Vec<u8>) {
     if value.is_null() {
         return out.push(0);
@@ -105,17 +118,19 @@ pub(crate) fn encode_value(value: ValueRef<'_>, out: &mut Vec<u8>) {
     match value {
         ValueRef::Null => {}
         ValueRef::Bool(b) => out.push(u8::from(b)),
-        ValueRef::Int(i) | ValueRef::Timestamp(i) => out.extend_from_slice(&i.to_le_bytes()),
-        ValueRef::Float(x) => {
-            let x = if x == 0.0 {
-                0.0
-            } else if x.is_nan() {
-                f64::NAN
-            } else {
-                x
-            };
-            out.extend_from_slice(&x.to_bits().to_le_bytes());
+        ValueRef::Int(i) | ValueRef::Timestamp(i) | ValueRef::LocalTimestamp(i) | ValueRef::Time(i) => {
+            out.extend_from_slice(&i.to_le_bytes());
         }
+        ValueRef::Real(x) => out.extend_from_slice(&canonical(x.into())),
+        ValueRef::Float(x) => out.extend_from_slice(&canonical(x)),
+        ValueRef::Numeric(n) => sized(numeric::order(n)),
+        ValueRef::Array(a) => match Array::decode(a) {
+            Some(array) => {
+                out.extend_from_slice(&(array.values.len() as u64).to_le_bytes());
+                array.values.iter().for_each(|v| encode_value(*v, out));
+            }
+            None => sized(a),
+        },
         ValueRef::Text(s) | ValueRef::Json(s) => sized(s.as_bytes()),
         ValueRef::Bytes(b) => sized(b),
         ValueRef::Date(d) => out.extend_from_slice(&d.to_le_bytes()),

@@ -3,6 +3,7 @@
 use super::eval::{EvalCx, eval, eval_value};
 use super::run::{ExecCx, Once, Operator, Source, apply};
 use super::vector::{BATCH_ROWS, Batch, ValueRef, Vector};
+use crate::decimal::Decimal;
 use crate::error::{SqlError, SqlState};
 use crate::expr::Expr;
 use crate::plan::{Access, Bound, Plan, Scan, ScanSource};
@@ -308,26 +309,31 @@ fn skip_key(input: &mut &[u8], ty: Type) -> Option<()> {
     if *tag == 0x01 {
         let fixed = match ty {
             Type::Bool => 1,
-            Type::Int | Type::Timestamp | Type::Float => 8,
-            Type::Date => 4,
+            Type::Int | Type::SmallInt | Type::Integer => 8,
+            Type::Timestamp | Type::LocalTimestamp | Type::Time | Type::Float => 8,
+            Type::Date | Type::Real => 4,
+            Type::Numeric | Type::Decimal { .. } => chronos_proto::numeric::order_len(rest)?,
             Type::Uuid => 16,
             Type::Interval => 40,
-            Type::Text | Type::Json | Type::Bytes => {
-                loop {
-                    let zero = rest.iter().position(|b| *b == 0)?;
-                    let mark = *rest.get(zero + 1)?;
-                    rest = &rest[zero + 2..];
-                    if mark == 0x01 {
-                        break;
-                    }
-                }
-                0
-            }
+            Type::Text | Type::Varchar(_) | Type::Char(_) => skip_escaped(&mut rest)?,
+            Type::Json | Type::PlainJson | Type::Bytes | Type::Array(_) => skip_escaped(&mut rest)?,
         };
         rest = rest.get(fixed..)?;
     }
     *input = rest;
     Some(())
+}
+
+/// Steps over escaped bytes and their end; nothing of them is left.
+fn skip_escaped(input: &mut &[u8]) -> Option<usize> {
+    loop {
+        let zero = input.iter().position(|b| *b == 0)?;
+        let mark = *input.get(zero + 1)?;
+        *input = &input[zero + 2..];
+        if mark == 0x01 {
+            return Some(0);
+        }
+    }
 }
 
 /// The primary key at the end of an index entry: behind its columns, or behind their shortened form.
@@ -685,12 +691,17 @@ fn series<'a>(scan: &'a Scan, args: &[Expr], cx: &'a ExecCx<'a>) -> Result<Serie
     let (start, stop) = (value(&args[0])?, value(&args[1])?);
     let step = args.get(2).map(value).transpose()?.unwrap_or(match start {
         Value::Float(_) => Value::Float(1.0),
+        Value::Numeric(_) => Decimal::from(1).to_value()?,
         _ => Value::Int(1),
     });
     let (zero, upward) = match &step {
         Value::Int(i) => (*i == 0, *i > 0),
         Value::Float(x) => (*x == 0.0, *x > 0.0),
         Value::Interval(i) => (i.estimate() == 0, i.estimate() > 0),
+        Value::Numeric(n) => match Decimal::from_bytes(n).signum() {
+            Some(sign) => (sign == 0, sign > 0),
+            None => return Err(SqlError::new(SqlState::INVALID_PARAMETER, "step size cannot be NaN")),
+        },
         _ => (false, true),
     };
     if zero {
@@ -718,6 +729,12 @@ impl Operator for Series<'_> {
                 (Value::Float(a), Value::Float(b)) => Some(Value::Float(a + b)),
                 (Value::Timestamp(a), Value::Interval(b)) => {
                     time::add_interval(*a, *b).ok().map(Value::Timestamp)
+                }
+                (Value::LocalTimestamp(a), Value::Interval(b)) => {
+                    time::add_interval(*a, *b).ok().map(Value::LocalTimestamp)
+                }
+                (Value::Numeric(a), Value::Numeric(b)) => {
+                    Some(Decimal::from_bytes(a).add(&Decimal::from_bytes(b))?.to_value()?)
                 }
                 _ => None,
             };

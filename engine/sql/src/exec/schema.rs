@@ -156,6 +156,7 @@ fn create(
             let index = IndexId(table.next_index);
             table.next_index += 1;
             let columns = column_ids(table, &key.columns)?;
+            check_keys(table, &columns)?;
             // There is nothing yet that it would have to be filled with.
             table.indexes.push(SecondaryIndex { id: index, name, columns, state: IndexState::Public });
             table.extras.push(Extra::Unique { index, constraint: true });
@@ -276,6 +277,7 @@ fn add_index(
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, "not a table"));
     };
     let columns = column_ids(table, columns)?;
+    check_keys(table, &columns)?;
     if unique && filled {
         let places: Vec<usize> = columns.iter().filter_map(|id| table.place(*id)).collect();
         let mut seen = super::hash::KeyTable::default();
@@ -307,6 +309,11 @@ fn add_index(
     let state = if filled { IndexState::WriteOnly } else { IndexState::Public };
     table.indexes.push(SecondaryIndex { id, name, columns, state });
     Ok(id)
+}
+
+fn check_keys(table: &Table, columns: &[ColumnId]) -> Result<(), SqlError> {
+    let mut columns = columns.iter().filter_map(|id| table.column(*id));
+    columns.try_for_each(|column| crate::types::check_key(&column.name, column.ty))
 }
 
 fn free_name(catalog: &Catalog, base: &str) -> String {

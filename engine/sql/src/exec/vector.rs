@@ -1,7 +1,7 @@
 //! Columns of values: typed arrays with an optional map of NULLs, a batch at a time.
 //!
-//! The physical array (`Data`) is chosen by the type: BIGINT and TIMESTAMPTZ are both 64-bit integers, TEXT and JSONB
-//! both text. A constant column is one value; an absent one is a slot that nobody reads.
+//! The physical array (`Data`) is chosen by the type: integers of any width and times are 64-bit integers, TEXT and JSONB
+//! both text, NUMERIC and arrays bytes. A constant column is one value; an absent one is a slot that nobody reads.
 
 use bytes::Bytes;
 use chronos_proto::value::Interval;
@@ -113,14 +113,21 @@ impl Data {
     pub fn empty(ty: Type, capacity: usize) -> Data {
         match ty {
             Type::Bool => Data::Bool(Vec::with_capacity(capacity)),
-            Type::Int | Type::Timestamp => Data::I64(Vec::with_capacity(capacity)),
-            Type::Float => Data::F64(Vec::with_capacity(capacity)),
+            Type::Int
+            | Type::SmallInt
+            | Type::Integer
+            | Type::Timestamp
+            | Type::LocalTimestamp
+            | Type::Time => Data::I64(Vec::with_capacity(capacity)),
+            Type::Float | Type::Real => Data::F64(Vec::with_capacity(capacity)),
             Type::Date => Data::I32(Vec::with_capacity(capacity)),
             Type::Interval => Data::Interval(Vec::with_capacity(capacity)),
-            Type::Text | Type::Json => {
+            Type::Text | Type::Varchar(_) | Type::Char(_) | Type::Json | Type::PlainJson => {
                 Data::Text(TextColumn { text: String::new(), ends: Vec::with_capacity(capacity) })
             }
-            Type::Bytes => Data::Bytes(Vec::with_capacity(capacity)),
+            Type::Bytes | Type::Numeric | Type::Decimal { .. } | Type::Array(_) => {
+                Data::Bytes(Vec::with_capacity(capacity))
+            }
             Type::Uuid => Data::Uuid(Vec::with_capacity(capacity)),
         }
     }
@@ -163,14 +170,23 @@ impl Vector {
             Data::Absent => ValueRef::Null,
             Data::Const(value) => ValueRef::from(value),
             Data::Bool(v) => ValueRef::Bool(v[i]),
-            Data::I64(v) if self.ty == Type::Timestamp => ValueRef::Timestamp(v[i]),
-            Data::I64(v) => ValueRef::Int(v[i]),
+            Data::I64(v) => match self.ty {
+                Type::Timestamp => ValueRef::Timestamp(v[i]),
+                Type::LocalTimestamp => ValueRef::LocalTimestamp(v[i]),
+                Type::Time => ValueRef::Time(v[i]),
+                _ => ValueRef::Int(v[i]),
+            },
+            Data::F64(v) if self.ty == Type::Real => ValueRef::Real(v[i] as f32),
             Data::F64(v) => ValueRef::Float(v[i]),
             Data::I32(v) => ValueRef::Date(v[i]),
             Data::Interval(v) => ValueRef::Interval(v[i]),
-            Data::Text(v) if self.ty == Type::Json => ValueRef::Json(v.get(i)),
+            Data::Text(v) if matches!(self.ty, Type::Json | Type::PlainJson) => ValueRef::Json(v.get(i)),
             Data::Text(v) => ValueRef::Text(v.get(i)),
-            Data::Bytes(v) => ValueRef::Bytes(&v[i]),
+            Data::Bytes(v) => match self.ty {
+                Type::Numeric | Type::Decimal { .. } => ValueRef::Numeric(&v[i]),
+                Type::Array(_) => ValueRef::Array(&v[i]),
+                _ => ValueRef::Bytes(&v[i]),
+            },
             Data::Uuid(v) => ValueRef::Uuid(&v[i]),
         }
     }
@@ -211,12 +227,18 @@ impl Vector {
     pub fn push(&mut self, value: ValueRef<'_>) {
         match (&mut self.data, value) {
             (Data::Bool(v), ValueRef::Bool(x)) => v.push(x),
-            (Data::I64(v), ValueRef::Int(x) | ValueRef::Timestamp(x)) => v.push(x),
+            (
+                Data::I64(v),
+                ValueRef::Int(x) | ValueRef::Timestamp(x) | ValueRef::LocalTimestamp(x) | ValueRef::Time(x),
+            ) => v.push(x),
             (Data::F64(v), ValueRef::Float(x)) => v.push(x),
+            (Data::F64(v), ValueRef::Real(x)) => v.push(f64::from(x)),
             (Data::I32(v), ValueRef::Date(x)) => v.push(x),
             (Data::Interval(v), ValueRef::Interval(x)) => v.push(x),
             (Data::Text(v), ValueRef::Text(x) | ValueRef::Json(x)) => v.push(x),
-            (Data::Bytes(v), ValueRef::Bytes(x)) => v.push(Bytes::copy_from_slice(x)),
+            (Data::Bytes(v), ValueRef::Bytes(x) | ValueRef::Numeric(x) | ValueRef::Array(x)) => {
+                v.push(Bytes::copy_from_slice(x))
+            }
             (Data::Uuid(v), ValueRef::Uuid(x)) => v.push(*x),
             (_, other) => {
                 debug_assert!(other.is_null(), "{other:?} does not go into a column of {}", self.ty);
@@ -275,7 +297,7 @@ impl Vector {
             + match &self.data {
                 Data::Absent => 0,
                 Data::Const(Value::Text(s) | Value::Json(s)) => s.len(),
-                Data::Const(Value::Bytes(b)) => b.len(),
+                Data::Const(Value::Bytes(b) | Value::Numeric(b) | Value::Array(b)) => b.len(),
                 Data::Const(_) => 0,
                 Data::Bool(_) => len,
                 Data::I64(_) | Data::F64(_) => len * 8,
@@ -335,7 +357,22 @@ macro_rules! native {
 }
 
 native!(bool, Bool, Bool);
-native!(i64, I64, Int | Timestamp);
-native!(f64, F64, Float);
+native!(i64, I64, Int | Timestamp | LocalTimestamp | Time);
 native!(i32, I32, Date);
 native!(Interval, Interval, Interval);
+
+impl Native for f64 {
+    fn slice(data: &Data) -> Option<&[Self]> {
+        if let Data::F64(v) = data { Some(v) } else { None }
+    }
+    fn of(value: &Value) -> Option<Self> {
+        match value {
+            Value::Float(x) => Some(*x),
+            Value::Real(x) => Some(f64::from(*x)),
+            _ => None,
+        }
+    }
+    fn wrap(values: Vec<Self>) -> Data {
+        Data::F64(values)
+    }
+}

@@ -272,7 +272,7 @@ impl<'a> Sorted<'a> {
                         let part = subset(rows, more, &exprs);
                         current.update(&part, &vec![0; part.len], cx)?;
                     }
-                    current.clone().finish()?
+                    current.clone().finish(&cx.eval)?
                 }
             };
             out.push(value.get(0));

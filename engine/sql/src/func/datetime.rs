@@ -1,10 +1,12 @@
 //! Times, dates and intervals.
 
 use super::{Builtin, Kernel, Volatility, float, functions, int, interval, str};
+use crate::decimal::Decimal;
 use crate::error::{SqlError, SqlState};
 use crate::exec::eval::{EvalCx, map1, map2};
 use crate::exec::vector::{Data, ValueRef, Vector};
 use crate::time::{self, Field};
+use crate::zone::Zone;
 use chronos_proto::value::Interval;
 use chronos_proto::{Type, Value};
 
@@ -14,8 +16,8 @@ functions! { TABLE:
     "statement_timestamp" () -> Timestamp Stable Row now;
     "clock_timestamp" () -> Timestamp Stable Row now;
     "current_timestamp" () -> Timestamp Stable Row now;
-    "localtimestamp" () -> Timestamp Stable Row now;
-    "current_date" () -> Date Stable Row |_, cx| Ok(Value::Date(time::date(cx.now.div_euclid(time::DAY))?));
+    "localtimestamp" () -> LocalTimestamp Stable Row |_, cx| Ok(Value::LocalTimestamp(cx.zone().to_local(cx.now)));
+    "current_date" () -> Date Stable Row |_, cx| Ok(Value::Date(time::date_of(cx.zone().to_local(cx.now))?));
     "to_timestamp" (Float) -> Timestamp Immutable Vector |a, n, _| map1(Type::Timestamp, &a[0], n, |x: f64| {
         let micros = (x * 1e6).round_ties_even();
         if micros.is_nan() || micros.abs() > 9.2e18 {
@@ -29,9 +31,23 @@ functions! { TABLE:
         time::truncate_interval(field, interval(a[1])).map(Value::Interval).ok_or_else(|| unit_unsupported(str(a[0])))
     };
     "date_part" (Text, Timestamp) -> Float Stable Vector date_part;
-    "extract" (Text, Timestamp) -> Float Stable Vector date_part;
+    "extract" (Text, Timestamp) -> Numeric Stable Row |a, cx| match field(str(a[0]))? {
+        Field::Timezone => exact(Field::Timezone, (cx.zone().offset(int(a[1])) / time::SECOND) as f64),
+        unit => exact(unit, extract_in(unit, int(a[1]), cx.zone())),
+    };
+    "extract" (Text, Date) -> Numeric Immutable Row |a, _| match field(str(a[0]))? {
+        Field::Hour | Field::Minute | Field::Second | Field::Milliseconds | Field::Microseconds | Field::Timezone => {
+            Err(SqlError::unsupported(format!("unit \"{}\" for type date", str(a[0]))))
+        }
+        Field::Epoch => Decimal::from(int(a[1]) * 86_400).to_value(),
+        unit => exact(unit, time::extract(unit, int(a[1]) * time::DAY)),
+    };
     "date_part" (Text, Interval) -> Float Immutable Row interval_part;
-    "extract" (Text, Interval) -> Float Immutable Row interval_part;
+    "extract" (Text, Interval) -> Numeric Immutable Row |a, _| {
+        let unit = field(str(a[0]))?;
+        let part = time::extract_interval(unit, interval(a[1]));
+        exact(unit, part.ok_or_else(|| unit_unsupported(str(a[0])))?)
+    };
     "date_bin" (Interval, Timestamp, Timestamp) -> Timestamp Immutable Vector |a, n, _| {
         let (Some(stride), Some(origin)) = (a[0].native::<Interval>(), a[2].native::<i64>()) else {
             return Ok(Vector::constant(Type::Timestamp, Value::Null));
@@ -88,15 +104,114 @@ functions! { TABLE:
         let days = days.map_err(|_| SqlError::new(SqlState::DATETIME_OVERFLOW, "interval out of range"))?;
         Ok(Value::Interval(Interval { days, micros: i.micros % time::DAY, ..i }))
     };
-    "to_char" (Timestamp, Text) -> Text Stable Row |a, _| super::text(to_char(int(a[0]), str(a[1])));
-    "timezone" (Text, Timestamp) -> Timestamp Stable Row |a, _| {
-        if ["utc", "gmt", "z", "etc/utc", "+00", "+00:00"].contains(&str(a[0]).to_ascii_lowercase().as_str()) {
-            Ok(a[1].to_value())
-        } else {
-            Err(SqlError::unsupported(format!("time zone \"{}\"", str(a[0]))).hint("only UTC as yet"))
-        }
+    "to_char" (Timestamp, Text) -> Text Stable Row |a, cx| super::text(to_char(cx.zone().to_local(int(a[0])), str(a[1])));
+    "timezone" (Text, Timestamp) -> LocalTimestamp Immutable Row |a, _| {
+        Ok(Value::LocalTimestamp(Zone::named(str(a[0]))?.to_local(int(a[1]))))
     };
-    "isfinite" (Timestamp) -> Bool Immutable Row |_, _| Ok(Value::Bool(true));
+    "timezone" (Text, LocalTimestamp) -> Timestamp Immutable Row |a, _| {
+        Ok(Value::Timestamp(Zone::named(str(a[0]))?.to_instant(int(a[1]))?))
+    };
+    "make_time" (Integer, Integer, Float) -> Time Immutable Row |a, _| {
+        let (hour, minute, second) = (int(a[0]), int(a[1]), float(a[2]));
+        let fits = (0..=24).contains(&hour) && (0..60).contains(&minute) && (0.0..=60.0).contains(&second);
+        let micros = hour * time::HOUR + minute * time::MINUTE + (second * 1e6).round() as i64;
+        if !fits || micros > time::DAY {
+            let message = format!("time field value out of range: {hour}:{minute:02}:{second}");
+            return Err(SqlError::new(SqlState::DATETIME_OVERFLOW, message));
+        }
+        Ok(Value::Time(micros))
+    };
+    "date_trunc" (Text, LocalTimestamp) -> LocalTimestamp Immutable Row |a, _| {
+        let truncated = time::truncate(field(str(a[0]))?, int(a[1]));
+        truncated.map(Value::LocalTimestamp).ok_or_else(|| unit_unsupported(str(a[0])))
+    };
+    "age" (LocalTimestamp, LocalTimestamp) -> Interval Immutable Vector |a, n, _| map2(Type::Interval, a, n, time::age);
+    "date_part" (Text, LocalTimestamp) -> Float Immutable Row |a, _| Ok(Value::Float(time::extract(field(str(a[0]))?, int(a[1]))));
+    "extract" (Text, LocalTimestamp) -> Numeric Immutable Row |a, _| {
+        let unit = field(str(a[0]))?;
+        exact(unit, time::extract(unit, int(a[1])))
+    };
+    "date_bin" (Interval, LocalTimestamp, LocalTimestamp) -> LocalTimestamp Immutable Row |a, _| {
+        Ok(Value::LocalTimestamp(time::bin(interval(a[0]), int(a[1]), int(a[2]))?))
+    };
+    "date_trunc" (Text, Timestamp, Text) -> Timestamp Immutable Row |a, _| {
+        let truncated = truncate_in(field(str(a[0]))?, int(a[1]), &Zone::named(str(a[2]))?);
+        Ok(Value::Timestamp(truncated.ok_or_else(|| unit_unsupported(str(a[0])))??))
+    };
+    "justify_days" (Interval) -> Interval Immutable Row |a, _| Ok(Value::Interval(justify_days(interval(a[0]))?));
+    "justify_interval" (Interval) -> Interval Immutable Row |a, _| {
+        let i = interval(a[0]);
+        let days = i32::try_from(i64::from(i.days) + i.micros / time::DAY).map_err(|_| interval_overflow())?;
+        let mut i = justify_days(Interval { days, micros: i.micros % time::DAY, ..i })?;
+        // All of one sign.
+        if i.months > 0 && (i.days < 0 || i.days == 0 && i.micros < 0) {
+            (i.months, i.days) = (i.months - 1, i.days + 30);
+        } else if i.months < 0 && (i.days > 0 || i.days == 0 && i.micros > 0) {
+            (i.months, i.days) = (i.months + 1, i.days - 30);
+        }
+        if i.days > 0 && i.micros < 0 {
+            (i.days, i.micros) = (i.days - 1, i.micros + time::DAY);
+        } else if i.days < 0 && i.micros > 0 {
+            (i.days, i.micros) = (i.days + 1, i.micros - time::DAY);
+        }
+        Ok(Value::Interval(i))
+    };
+    "make_timestamp" (Integer, Integer, Integer, Integer, Integer, Float) -> LocalTimestamp Immutable Row |a, _| {
+        Ok(Value::LocalTimestamp(made(a)?))
+    };
+    "make_timestamptz" (Integer, Integer, Integer, Integer, Integer, Float) -> Timestamp Stable Row |a, cx| {
+        Ok(Value::Timestamp(cx.zone().to_instant(made(a)?)?))
+    };
+    "to_char" (LocalTimestamp, Text) -> Text Immutable Row |a, _| super::text(to_char(int(a[0]), str(a[1])));
+    "isfinite" (Timestamp) -> Bool Immutable Row |a, _| Ok(Value::Bool(!time::is_infinite(int(a[0]))));
+    "isfinite" (LocalTimestamp) -> Bool Immutable Row |a, _| Ok(Value::Bool(!time::is_infinite(int(a[0]))));
+    "isfinite" (Date) -> Bool Immutable Row |a, _| {
+        Ok(Value::Bool(!matches!(a[0], ValueRef::Date(i32::MAX | i32::MIN))))
+    };
+    "isfinite" (Interval) -> Bool Immutable Row |_, _| Ok(Value::Bool(true));
+}
+
+/// A field as `extract` has it: exact, with as many digits behind the point as its unit goes below a second.
+fn exact(unit: Field, value: f64) -> Result<Value, SqlError> {
+    let scale: u16 = match unit {
+        Field::Epoch | Field::Second => 6,
+        Field::Milliseconds => 3,
+        Field::Julian if value.fract() != 0.0 => 20,
+        _ => 0,
+    };
+    if !value.is_finite() {
+        return crate::text::parse(&value.to_string(), Type::Numeric);
+    }
+    crate::text::numeric_with_scale(&format!("{value:.0$}", usize::from(scale)), scale)
+}
+
+fn interval_overflow() -> SqlError {
+    SqlError::new(SqlState::DATETIME_OVERFLOW, "interval out of range")
+}
+
+fn justify_days(i: Interval) -> Result<Interval, SqlError> {
+    let months = i.months.checked_add(i.days / 30).ok_or_else(interval_overflow)?;
+    Ok(Interval { months, days: i.days % 30, ..i })
+}
+
+/// `make_timestamp(year, month, day, hour, minute, second)`.
+fn made(a: &[ValueRef<'_>]) -> Result<i64, SqlError> {
+    let (y, m, d) = (int(a[0]), int(a[1]), int(a[2]));
+    let (hour, minute, second) = (int(a[3]), int(a[4]), float(a[5]));
+    let fits = (1..=12).contains(&m)
+        && (1..300_000).contains(&y)
+        && d >= 1
+        && d <= i64::from(time::days_in_month(y, m as u32))
+        && (0..=24).contains(&hour)
+        && (0..60).contains(&minute)
+        && (0.0..=60.0).contains(&second);
+    let micros = hour * time::HOUR + minute * time::MINUTE + (second * 1e6).round() as i64;
+    if !fits || micros > time::DAY {
+        let message =
+            format!("date/time field value out of range: {y}-{m:02}-{d:02} {hour}:{minute:02}:{second}");
+        return Err(SqlError::new(SqlState::DATETIME_OVERFLOW, message));
+    }
+    time::timestamp(time::days_from_civil(y, m as u32, d as u32), micros)
 }
 
 /// The transaction's time less so many microseconds; not for statements to call.
@@ -130,20 +245,32 @@ fn constant_text(v: &Vector) -> Option<&str> {
     }
 }
 
-fn date_trunc(a: super::Args<'_, '_>, n: usize, _: &EvalCx<'_>) -> Result<Vector, SqlError> {
+/// A part of the calendar is cut off as the session's zone shows it.
+fn truncate_in(unit: Field, at: i64, zone: &Zone) -> Option<Result<i64, SqlError>> {
+    time::truncate(unit, zone.to_local(at)).map(|t| zone.to_instant(t))
+}
+
+/// A field as the session's zone shows it, but for the seconds since 1970.
+fn extract_in(unit: Field, at: i64, zone: &Zone) -> f64 {
+    time::extract(unit, if unit == Field::Epoch { at } else { zone.to_local(at) })
+}
+
+fn date_trunc(a: super::Args<'_, '_>, n: usize, cx: &EvalCx<'_>) -> Result<Vector, SqlError> {
     let out_of_range = || SqlError::new(SqlState::DATETIME_OVERFLOW, "timestamp out of range");
     if let Some(name) = constant_text(&a[0]) {
         let unit = field(name)?;
         if time::truncate(unit, 0).is_none() {
             return Err(unit_unsupported(name));
         }
-        return map1(Type::Timestamp, &a[1], n, |t: i64| time::truncate(unit, t).ok_or_else(out_of_range));
+        return map1(Type::Timestamp, &a[1], n, |t: i64| {
+            truncate_in(unit, t, cx.zone()).ok_or_else(out_of_range)?
+        });
     }
     let mut out = Vector::empty(Type::Timestamp, n);
     for i in 0..n {
         match (a[0].get(i), a[1].get(i)) {
             (ValueRef::Text(name), ValueRef::Timestamp(t)) => {
-                let t = time::truncate(field(name)?, t).ok_or_else(|| unit_unsupported(name))?;
+                let t = truncate_in(field(name)?, t, cx.zone()).ok_or_else(|| unit_unsupported(name))??;
                 out.push(ValueRef::Timestamp(t));
             }
             _ => out.push_null(),
@@ -152,16 +279,16 @@ fn date_trunc(a: super::Args<'_, '_>, n: usize, _: &EvalCx<'_>) -> Result<Vector
     Ok(out)
 }
 
-fn date_part(a: super::Args<'_, '_>, n: usize, _: &EvalCx<'_>) -> Result<Vector, SqlError> {
+fn date_part(a: super::Args<'_, '_>, n: usize, cx: &EvalCx<'_>) -> Result<Vector, SqlError> {
     if let Some(name) = constant_text(&a[0]) {
         let unit = field(name)?;
-        return map1(Type::Float, &a[1], n, |t: i64| Ok(time::extract(unit, t)));
+        return map1(Type::Float, &a[1], n, |t: i64| Ok(extract_in(unit, t, cx.zone())));
     }
     let mut out = Vector::empty(Type::Float, n);
     for i in 0..n {
         match (a[0].get(i), a[1].get(i)) {
             (ValueRef::Text(name), ValueRef::Timestamp(t)) => {
-                out.push(ValueRef::Float(time::extract(field(name)?, t)));
+                out.push(ValueRef::Float(extract_in(field(name)?, t, cx.zone())));
             }
             _ => out.push_null(),
         }
@@ -198,7 +325,7 @@ fn to_char(at: i64, format: &str) -> String {
     let hour12 = if hour % 12 == 0 { 12 } else { hour % 12 };
     let weekday = DAYS[(c.days + 4).rem_euclid(7) as usize];
     let month = MONTHS[c.month as usize - 1];
-    let patterns: [(&str, String); 27] = [
+    let patterns: [(&str, String); 25] = [
         ("HH24", format!("{hour:02}")),
         ("HH12", format!("{hour12:02}")),
         ("HH", format!("{hour12:02}")),
@@ -211,12 +338,10 @@ fn to_char(at: i64, format: &str) -> String {
         ("YYYY", format!("{:04}", c.year)),
         ("YY", format!("{:02}", c.year.rem_euclid(100))),
         ("MONTH", format!("{:<9}", month.to_uppercase())),
-        ("FMMonth", month.into()),
         ("Month", format!("{month:<9}")),
         ("MON", month[..3].to_uppercase()),
         ("Mon", month[..3].into()),
         ("MM", format!("{:02}", c.month)),
-        ("FMDay", weekday.into()),
         ("Day", format!("{weekday:<9}")),
         ("DAY", format!("{:<9}", weekday.to_uppercase())),
         ("Dy", weekday[..3].into()),
@@ -237,6 +362,12 @@ fn to_char(at: i64, format: &str) -> String {
         } else if let Some((pattern, value)) = patterns.iter().find(|(p, _)| rest.starts_with(p)) {
             out.push_str(value);
             rest = &rest[pattern.len()..];
+        } else if let Some((after, (pattern, value))) =
+            rest.strip_prefix("FM").and_then(|r| Some((r, patterns.iter().find(|(p, _)| r.starts_with(p))?)))
+        {
+            let short = value.trim_end().trim_start_matches('0');
+            out.push_str(if short.is_empty() { "0" } else { short });
+            rest = &after[pattern.len()..];
         } else {
             out.push(first);
             rest = &rest[first.len_utf8()..];

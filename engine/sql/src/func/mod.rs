@@ -4,14 +4,17 @@
 //! any type, and the binder knows them.
 
 mod arithmetic;
+mod array;
 mod datetime;
-mod json;
+pub(crate) mod json;
 mod math;
+mod regex;
 mod sequence;
 mod session;
 mod string;
 pub(crate) use string::uuid;
 
+use crate::decimal::Decimal;
 use crate::error::{SqlError, SqlState};
 use crate::exec::eval::EvalCx;
 use crate::exec::vector::{ValueRef, Vector};
@@ -79,13 +82,18 @@ impl Builtin {
 /// Declares a table of functions: `name(types) -> type = kernel;`.
 macro_rules! functions {
     (@ty any) => { None };
+    (@ty [Text]) => { Some(chronos_proto::Type::Array(chronos_proto::value::Element::TEXT)) };
+    (@ty [Integer]) => { Some(chronos_proto::Type::Array(chronos_proto::value::Element::INTEGER)) };
+    (@ret [Text]) => { chronos_proto::Type::Array(chronos_proto::value::Element::TEXT) };
+    (@ret [Integer]) => { chronos_proto::Type::Array(chronos_proto::value::Element::INTEGER) };
+    (@ret $ty:ident) => { chronos_proto::Type::$ty };
     (@ty $ty:ident) => { Some(chronos_proto::Type::$ty) };
-    ($table:ident: $($name:literal ($($arg:ident),*) $($variadic:ident)? -> $ret:ident $vol:ident $kind:ident $kernel:expr;)*) => {
+    ($table:ident: $($name:literal ($($arg:tt),*) $($variadic:ident)? -> $ret:tt $vol:ident $kind:ident $kernel:expr;)*) => {
         pub(super) static $table: &[$crate::func::Builtin] = &[$($crate::func::Builtin {
             name: $name,
             args: &[$($crate::func::functions!(@ty $arg)),*],
             variadic: $crate::func::functions!(@variadic $($variadic)?),
-            returns: chronos_proto::Type::$ret,
+            returns: $crate::func::functions!(@ret $ret),
             volatility: $crate::func::Volatility::$vol,
             kernel: $crate::func::Kernel::$kind($kernel),
         }),*];
@@ -93,6 +101,7 @@ macro_rules! functions {
     (@variadic) => { false };
     (@variadic variadic) => { true };
 }
+pub(crate) use arithmetic::by_zero;
 pub(crate) use functions;
 pub(crate) use session::SERVER_VERSION;
 
@@ -110,9 +119,11 @@ pub(crate) fn not_expired(time: Expr, micros: u64) -> Expr {
 fn tables() -> impl Iterator<Item = &'static Builtin> {
     [
         arithmetic::TABLE,
+        array::TABLE,
         datetime::TABLE,
         math::TABLE,
         string::TABLE,
+        regex::TABLE,
         json::TABLE,
         session::TABLE,
         sequence::TABLE,
@@ -122,49 +133,72 @@ fn tables() -> impl Iterator<Item = &'static Builtin> {
 }
 
 /// Finds the function for these argument types (none: an unknown literal or parameter), as PostgreSQL does: an exact
-/// match first, then the one that needs the fewest casts, text preferred for unknowns.
+/// match first, then the candidates with most exact ones, then those whose types are preferred, then by what unknowns
+/// may be.
 pub(crate) fn resolve(
     name: &str,
     args: &[Option<Type>],
     operator: bool,
 ) -> Result<(&'static Builtin, Vec<Option<Type>>), SqlError> {
-    let mut candidates: Vec<&'static Builtin> =
-        tables().filter(|f| f.name == name && f.takes(args.len()) && feasible(f, args)).collect();
+    let args: Vec<Option<Type>> = args.iter().map(|t| t.map(Type::base)).collect();
+    let found = |f: &'static Builtin| Ok((f, (0..args.len()).map(|i| f.arg(i)).collect()));
+    let named: Vec<&'static Builtin> = tables().filter(|f| f.name == name && f.takes(args.len())).collect();
     // An unknown operand takes the other's type.
-    if let ([a, b], true) = (args, operator)
-        && let (Some(t), None) | (None, Some(t)) = (a, b)
-        && let Some(exact) = candidates.iter().find(|f| f.args == [Some(*t), Some(*t)])
-    {
-        candidates = vec![exact];
+    let assumed = match (args.as_slice(), operator) {
+        ([Some(t), None] | [None, Some(t)], true) => vec![Some(*t); 2],
+        _ => args.clone(),
+    };
+    let exact = |f: &&&Builtin| assumed.iter().enumerate().all(|(i, a)| a.is_some() && f.arg(i) == *a);
+    if let Some(f) = named.iter().find(exact) {
+        return found(f);
     }
+    let mut candidates: Vec<&'static Builtin> = named.into_iter().filter(|f| feasible(f, &args)).collect();
     keep_best(&mut candidates, |f| {
         args.iter().enumerate().filter(|(i, a)| a.is_some() && f.arg(*i) == **a).count()
     });
     keep_best(&mut candidates, |f| {
-        let preferred = |i: usize, a: &Option<Type>| match a {
-            Some(a) => f.arg(i).is_some_and(|t| t != *a && types::is_preferred(t)),
-            None => f.arg(i) == Some(Type::Text),
+        let fits = |(i, a): (usize, &Option<Type>)| {
+            let (Some(a), Some(t)) = (*a, f.arg(i)) else { return false };
+            t == a || types::category(t) == types::category(a) && types::is_preferred(t)
         };
-        args.iter().enumerate().filter(|(i, a)| preferred(*i, a)).count()
+        args.iter().enumerate().filter(|x| fits(*x)).count()
     });
+    if candidates.len() > 1 {
+        by_unknowns(&mut candidates, &args);
+    }
     match candidates.as_slice() {
-        [one] => Ok((one, (0..args.len()).map(|i| one.arg(i)).collect())),
-        [] => Err(undefined(name, args, operator)),
+        [one] => found(one),
+        [] => Err(undefined(name, &args, operator)),
         several => {
-            // All differ in unknown arguments only: take the one whose types all agree with the known ones.
-            let agreeing = |f: &&&Builtin| {
-                let known = args.iter().flatten().next();
-                known.is_some_and(|t| (0..args.len()).all(|i| f.arg(i) == Some(*t)))
-            };
+            // What differs in unknown arguments only: the one whose types are all that of the known ones.
+            let known = args.iter().flatten().next().filter(|t| args.iter().flatten().all(|a| a == *t));
+            let agreeing =
+                |f: &&&'static Builtin| known.is_some_and(|t| (0..args.len()).all(|i| f.arg(i) == Some(*t)));
             if let Some(one) = several.iter().find(agreeing) {
-                return Ok((one, (0..args.len()).map(|i| one.arg(i)).collect()));
+                return found(one);
             }
             let what = if operator { "operator" } else { "function" };
             Err(SqlError::new(
                 SqlState::AMBIGUOUS_FUNCTION,
-                format!("{what} is not unique: {}", signature(name, args, operator)),
+                format!("{what} is not unique: {}", signature(name, &args, operator)),
             )
             .hint("add explicit type casts"))
+        }
+    }
+}
+
+/// Where an argument is unknown: text if a candidate takes it, else what all agree in, and the preferred type of that.
+fn by_unknowns(candidates: &mut Vec<&'static Builtin>, args: &[Option<Type>]) {
+    for i in (0..args.len()).filter(|i| args[*i].is_none()) {
+        let kinds: Vec<_> = candidates.iter().filter_map(|f| f.arg(i)).map(types::category).collect();
+        let kind = match kinds.first() {
+            Some(_) if kinds.contains(&types::Category::Text) => types::Category::Text,
+            Some(first) if kinds.iter().all(|k| k == first) => *first,
+            _ => continue,
+        };
+        candidates.retain(|f| f.arg(i).is_some_and(|t| types::category(t) == kind));
+        if candidates.iter().any(|f| f.arg(i).is_some_and(types::is_preferred)) {
+            candidates.retain(|f| f.arg(i).is_some_and(types::is_preferred));
         }
     }
 }
@@ -206,7 +240,7 @@ pub(crate) fn undefined(name: &str, args: &[Option<Type>], operator: bool) -> Sq
 
 pub(crate) fn int(v: ValueRef<'_>) -> i64 {
     match v {
-        ValueRef::Int(i) | ValueRef::Timestamp(i) => i,
+        ValueRef::Int(i) | ValueRef::Timestamp(i) | ValueRef::LocalTimestamp(i) | ValueRef::Time(i) => i,
         ValueRef::Date(d) => i64::from(d),
         _ => 0,
     }
@@ -215,6 +249,7 @@ pub(crate) fn int(v: ValueRef<'_>) -> i64 {
 pub(crate) fn float(v: ValueRef<'_>) -> f64 {
     match v {
         ValueRef::Float(x) => x,
+        ValueRef::Real(x) => f64::from(x),
         ValueRef::Int(i) => i as f64,
         _ => 0.0,
     }
@@ -231,6 +266,14 @@ pub(crate) fn interval(v: ValueRef<'_>) -> chronos_proto::value::Interval {
     match v {
         ValueRef::Interval(i) => i,
         _ => Default::default(),
+    }
+}
+
+pub(crate) fn decimal(v: ValueRef<'_>) -> Decimal {
+    match v {
+        ValueRef::Numeric(n) => Decimal::from_bytes(n),
+        ValueRef::Int(i) => Decimal::from(i),
+        _ => Decimal::NaN,
     }
 }
 

@@ -18,12 +18,9 @@ functions! { TABLE:
     "current_database" () -> Text Stable Row |_, cx| text(cx.session.database.clone());
     "current_catalog" () -> Text Stable Row |_, cx| text(cx.session.database.clone());
     "current_schema" () -> Text Stable Row |_, _| text("public");
-    "pg_backend_pid" () -> Int Stable Row |_, cx| Ok(Value::Int(i64::from(cx.session.backend_pid)));
+    "pg_backend_pid" () -> Integer Stable Row |_, cx| Ok(Value::Int(i64::from(cx.session.backend_pid)));
     "current_setting" (Text) -> Text Stable Row |a, cx| {
         cx.session.settings.get(str(a[0])).map(Value::Text).ok_or_else(|| crate::settings::unknown(str(a[0])))
-    };
-    "pg_typeof" (any) -> Text Stable RowNulls |a, _| {
-        text(a[0].to_value().ty().map_or("unknown".to_owned(), |t| t.to_string()))
     };
     "pg_is_in_recovery" () -> Bool Stable Row |_, _| Ok(Value::Bool(false));
     "pg_table_is_visible" (Int) -> Bool Stable Row |_, _| Ok(Value::Bool(true));

@@ -13,8 +13,8 @@ const STRING_MAX_BYTES: usize = 64 << 20;
 
 functions! { TABLE:
     "||" (Text, Text) -> Text Immutable Row |a, _| text([str(a[0]), str(a[1])].concat());
-    "||" (Text, any) -> Text Immutable Row |a, _| text([str(a[0]), &shown(a[1])].concat());
-    "||" (any, Text) -> Text Immutable Row |a, _| text([&shown(a[0]), str(a[1])].concat());
+    "||" (Text, any) -> Text Immutable Row |a, _| text([str(a[0]), &cast(a[1])].concat());
+    "||" (any, Text) -> Text Immutable Row |a, _| text([&cast(a[0]), str(a[1])].concat());
     "||" (Bytes, Bytes) -> Bytes Immutable Row |a, _| Ok(Value::Bytes(Bytes::from([blob(a[0]), blob(a[1])].concat())));
     "concat" (any) variadic -> Text Stable RowNulls |a, _| text(a.iter().map(|v| shown(*v)).collect::<String>());
     "concat_ws" (Text, any) variadic -> Text Stable RowNulls |a, _| {
@@ -24,23 +24,23 @@ functions! { TABLE:
         text(a[1..].iter().filter(|v| !v.is_null()).map(|v| shown(*v)).collect::<Vec<_>>().join(str(a[0])))
     };
     "lower" (Text) -> Text Immutable Row |a, _| text(str(a[0]).to_lowercase());
-    "upper" (Text) -> Text Immutable Row |a, _| text(str(a[0]).to_uppercase());
+    "upper" (Text) -> Text Immutable Row |a, _| text(str(a[0]).chars().map(upper).collect::<String>());
     "initcap" (Text) -> Text Immutable Row |a, _| {
         let mut fresh = true;
         let each = |c: char| {
-            let out: String = if fresh { c.to_uppercase().collect() } else { c.to_lowercase().collect() };
+            let out: String = if fresh { upper(c).into() } else { c.to_lowercase().collect() };
             fresh = !c.is_alphanumeric();
             out
         };
         text(str(a[0]).chars().map(each).collect::<String>())
     };
-    "length" (Text) -> Int Immutable Row |a, _| Ok(Value::Int(str(a[0]).chars().count() as i64));
-    "char_length" (Text) -> Int Immutable Row |a, _| Ok(Value::Int(str(a[0]).chars().count() as i64));
-    "character_length" (Text) -> Int Immutable Row |a, _| Ok(Value::Int(str(a[0]).chars().count() as i64));
-    "octet_length" (Text) -> Int Immutable Row |a, _| Ok(Value::Int(str(a[0]).len() as i64));
-    "length" (Bytes) -> Int Immutable Row |a, _| Ok(Value::Int(blob(a[0]).len() as i64));
-    "octet_length" (Bytes) -> Int Immutable Row |a, _| Ok(Value::Int(blob(a[0]).len() as i64));
-    "bit_length" (Text) -> Int Immutable Row |a, _| Ok(Value::Int(str(a[0]).len() as i64 * 8));
+    "length" (Text) -> Integer Immutable Row |a, _| Ok(Value::Int(str(a[0]).chars().count() as i64));
+    "char_length" (Text) -> Integer Immutable Row |a, _| Ok(Value::Int(str(a[0]).chars().count() as i64));
+    "character_length" (Text) -> Integer Immutable Row |a, _| Ok(Value::Int(str(a[0]).chars().count() as i64));
+    "octet_length" (Text) -> Integer Immutable Row |a, _| Ok(Value::Int(str(a[0]).len() as i64));
+    "length" (Bytes) -> Integer Immutable Row |a, _| Ok(Value::Int(blob(a[0]).len() as i64));
+    "octet_length" (Bytes) -> Integer Immutable Row |a, _| Ok(Value::Int(blob(a[0]).len() as i64));
+    "bit_length" (Text) -> Integer Immutable Row |a, _| Ok(Value::Int(str(a[0]).len() as i64 * 8));
     "substr" (Text, Int) -> Text Immutable Row |a, _| substring(str(a[0]), int(a[1]), None);
     "substr" (Text, Int, Int) -> Text Immutable Row |a, _| substring(str(a[0]), int(a[1]), Some(int(a[2])));
     "substring" (Text, Int) -> Text Immutable Row |a, _| substring(str(a[0]), int(a[1]), None);
@@ -82,8 +82,8 @@ functions! { TABLE:
         text(str(a[0]).chars().filter_map(each).collect::<String>())
     };
     "reverse" (Text) -> Text Immutable Row |a, _| text(str(a[0]).chars().rev().collect::<String>());
-    "strpos" (Text, Text) -> Int Immutable Row |a, _| Ok(Value::Int(position(str(a[1]), str(a[0]))));
-    "position" (Text, Text) -> Int Immutable Row |a, _| Ok(Value::Int(position(str(a[0]), str(a[1]))));
+    "strpos" (Text, Text) -> Integer Immutable Row |a, _| Ok(Value::Int(position(str(a[1]), str(a[0]))));
+    "position" (Text, Text) -> Integer Immutable Row |a, _| Ok(Value::Int(position(str(a[0]), str(a[1]))));
     "starts_with" (Text, Text) -> Bool Immutable Row |a, _| Ok(Value::Bool(str(a[0]).starts_with(str(a[1]))));
     "^@" (Text, Text) -> Bool Immutable Row |a, _| Ok(Value::Bool(str(a[0]).starts_with(str(a[1]))));
     "split_part" (Text, Text, Int) -> Text Immutable Row |a, _| {
@@ -95,12 +95,13 @@ functions! { TABLE:
         let at = if n > 0 { n - 1 } else { parts.len() as i64 + n };
         text(usize::try_from(at).ok().and_then(|i| parts.get(i)).copied().unwrap_or_default())
     };
-    "ascii" (Text) -> Int Immutable Row |a, _| Ok(Value::Int(str(a[0]).chars().next().map_or(0, |c| i64::from(u32::from(c)))));
+    "ascii" (Text) -> Integer Immutable Row |a, _| Ok(Value::Int(str(a[0]).chars().next().map_or(0, |c| i64::from(u32::from(c)))));
     "chr" (Int) -> Text Immutable Row |a, _| {
         let c = u32::try_from(int(a[0])).ok().filter(|c| *c != 0).and_then(char::from_u32);
         let c = c.ok_or_else(|| SqlError::new(SqlState::LIMIT_EXCEEDED, "requested character is not valid"))?;
         text(c.to_string())
     };
+    "to_hex" (Integer) -> Text Immutable Row |a, _| text(format!("{:x}", int(a[0]) as i32));
     "to_hex" (Int) -> Text Immutable Row |a, _| text(format!("{:x}", int(a[0])));
     "encode" (Bytes, Text) -> Text Immutable Row |a, _| match str(a[1]) {
         "hex" => text(blob(a[0]).iter().map(|b| format!("{b:02x}")).collect::<String>()),
@@ -142,6 +143,23 @@ functions! { TABLE:
     "to_char" (Float, Text) -> Text Immutable Row |a, _| number_to_char(float(a[0]), str(a[1]));
 }
 
+/// Letters whose capital is several stay as they are.
+fn upper(c: char) -> char {
+    let mut capitals = c.to_uppercase();
+    match (capitals.next(), capitals.next()) {
+        (Some(capital), None) => capital,
+        _ => c,
+    }
+}
+
+/// As a cast to text has it.
+fn cast(v: ValueRef<'_>) -> String {
+    match v {
+        ValueRef::Bool(b) => b.to_string(),
+        v => shown(v),
+    }
+}
+
 fn shown(v: ValueRef<'_>) -> String {
     format(v)
 }
@@ -150,7 +168,7 @@ fn blob(v: ValueRef<'_>) -> &[u8] {
     if let ValueRef::Bytes(b) = v { b } else { &[] }
 }
 
-fn bounded(bytes: usize) -> Result<(), SqlError> {
+pub(super) fn bounded(bytes: usize) -> Result<(), SqlError> {
     if bytes <= STRING_MAX_BYTES {
         return Ok(());
     }
@@ -188,7 +206,7 @@ fn position(needle: &str, hay: &str) -> i64 {
     hay.find(needle).map_or(0, |at| hay[..at].chars().count() as i64 + 1)
 }
 
-fn escape(s: &str) -> Result<Option<char>, SqlError> {
+pub(super) fn escape(s: &str) -> Result<Option<char>, SqlError> {
     let mut chars = s.chars();
     match (chars.next(), chars.next()) {
         (None, _) => Ok(None),

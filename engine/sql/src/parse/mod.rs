@@ -12,8 +12,9 @@ use crate::error::{SqlError, SqlState};
 use chronos_proto::limits;
 use sqlparser::ast;
 use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Location, Token, Tokenizer};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Whitespace};
 use std::collections::VecDeque;
 use std::sync::Arc;
 pub(crate) use topic::{CreateTopic, DropTopic, option};
@@ -92,6 +93,7 @@ fn parse_tokens(sql: &str, lift: bool) -> Result<Option<Vec<Statement>>, SqlErro
         .map_err(|e| SqlError::new(SqlState::SYNTAX_ERROR, e.message).at(position(sql, e.location)))?;
     depth::check(&tokens)?;
     ttl::spell_out(&mut tokens);
+    mark_symmetric(&mut tokens);
     let mut lifted = if lift { rows::lift(&mut tokens) } else { VecDeque::new() };
     let source: Arc<str> = Arc::from(sql);
     let mut parser = Parser::new(&dialect)
@@ -128,14 +130,35 @@ fn parse_tokens(sql: &str, lift: bool) -> Result<Option<Vec<Statement>>, SqlErro
 /// One expression by itself: a stored DEFAULT.
 pub(crate) fn parse_expression(sql: &str) -> Result<ast::Expr, SqlError> {
     let dialect = PostgreSqlDialect {};
-    let tokens = Tokenizer::new(&dialect, sql)
+    let mut tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|e| SqlError::new(SqlState::SYNTAX_ERROR, e.message))?;
     depth::check(&tokens)?;
+    mark_symmetric(&mut tokens);
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(limits::EXPRESSION_DEPTH_MAX)
         .with_tokens_with_locations(tokens);
     parser.parse_expr().map_err(|e| syntax_error(sql, &mut parser, e))
+}
+
+/// The parser knows no BETWEEN SYMMETRIC: the word becomes `!!`, an operator that PostgreSQL does not have, before the
+/// lower bound. ASYMMETRIC says nothing.
+fn mark_symmetric(tokens: &mut [TokenWithSpan]) {
+    let mut between = false;
+    for token in tokens {
+        match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::Word(word) if between && word.quote_style.is_none() => {
+                if word.value.eq_ignore_ascii_case("symmetric") {
+                    token.token = Token::DoubleExclamationMark;
+                } else if word.value.eq_ignore_ascii_case("asymmetric") {
+                    token.token = Token::Whitespace(Whitespace::Space);
+                }
+            }
+            _ => {}
+        }
+        between = matches!(&token.token, Token::Word(word) if word.keyword == Keyword::BETWEEN);
+    }
 }
 
 /// PostgreSQL's words for a syntax error. The parser's own say what it expected: that is the detail.

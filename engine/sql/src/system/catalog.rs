@@ -4,8 +4,10 @@ use super::SystemTable;
 use crate::exec::checked::primary_name;
 use crate::exec::eval::EvalCx;
 use crate::oid;
+use crate::types::{Category, category};
 use chronos_engine::Catalog;
 use chronos_proto::schema::{DefaultValue, Extra, IndexState, Relation, RelationKind};
+use chronos_proto::value::Element;
 use chronos_proto::{Type, Value};
 
 const NAMESPACE_CATALOG: i64 = 11;
@@ -268,8 +270,11 @@ fn columns(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
             int(i + 1),
             default.map_or(Value::Null, Value::Text),
             text(if not_null { "NO" } else { "YES" }),
-            text(&ty.to_string()),
-            text(type_name(ty)),
+            match ty {
+                Type::Array(_) => text("ARRAY"),
+                ty => text(&ty.base().to_string()),
+            },
+            Value::Text(oid::name(ty)),
         ]
     };
     let mut rows = Vec::new();
@@ -385,34 +390,20 @@ fn attributes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
     rows
 }
 
-fn type_name(ty: Type) -> &'static str {
-    match ty {
-        Type::Bool => "bool",
-        Type::Int => "int8",
-        Type::Float => "float8",
-        Type::Text => "text",
-        Type::Bytes => "bytea",
-        Type::Timestamp => "timestamptz",
-        Type::Date => "date",
-        Type::Interval => "interval",
-        Type::Json => "jsonb",
-        Type::Uuid => "uuid",
-    }
-}
-
 fn types(_: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
     let row = |ty: Type| {
-        let category = match ty {
-            Type::Bool => "B",
-            Type::Int | Type::Float => "N",
-            Type::Text => "S",
-            Type::Timestamp | Type::Date => "D",
-            Type::Interval => "T",
-            Type::Bytes | Type::Json | Type::Uuid => "U",
+        let category = match category(ty) {
+            Category::Boolean => "B",
+            Category::Number => "N",
+            Category::Text => "S",
+            Category::Time => "D",
+            Category::Interval => "T",
+            Category::Other => "U",
+            Category::Array => "A",
         };
         vec![
             Value::Int(i64::from(oid::of(ty))),
-            text(type_name(ty)),
+            Value::Text(oid::name(ty)),
             Value::Int(NAMESPACE_CATALOG),
             Value::Int(i64::from(oid::length(ty))),
             text("b"),
@@ -422,8 +413,8 @@ fn types(_: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
             Value::Int(0),
         ]
     };
-    use Type::*;
-    [Bool, Bytes, Int, Text, Float, Date, Timestamp, Interval, Uuid, Json].map(row).to_vec()
+    let arrays = || oid::all().filter_map(Element::of).map(Type::Array);
+    oid::all().chain(arrays()).map(row).collect()
 }
 
 fn indexes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {

@@ -65,14 +65,12 @@ fn json(value: Option<String>) -> Value {
 fn payload(bytes: bytes::Bytes, ty: Type) -> Value {
     match ty {
         Type::Text => Value::Text(String::from_utf8_lossy(&bytes).into_owned()),
-        Type::Json => {
-            match std::str::from_utf8(&bytes).ok().and_then(|s| crate::text::canonical_json(s).ok()) {
-                Some(json) => Value::Json(json),
-                None => Value::Json(
-                    serde_json::Value::String(String::from_utf8_lossy(&bytes).into_owned()).to_string(),
-                ),
-            }
-        }
+        Type::Json => match std::str::from_utf8(&bytes).ok().and_then(|s| crate::json::canonical(s).ok()) {
+            Some(json) => Value::Json(json),
+            None => Value::Json(
+                serde_json::Value::String(String::from_utf8_lossy(&bytes).into_owned()).to_string(),
+            ),
+        },
         _ => Value::Bytes(bytes),
     }
 }

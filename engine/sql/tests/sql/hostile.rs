@@ -112,13 +112,13 @@ fn parameters_take_their_types_from_where_they_stand() {
         .run(&mut session, "CREATE TABLE t (id INT PRIMARY KEY, at TIMESTAMPTZ, x FLOAT, name TEXT)")
         .expect("ok");
     let cases: [(&str, &[Type]); 7] = [
-        ("SELECT * FROM t WHERE id = $1 AND at > $2", &[Type::Int, Type::Timestamp]),
-        ("INSERT INTO t VALUES ($1, $2, $3, $4)", &[Type::Int, Type::Timestamp, Type::Float, Type::Text]),
-        ("UPDATE t SET x = $1 WHERE id IN ($2, $3)", &[Type::Float, Type::Int, Type::Int]),
+        ("SELECT * FROM t WHERE id = $1 AND at > $2", &[Type::Integer, Type::Timestamp]),
+        ("INSERT INTO t VALUES ($1, $2, $3, $4)", &[Type::Integer, Type::Timestamp, Type::Float, Type::Text]),
+        ("UPDATE t SET x = $1 WHERE id IN ($2, $3)", &[Type::Float, Type::Integer, Type::Integer]),
         ("SELECT $1", &[Type::Text]),
         ("SELECT id FROM t LIMIT $1 OFFSET $2", &[Type::Int, Type::Int]),
         ("SELECT x + $1, name || $2 FROM t", &[Type::Float, Type::Text]),
-        ("SELECT $1::int + 1, coalesce($2, 1.5)", &[Type::Int, Type::Float]),
+        ("SELECT $1::int + 1, coalesce($2, 1.5)", &[Type::Integer, Type::Numeric]),
     ];
     for (sql, types) in cases {
         let statement = chronos_sql::parse(sql).expect(sql).remove(0);

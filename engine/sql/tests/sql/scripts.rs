@@ -13,6 +13,7 @@
 
 use crate::support::{Answer, World, session};
 use chronos_sql::SqlError;
+use chronos_sql::zone::Zone;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -75,7 +76,7 @@ fn run(name: &str, text: &str, failures: &mut Vec<String>) {
                 let session = sessions.entry(current.clone()).or_insert_with(session);
                 let answer = world.run(session, &sql);
                 let agrees = if command == "query" {
-                    rows_agree(answer, expected, rest.contains(&"rowsort"))
+                    rows_agree(answer, session.zone(), expected, rest.contains(&"rowsort"))
                 } else {
                     outcome_agrees(answer, &rest)
                 };
@@ -95,6 +96,7 @@ fn run(name: &str, text: &str, failures: &mut Vec<String>) {
 
 fn rows_agree(
     answer: Result<Answer, SqlError>,
+    zone: &Zone,
     mut expected: Vec<String>,
     sorted: bool,
 ) -> Result<(), String> {
@@ -103,7 +105,7 @@ fn rows_agree(
         "" => "(empty)".to_owned(),
         line => line.replace('\n', "\\n"),
     };
-    let mut found: Vec<String> = answer.lines().iter().map(shown).collect();
+    let mut found: Vec<String> = answer.lines_in(zone).iter().map(shown).collect();
     if sorted {
         found.sort();
         expected.sort();

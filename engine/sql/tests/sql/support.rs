@@ -7,6 +7,7 @@ use chronos_engine::step::{Input, Published};
 use chronos_engine::txn::{Committed, Refused};
 use chronos_proto::time::Instant;
 use chronos_proto::{RequestId, Type, Value};
+use chronos_sql::zone::Zone;
 use chronos_sql::{Commit, Context, Limits, Outcome, RowSet, Session, SessionOptions, SqlError, text};
 use std::sync::atomic::AtomicBool;
 
@@ -116,15 +117,20 @@ impl Answer {
         }
     }
 
-    /// Rows as lines, columns separated by `|`, as `psql -At` shows them; NULL is `NULL`.
+    /// Rows as lines, columns separated by `|`, as `psql -At` shows them in UTC; NULL is `NULL`.
     pub fn lines(&self) -> Vec<String> {
+        self.lines_in(&Zone::default())
+    }
+
+    /// The same in another time zone.
+    pub fn lines_in(&self, zone: &Zone) -> Vec<String> {
         let Answer::Rows(rows) = self else { return Vec::new() };
         let mut lines = Vec::new();
         for batch in &rows.batches {
             for row in 0..batch.len() {
                 let value = |column| match batch.value(row, column) {
                     chronos_sql::ValueRef::Null => "NULL".to_owned(),
-                    value => text::format(value),
+                    value => text::format_in(value, zone),
                 };
                 lines.push((0..rows.columns.len()).map(value).collect::<Vec<_>>().join("|"));
             }

@@ -20,6 +20,11 @@ pub(super) fn encode(value: ValueRef<'_>) -> api::Value {
         ValueRef::Interval(Interval { months, days, micros }) => {
             Some(Kind::Interval(api::Interval { months, days, micros }))
         }
+        ValueRef::Real(x) => Some(Kind::Float(x.into())),
+        // As PostgreSQL writes them, so that nothing is lost.
+        ValueRef::Numeric(_) | ValueRef::LocalTimestamp(_) | ValueRef::Time(_) | ValueRef::Array(_) => {
+            Some(Kind::Text(text::format(value)))
+        }
         ValueRef::Json(s) => Some(Kind::Json(s.to_owned())),
         ValueRef::Uuid(u) => Some(Kind::Uuid(Bytes::copy_from_slice(u))),
     };
@@ -36,9 +41,14 @@ pub(super) fn decode(number: usize, value: api::Value, ty: Type) -> Result<Value
     Ok(match (kind, ty) {
         (Kind::Bool(b), Type::Bool) => Value::Bool(b),
         (Kind::Int(i), Type::Int) => Value::Int(i),
+        (Kind::Int(i), ty @ (Type::SmallInt | Type::Integer | Type::Numeric)) => {
+            text::parse(&i.to_string(), ty)?
+        }
         (Kind::Int(i), Type::Float) => Value::Float(i as f64),
         (Kind::Float(x), Type::Float) => Value::Float(x),
-        (Kind::Text(s), ty) | (Kind::Json(s), ty @ Type::Json) => text::parse(&s, ty)?,
+        (Kind::Float(x), ty @ (Type::Real | Type::Numeric)) => text::parse(&x.to_string(), ty)?,
+        (Kind::TimestampMicros(t), Type::LocalTimestamp) => Value::LocalTimestamp(t),
+        (Kind::Text(s), ty) | (Kind::Json(s), ty @ (Type::Json | Type::PlainJson)) => text::parse(&s, ty)?,
         (Kind::Bytes(b), Type::Bytes) => Value::Bytes(b),
         (Kind::TimestampMicros(t), Type::Timestamp) => Value::Timestamp(t),
         (Kind::DateDays(d), Type::Date) => Value::Date(d),

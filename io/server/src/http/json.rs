@@ -48,7 +48,9 @@ pub(super) fn tag(tag: &str) -> Vec<u8> {
 pub(super) fn parameter(json: &serde_json::Value, ty: Type) -> Result<Value, SqlError> {
     match json {
         serde_json::Value::Null => Ok(Value::Null),
-        serde_json::Value::String(words) if ty != Type::Json => text::parse(words, ty),
+        serde_json::Value::String(words) if !matches!(ty, Type::Json | Type::PlainJson) => {
+            text::parse(words, ty)
+        }
         other => text::parse(&other.to_string(), ty),
     }
 }
@@ -67,6 +69,14 @@ fn value(out: &mut Vec<u8>, value: ValueRef<'_>) {
         // Writing to a Vec does not fail, here and below.
         ValueRef::Int(i) => drop(write!(out, "{i}")),
         ValueRef::Float(x) if x.is_finite() => drop(serde_json::to_writer(out, &x)),
+        ValueRef::Real(x) if x.is_finite() => drop(serde_json::to_writer(out, &x)),
+        ValueRef::Numeric(_) => match text::format(value) {
+            // NaN and the infinities are no numbers of JSON's.
+            digits if digits.ends_with(|c: char| c.is_ascii_digit()) => {
+                out.extend_from_slice(digits.as_bytes())
+            }
+            words => string(out, &words),
+        },
         ValueRef::Text(s) => string(out, s),
         ValueRef::Json(s) => out.extend_from_slice(s.as_bytes()),
         ValueRef::Timestamp(t) => string(out, &Timestamp(t).to_string()),

@@ -2,6 +2,7 @@
 
 use super::frontend::Formats;
 use super::types;
+use chronos_sql::zone::Zone;
 use chronos_sql::{Batch, ColumnDesc, Notice, SqlError, TransactionStatus, oid};
 
 /// Output that has not been sent yet.
@@ -140,18 +141,18 @@ impl Output {
                 b.extend_from_slice(&(attribute as u16).to_be_bytes());
                 b.extend_from_slice(&oid::of(column.ty).to_be_bytes());
                 b.extend_from_slice(&oid::length(column.ty).to_be_bytes());
-                b.extend_from_slice(&(-1i32).to_be_bytes());
+                b.extend_from_slice(&oid::modifier(column.ty).to_be_bytes());
                 b.extend_from_slice(&u16::from(formats.binary(i)).to_be_bytes());
             }
         });
     }
 
     /// DataRow.
-    pub fn row(&mut self, batch: &Batch, row: usize, columns: usize, formats: &Formats) {
+    pub fn row(&mut self, batch: &Batch, row: usize, columns: &[ColumnDesc], formats: &Formats, zone: &Zone) {
         self.message(b'D', |b| {
-            b.extend_from_slice(&(columns as u16).to_be_bytes());
-            for column in 0..columns {
-                types::write(b, batch.value(row, column), formats.binary(column));
+            b.extend_from_slice(&(columns.len() as u16).to_be_bytes());
+            for (i, column) in columns.iter().enumerate() {
+                types::write(b, batch.value(row, i), column.ty, formats.binary(i), zone);
             }
         });
     }

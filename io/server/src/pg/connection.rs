@@ -388,7 +388,8 @@ impl<'a> Connection<'a> {
         let mut params = Vec::with_capacity(wanted.len());
         for (i, (bytes, ty)) in bind.params.iter().zip(wanted).enumerate() {
             let declared = statement.declared.get(i).copied().unwrap_or(0);
-            params.push(types::read(i + 1, *bytes, bind.param_formats.binary(i), declared, *ty)?);
+            let (binary, zone) = (bind.param_formats.binary(i), self.session.zone());
+            params.push(types::read(i + 1, *bytes, binary, declared, *ty, zone)?);
         }
         if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
             let message = format!("portal {:?} already exists", bind.portal);
@@ -528,14 +529,14 @@ impl<'a> Connection<'a> {
 
     /// Sends rows, at most `limit`; how many.
     async fn rows(&mut self, cursor: &mut Cursor, formats: &Formats, limit: usize) -> io::Result<usize> {
-        let columns = cursor.rows.columns.len();
+        let columns = cursor.rows.columns.clone();
         let mut sent = 0;
         while let Some(batch) = cursor.rows.batches.get(cursor.batch) {
             while cursor.row < batch.len() {
                 if sent == limit {
                     return Ok(sent);
                 }
-                self.out.row(batch, cursor.row, columns, formats);
+                self.out.row(batch, cursor.row, &columns, formats, self.session.zone());
                 cursor.row += 1;
                 sent += 1;
                 if self.out.bytes.len() > SEND_AT_BYTES {

@@ -19,8 +19,8 @@ use std::sync::atomic::AtomicBool;
 /// The table's name.
 const TABLE: &str = "readings";
 /// How it is made.
-const CREATE: &str = "CREATE TABLE IF NOT EXISTS readings (reading_id STRING, device_id STRING, ts INT, seq INT, \
-                      metric STRING, value FLOAT, PRIMARY KEY (device_id, seq, metric))";
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS readings (reading_id STRING, device_id STRING, ts BIGINT, \
+                      seq BIGINT, metric STRING, value FLOAT, PRIMARY KEY (device_id, seq, metric))";
 /// Requests with more rows than this are turned into operations beside the connection's thread.
 const SMALL: usize = 200;
 
@@ -75,8 +75,31 @@ struct Shape<'a> {
     relation: &'a Relation,
     table: &'a Table,
     reading_id: Option<ColumnId>,
-    ts: ColumnId,
+    seq: Integer,
+    ts: Integer,
     value: ColumnId,
+}
+
+/// A column of integers, of the width that its table gave it.
+struct Integer {
+    id: ColumnId,
+    ty: Type,
+    name: &'static str,
+}
+
+impl Integer {
+    fn value(&self, number: i64) -> Result<Value, SqlError> {
+        let fits = match self.ty {
+            Type::SmallInt => i16::try_from(number).is_ok(),
+            Type::Integer => i32::try_from(number).is_ok(),
+            _ => true,
+        };
+        if fits {
+            return Ok(Value::Int(number));
+        }
+        let message = format!("{} {number} does not fit column {TABLE}.{0} of type {}", self.name, self.ty);
+        Err(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, message).hint("make the column a BIGINT"))
+    }
 }
 
 impl<'a> Shape<'a> {
@@ -96,8 +119,13 @@ impl<'a> Shape<'a> {
                 None => Err(wrong(format!("it has no column {name}"))),
             }
         };
-        let key =
-            [column("device_id", Type::Text)?, column("seq", Type::Int)?, column("metric", Type::Text)?];
+        let integer = |name: &'static str| -> Result<Integer, SqlError> {
+            let found = table.columns.iter().find(|column| column.name == name).map(|column| column.ty);
+            let ty = found.filter(|ty| matches!(ty, Type::SmallInt | Type::Integer)).unwrap_or(Type::Int);
+            Ok(Integer { id: column(name, ty)?, ty, name })
+        };
+        let (seq, ts) = (integer("seq")?, integer("ts")?);
+        let key = [column("device_id", Type::Text)?, seq.id, column("metric", Type::Text)?];
         if table.primary_key != key {
             return Err(wrong("its primary key is not (device_id, seq, metric)".into()));
         }
@@ -105,11 +133,15 @@ impl<'a> Shape<'a> {
             relation,
             table,
             reading_id: column("reading_id", Type::Text).ok(),
-            ts: column("ts", Type::Int)?,
+            seq,
+            ts,
             value: column("value", Type::Float)?,
         };
         let ours = |c: &Column| {
-            key.contains(&c.id) || c.id == shape.ts || c.id == shape.value || Some(c.id) == shape.reading_id
+            key.contains(&c.id)
+                || c.id == shape.ts.id
+                || c.id == shape.value
+                || Some(c.id) == shape.reading_id
         };
         match table.columns.iter().find(|c| !ours(c) && (c.not_null || c.default.is_some())) {
             Some(column) => Err(wrong(format!("{} is NOT NULL or has a DEFAULT", column.name))),
@@ -130,7 +162,7 @@ impl<'a> Shape<'a> {
         for reading in readings {
             let mut prefix = Vec::with_capacity(64);
             key::encode_text(&mut prefix, &reading.device_id);
-            key::encode(&mut prefix, &Value::Int(reading.seq));
+            key::encode(&mut prefix, &self.seq.value(reading.seq)?);
             for (metric, value) in &reading.metrics.0 {
                 let mut primary = Vec::with_capacity(prefix.len() + metric.len() + 4);
                 primary.extend_from_slice(&prefix);
@@ -166,7 +198,7 @@ impl<'a> Shape<'a> {
         let id = self
             .reading_id
             .map(|column| (column, Value::Text(format!("{}:{}:{metric}", reading.device_id, reading.seq))));
-        let (ts, value) = ((self.ts, Value::Int(reading.ts)), (self.value, Value::Float(value)));
+        let (ts, value) = ((self.ts.id, self.ts.value(reading.ts)?), (self.value, Value::Float(value)));
         let mut columns = [id, Some(ts), Some(value)];
         columns.sort_by_key(|column| column.as_ref().map(|(id, _)| *id));
         let row = row::encode(columns.iter().flatten().map(|(id, value)| (*id, value)));
