@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs each fuzz target, or those that are named, for SECONDS from its seeds; says how many executions a second
 # there were. Fails if a tool is missing, a target does not build, or an input is found that breaks something: it is then
-# in the folder that is printed. FUZZ_SEED repeats a run, but for the time it takes.
+# in the folder that is printed. With FUZZ_SEED it does what it did last time, as far as it comes: it draws from that, and
+# leaves what earlier runs kept.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -28,10 +29,15 @@ triple=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --quiet --release --target "$triple" --bins
 
 work=$CARGO_TARGET_DIR/work
+corpus=$work/corpus
+if [ -n "${FUZZ_SEED:-}" ]; then
+    corpus=$work/repeated
+    rm -rf "$corpus"
+fi
 failed=0
 for target in "${targets[@]}"; do
-    mkdir -p "$work/corpus/$target" "$work/found/$target"
-    folders=("$work/corpus/$target")
+    mkdir -p "$corpus/$target" "$work/found/$target"
+    folders=("$corpus/$target")
     [ ! -d "seeds/$target" ] || folders+=("seeds/$target")
     code=0
     "$CARGO_TARGET_DIR/$triple/release/$target" -max_total_time="$seconds" -timeout=20 \
@@ -41,7 +47,7 @@ for target in "${targets[@]}"; do
     stat() { sed -n "s/^stat::$1: *//p" "$work/$target.log"; }
     if [ "$code" -eq 0 ]; then
         printf '%-14s %10s executions, %7s a second, %5s inputs kept\n' "$target" "$(stat number_of_executed_units)" \
-            "$(stat average_exec_per_sec)" "$(find "$work/corpus/$target" -type f | wc -l)"
+            "$(stat average_exec_per_sec)" "$(find "$corpus/$target" -type f | wc -l)"
     else
         failed=1
         echo "$target FAILED with $code; what broke it is in $work/found/$target:"
