@@ -157,6 +157,15 @@ planted! {
     /// A snapshot is sent without what requests came to.
     SnapshotWithoutSessions => "snapshot-without-sessions", "snapshot", ["digest", "one-effect"],
         "R9: one effect across snapshot and restore";
+    /// A group's new leader does not look what its outbox holds.
+    ForgetOutbox => "forget-outbox", "outbox", ["outbox"],
+        "transactional outbox: a relay that died is not taken over";
+    /// What another group's outbox sends again is applied again.
+    DeliverAgain => "deliver-again", "outbox", ["outbox"],
+        "transactional outbox: at least once is taken for exactly once";
+    /// What another group's outbox sends is acknowledged, and goes from there, before it is committed.
+    AcknowledgeProposed => "acknowledge-proposed", "outbox", ["outbox"],
+        "transactional outbox: an acknowledgement before the commit";
 }
 
 #[cfg(not(feature = "planted-bugs"))]

@@ -1,8 +1,8 @@
 //! The catalogue at one applied index: decoded relations, by number and by name.
 
-use chronos_proto::id::RelationId;
+use chronos_proto::id::{GroupId, RelationId};
 use chronos_proto::schema::Relation;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Relations by number and name. Immutable once shared; a change makes a new one.
@@ -12,6 +12,7 @@ pub struct Catalog {
     by_name: BTreeMap<String, RelationId>,
     version: u64,
     next_id: u32,
+    partition_groups: u32,
 }
 
 impl Catalog {
@@ -41,6 +42,20 @@ impl Catalog {
     /// All, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Relation>> {
         self.relations.values()
+    }
+
+    /// Groups beside group 0 that this node knows: new topics' partitions are dealt to the groups 1 to this one.
+    pub fn partition_groups(&self) -> u32 {
+        self.partition_groups
+    }
+
+    pub(crate) fn set_partition_groups(&mut self, groups: u32) {
+        self.partition_groups = groups;
+    }
+
+    /// Every group that keeps a partition of a topic of several, ascending.
+    pub fn homes(&self) -> BTreeSet<GroupId> {
+        self.iter().filter(|relation| relation.is_partitioned()).flat_map(|r| r.homes()).collect()
     }
 
     /// Adds or replaces one.

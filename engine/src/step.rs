@@ -141,6 +141,8 @@ pub enum SubscriberInput {
 pub struct Subscription {
     /// The topic.
     pub topic: RelationId,
+    /// The partitions; empty for all of them. This node must lead their groups.
+    pub partitions: Vec<u32>,
     /// A consumer group shares the events and remembers what is done; none sees them all and remembers nothing.
     pub consumer_group: Option<String>,
     /// Where to begin where the group has no progress yet.

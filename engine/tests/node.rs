@@ -273,6 +273,7 @@ fn a_subscriber_gets_what_is_released_and_not_what_it_acknowledged() {
     world.write(vec![publish("a")]);
     let subscription = Subscription {
         topic: TOPIC,
+        partitions: Vec::new(),
         consumer_group: Some("g".into()),
         start: Start::Earliest,
         credit: 10,

@@ -50,8 +50,14 @@ fn progress_that_found_no_room_is_logged_later() {
     world.trace.clear();
     let id = SubscriberId(1);
     let consumer_group = Some("g".to_owned());
-    let open =
-        Subscription { topic: ALERTS, consumer_group, start: Start::Offset(1), credit: 9, ack_timeout_ms: 0 };
+    let open = Subscription {
+        topic: ALERTS,
+        partitions: Vec::new(),
+        consumer_group,
+        start: Start::Offset(1),
+        credit: 9,
+        ack_timeout_ms: 0,
+    };
     world.step(Input::Subscriber { id, event: SubscriberInput::Open(open) });
     world.step(Input::Subscriber { id, event: SubscriberInput::Ack(vec![(0, 1)]) });
     assert!(!world.trace.contains("\"ack\""));

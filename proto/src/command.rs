@@ -6,7 +6,7 @@
 //! done at apply (next rowid, publish with dedup, timer if version): they conflict with reads of what they touch,
 //! not with each other.
 
-use crate::id::{IndexId, NodeId, RelationId, RequestId};
+use crate::id::{GroupId, IndexId, NodeId, RelationId, RequestId};
 use crate::membership::{Configuration, Member};
 use crate::schema::Relation;
 use crate::time::Timestamp;
@@ -75,6 +75,22 @@ pub enum Command {
     PutMember(Member),
     /// A node that has left the cluster; group 0 only.
     DropMember(NodeId),
+    /// Writes out of another group's outbox, in order. Those that were applied before have no effect.
+    Deliver {
+        /// Whose outbox.
+        origin: GroupId,
+        /// The first one's number there.
+        first: u64,
+        /// The writes.
+        ops: Vec<Op>,
+    },
+    /// Another group has what this one's outbox held for it, up to a number.
+    Delivered {
+        /// That group.
+        target: GroupId,
+        /// The last number.
+        upto: u64,
+    },
 }
 
 /// Background work that keeps its cursor in the state, so it goes on after a crash or an election.
@@ -236,11 +252,13 @@ impl Command {
             }
             Command::Membership(configuration) => configuration.members().len() * 16,
             Command::PutMember(member) => member.name.len() + member.address.len(),
+            Command::Deliver { ops, .. } => ops.iter().map(Op::bytes).sum(),
             Command::Noop
             | Command::AdvanceTime
             | Command::Work(_)
             | Command::TimeEpoch(_)
-            | Command::DropMember(_) => 0,
+            | Command::DropMember(_)
+            | Command::Delivered { .. } => 0,
         }
     }
 }
@@ -320,4 +338,9 @@ pub enum OpOutcome {
     Changed,
     /// There is no such pending timer: never was, fired, armed or cancelled; or its version differs.
     TooLate,
+    /// It is on its way to the group of its partition, and will be there once.
+    Sent {
+        /// The partition.
+        partition: u32,
+    },
 }

@@ -18,6 +18,10 @@ pub const NAME_MAX_BYTES: usize = 63;
 pub const NODE_NAME_MAX_BYTES: usize = 64;
 /// The most columns of a table.
 pub const COLUMNS_MAX: usize = 1_600;
+/// The most partitions of a topic.
+pub const TOPIC_PARTITIONS_MAX: u32 = 1_024;
+/// Bytes of writes for other groups that may wait in a group; more are refused until those groups take them.
+pub const OUTBOX_MAX_BYTES: usize = 256 << 20;
 /// The largest transaction, as the sum of its writes.
 pub const TRANSACTION_MAX_BYTES: usize = 256 << 20;
 /// The largest transaction of a group with several members: an entry travels in one frame.

@@ -87,6 +87,26 @@ pub enum PeerMessage {
     AskMembers,
     /// The answer: the nodes that the sender knows of; none if its store is empty as well.
     Members(Vec<Member>),
+    /// What a group's outbox holds for another group, for that one's leader.
+    Outbox {
+        /// Whose outbox.
+        origin: GroupId,
+        /// For whom.
+        target: GroupId,
+        /// The first one's number.
+        first: u64,
+        /// The writes.
+        ops: Vec<Op>,
+    },
+    /// Up to where the target has applied the origin's outbox.
+    OutboxReply {
+        /// Whose outbox.
+        origin: GroupId,
+        /// Who has it.
+        target: GroupId,
+        /// The last number.
+        upto: u64,
+    },
 }
 
 /// Coalesced heartbeats.
@@ -193,7 +213,9 @@ impl PeerMessage {
         match self {
             PeerMessage::Raft { message: Message::Append { .. }, .. }
             | PeerMessage::Forward(_)
-            | PeerMessage::ForwardReply { .. } => Lane::Replication,
+            | PeerMessage::ForwardReply { .. }
+            | PeerMessage::Outbox { .. }
+            | PeerMessage::OutboxReply { .. } => Lane::Replication,
             PeerMessage::Chunk(_) => Lane::Snapshot,
             _ => Lane::Control,
         }
@@ -213,6 +235,8 @@ impl PeerMessage {
             PeerMessage::ChunkReply { .. } => "ChunkReply",
             PeerMessage::AskMembers => "AskMembers",
             PeerMessage::Members(_) => "Members",
+            PeerMessage::Outbox { .. } => "Outbox",
+            PeerMessage::OutboxReply { .. } => "OutboxReply",
         }
     }
 }

@@ -1,8 +1,14 @@
 //! Relations as the catalogue stores them: tables, topics, views and sequences.
 
+use crate::codec;
+use crate::command::Event;
 use crate::id::{ColumnId, GroupId, IndexId, RelationId};
 use crate::value::{Type, Value};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Keys the hash that chooses an event's partition.
+const PARTITION_SEED: u64 = 0x7061_7274;
 
 /// A table, a topic, a view or a sequence. Its `version` rises with every change, and a write that saw an older one conflicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +37,8 @@ pub enum RelationKind {
     View(View),
     /// A generator of numbers.
     Sequence(Sequence),
+    /// A log of events whose partitions are in groups of their own.
+    Partitioned(Partitioned),
 }
 
 /// The same as it is stored. Append-only: a table without [`Extra`]s is still written as the first version wrote it.
@@ -41,6 +49,7 @@ enum StoredKind {
     TableWithExtras(PlainTable, Vec<Extra>),
     View(View),
     Sequence(Sequence),
+    Partitioned(Partitioned),
 }
 
 /// The part of a table that the first version stored.
@@ -65,6 +74,7 @@ impl From<StoredKind> for RelationKind {
             StoredKind::Topic(topic) => RelationKind::Topic(topic),
             StoredKind::View(view) => RelationKind::View(view),
             StoredKind::Sequence(sequence) => RelationKind::Sequence(sequence),
+            StoredKind::Partitioned(partitioned) => RelationKind::Partitioned(partitioned),
         }
     }
 }
@@ -83,6 +93,7 @@ impl From<RelationKind> for StoredKind {
             RelationKind::Topic(topic) => StoredKind::Topic(topic),
             RelationKind::View(view) => StoredKind::View(view),
             RelationKind::Sequence(sequence) => StoredKind::Sequence(sequence),
+            RelationKind::Partitioned(partitioned) => StoredKind::Partitioned(partitioned),
         }
     }
 }
@@ -277,7 +288,66 @@ pub struct Topic {
     pub payload: Type,
 }
 
+/// A topic of several partitions. Its definition is in the relation's group, and in every group that has a partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Partitioned {
+    /// Its settings.
+    pub topic: Topic,
+    /// The group of each partition.
+    pub groups: Vec<GroupId>,
+}
+
+impl Partitioned {
+    /// Deals a new topic's partitions to the groups 1 to `groups`, evenly: each partition goes to the group that rendezvous
+    /// hashing prefers among those with the fewest.
+    pub fn spread(id: RelationId, topic: Topic, groups: u32) -> Partitioned {
+        let mut dealt: Vec<GroupId> = Vec::new();
+        for partition in 0..topic.partitions {
+            let place = [id.0.to_be_bytes(), partition.to_be_bytes()].concat();
+            let preference = |group: &u32| {
+                let has = dealt.iter().filter(|home| home.0 == *group).count();
+                (std::cmp::Reverse(has), codec::keyed_hash(u64::from(*group), &place))
+            };
+            let home = (1..=groups).max_by_key(preference).unwrap_or(0);
+            dealt.push(GroupId(home));
+        }
+        Partitioned { topic, groups: dealt }
+    }
+}
+
+impl Topic {
+    /// The partition of an event: by its key, or by its message id if it has none. So a retry finds the first one.
+    pub fn partition_of(&self, event: &Event) -> u32 {
+        if self.partitions <= 1 {
+            return 0;
+        }
+        let by = event.key.as_deref().unwrap_or(&event.message_id);
+        (codec::keyed_hash(PARTITION_SEED, by.as_bytes()) % u128::from(self.partitions)) as u32
+    }
+}
+
 impl Relation {
+    /// The group that keeps a partition of a topic: its events, its timers and its consumer groups' progress.
+    pub fn home(&self, partition: u32) -> GroupId {
+        match &self.kind {
+            RelationKind::Partitioned(p) => p.groups.get(partition as usize).copied().unwrap_or(self.group),
+            _ => self.group,
+        }
+    }
+
+    /// Every group that keeps a part of its data, ascending.
+    pub fn homes(&self) -> BTreeSet<GroupId> {
+        match &self.kind {
+            RelationKind::Partitioned(p) => p.groups.iter().copied().collect(),
+            _ => BTreeSet::from([self.group]),
+        }
+    }
+
+    /// Whether it is a topic whose partitions are in groups of their own.
+    pub fn is_partitioned(&self) -> bool {
+        matches!(self.kind, RelationKind::Partitioned(_))
+    }
+
     /// The table, if it is one.
     pub fn table(&self) -> Option<&Table> {
         match &self.kind {
@@ -290,6 +360,7 @@ impl Relation {
     pub fn topic(&self) -> Option<&Topic> {
         match &self.kind {
             RelationKind::Topic(topic) => Some(topic),
+            RelationKind::Partitioned(partitioned) => Some(&partitioned.topic),
             _ => None,
         }
     }

@@ -17,8 +17,8 @@ use chronos_proto::numeric::{self, Parts};
 use chronos_proto::peer::{Beat, BeatReply, Chunk, Forward, ForwardOutcome, PeerHello, PeerMessage};
 use chronos_proto::raft::{LogId, Message};
 use chronos_proto::schema::{
-    Column, DefaultValue, Extra, IndexState, Referential, Relation, RelationKind, SecondaryIndex, Sequence,
-    Table, Topic, View, ViewColumn,
+    Column, DefaultValue, Extra, IndexState, Partitioned, Referential, Relation, RelationKind,
+    SecondaryIndex, Sequence, Table, Topic, View, ViewColumn,
 };
 use chronos_proto::stamp::{Hlc, Stamp};
 use chronos_proto::time::Instant;
@@ -179,6 +179,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::Membership(_) => "membership",
         Command::PutMember(_) => "put-member",
         Command::DropMember(_) => "drop-member",
+        Command::Deliver { .. } => "deliver",
+        Command::Delivered { .. } => "delivered",
     };
     let timer = |sequence| TimerRef {
         due: TIME,
@@ -203,6 +205,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::Membership(configuration()),
         Command::PutMember(member()),
         Command::DropMember(NodeId::of_name("node1")),
+        Command::Deliver { origin: GroupId(0), first: 7, ops: vec![Op::DropRelation(TABLE)] },
+        Command::Delivered { target: GroupId(3), upto: 7 },
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -216,6 +220,7 @@ fn outcomes() -> Vec<(&'static str, OpOutcome)> {
         OpOutcome::Duplicate { .. } => "duplicate",
         OpOutcome::Changed => "changed",
         OpOutcome::TooLate => "too-late",
+        OpOutcome::Sent { .. } => "sent",
     };
     let outcomes = vec![
         OpOutcome::Done,
@@ -225,6 +230,7 @@ fn outcomes() -> Vec<(&'static str, OpOutcome)> {
         OpOutcome::Duplicate { position: Some((3, 9)) },
         OpOutcome::Changed,
         OpOutcome::TooLate,
+        OpOutcome::Sent { partition: 3 },
     ];
     outcomes.into_iter().map(|outcome| (name(&outcome), outcome)).collect()
 }
@@ -408,6 +414,13 @@ fn peer_messages() -> Vec<PeerMessage> {
             ends: true,
         }),
         PeerMessage::ChunkReply { group, last: place(), next: 4, done: false },
+        PeerMessage::Outbox {
+            origin: GroupId(0),
+            target: group,
+            first: 7,
+            ops: vec![Op::DropRelation(TABLE)],
+        },
+        PeerMessage::OutboxReply { origin: GroupId(0), target: group, upto: 7 },
     ]
 }
 
@@ -508,6 +521,31 @@ fn sequence() -> Relation {
     Relation { name: "readings_seq".into(), kind: RelationKind::Sequence(sequence), ..topic() }
 }
 
+/// Where its partitions are kept is as stored as the rest.
+fn partitioned() -> Relation {
+    let settings = Topic { partitions: 5, dedup_micros: 7 * 86_400_000_000, payload: Type::Text };
+    Relation { kind: RelationKind::Partitioned(Partitioned::spread(TOPIC, settings, 3)), ..topic() }
+}
+
+#[test]
+fn keys_choose_the_same_partitions_for_ever() {
+    let topic = partitioned();
+    let settings = topic.topic().expect("a topic");
+    let chosen = |key: Option<&str>, id: &str| {
+        let (key, message_id) = (key.map(str::to_owned), id.to_owned());
+        settings.partition_of(&Event { key, message_id, ..Event::default() })
+    };
+    let keys: Vec<u32> = (0..12).map(|n| chosen(Some(&format!("k{n}")), "m")).collect();
+    assert_eq!(keys, [0, 0, 1, 1, 3, 4, 0, 0, 0, 4, 0, 4]);
+    assert_eq!(chosen(None, "k3"), keys[3], "without a key the message id is hashed");
+    let (homes, groups): (Vec<_>, BTreeSet<_>) = ((0..5).map(|p| topic.home(p)).collect(), topic.homes());
+    assert_eq!(groups.len(), 3);
+    for group in groups {
+        let has = homes.iter().filter(|home| **home == group).count();
+        assert!((1..=2).contains(&has), "{homes:?}");
+    }
+}
+
 #[test]
 fn every_format_is_as_it_was() {
     let mut golden = Golden::new();
@@ -527,6 +565,7 @@ fn every_format_is_as_it_was() {
     golden.sample("relation.table-with-extras", table_with_extras());
     golden.sample("relation.table-with-ttl", table_with_ttl());
     golden.sample("relation.topic", topic());
+    golden.sample("relation.partitioned", partitioned());
     golden.sample("relation.view", view());
     golden.sample("relation.sequence", sequence());
     golden.sample("request-id", request());

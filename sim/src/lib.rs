@@ -15,10 +15,11 @@
 //! seeds         which seeds a command line asks for, on all cores
 //! run, shrink   a seed, or many; a failing plan made small
 //! hunt          planted bugs, until each is caught
+//! partitions    another stage: several groups, partitioned topics, and the outbox between them
 //! report, json  what is printed; progress on a terminal
 //! ```
 //!
-//! Not implemented: subscribers and several groups in clusters; the driver's threads; clients that speak SQL;
+//! Not implemented: subscribers in clusters; the driver's threads; clients that speak SQL;
 //! replay of recordings.
 
 pub mod checker;
@@ -33,6 +34,7 @@ pub mod knobs;
 pub mod marks;
 pub mod model;
 pub mod network;
+pub mod partitions;
 pub mod plan;
 pub mod progress;
 pub mod report;

@@ -9,7 +9,7 @@ use chronos_sim::run::{self, Options};
 use chronos_sim::seeds::{Seeds, number};
 use chronos_sim::violation::{Class, Violation};
 use chronos_sim::world::Outcome;
-use chronos_sim::{chronicle, diagram, explain, hunt, report, shrink};
+use chronos_sim::{chronicle, diagram, explain, hunt, partitions, report, shrink};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -18,6 +18,7 @@ cargo sim                        a few hundred fresh seeds, and a summary
 cargo sim --seed N               one seed, replayed twice: knobs, marks, verdict, trace hash
 cargo sim explain N              the same in words: who led, what was wrong, who asked for what, where it broke
 cargo sim --seeds N [--seed S]   N seeds, fresh or from S on; with 1000 or more every mark must be hit
+cargo sim partitions             another stage: topics of several partitions; --help tells
 cargo sim --time SECONDS         fresh seeds for so long
   --profile swarm|single|network|disk|clock|membership|timers|lease   what a run leans towards (default swarm)
   --steps N                      stop after N events
@@ -54,6 +55,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|word| word == "partitions") {
+        return partitions::main(std::env::args().skip(2));
+    }
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(wrong) => {
@@ -376,7 +380,9 @@ fn catch_bugs(arguments: &Arguments) -> ExitCode {
     let most = arguments.seeds.count.unwrap_or(BUG_SEEDS);
     let began = Instant::now();
     let mut missed = 0;
-    for bug in Bug::ALL {
+    // Those between groups are hunted in the stage that has several.
+    let here = || Bug::ALL.iter().filter(|bug| bug.room() != "outbox");
+    for bug in here() {
         let hunt = hunt::hunt(*bug, first, most, &arguments.options);
         let (name, room, seeds, wall) = (bug.name(), bug.room(), hunt.seeds, hunt.took.as_secs_f64());
         missed += usize::from(!hunt.is_right());
@@ -392,6 +398,8 @@ fn catch_bugs(arguments: &Arguments) -> ExitCode {
             None => println!("{room:<10} {name:<27} NOT CAUGHT in {seeds} seeds, {wall:.1} s"),
         }
     }
+    let (more, caught) = partitions::catch_bugs(first, most);
+    missed += more - caught;
     println!(
         "{} of {} planted bugs caught in {:.0} s",
         Bug::ALL.len() - missed,

@@ -99,7 +99,10 @@ impl Model {
             | Command::AdvanceTime
             | Command::Membership(_)
             | Command::PutMember(_)
-            | Command::DropMember(_) => {}
+            | Command::DropMember(_)
+            // This stage has one group: nothing is sent to others.
+            | Command::Deliver { .. }
+            | Command::Delivered { .. } => {}
             Command::TimeEpoch(time) => self.time = *time,
             Command::Batch { request, ops } => {
                 let name = (request.session, request.sequence);

@@ -56,12 +56,12 @@ pub fn planned(knobs: Knobs, plan: Vec<Planned>, options: &Options) -> Outcome {
 }
 
 #[cfg(feature = "planted-bugs")]
-fn plant(bug: Option<Bug>) {
+pub(crate) fn plant(bug: Option<Bug>) {
     chronos_engine::bugs::plant(bug);
 }
 
 #[cfg(not(feature = "planted-bugs"))]
-fn plant(bug: Option<Bug>) {
+pub(crate) fn plant(bug: Option<Bug>) {
     assert!(bug.is_none(), "this build has no planted bugs: run it by `cargo sim`, which turns them on");
 }
 

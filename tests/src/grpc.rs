@@ -32,7 +32,7 @@ impl Subscriber {
         let start = Some(Start::Earliest(true));
         let (topic, group) = (topic.to_owned(), group.to_owned());
         // Short, so that what a killed subscriber held comes again within the test.
-        let open = Open { topic, group, start, credit, ack_timeout_ms: 1000 };
+        let open = Open { topic, group, start, credit, ack_timeout_ms: 1000, ..Open::default() };
         let first = api::SubscribeRequest { request: Some(Request::Open(open)) };
         requests.send(first).await.map_err(|_| Status::unavailable("closed"))?;
         let stream = ReceiverStream::new(queue);

@@ -150,7 +150,7 @@ async fn changes_that_make_no_sense_are_refused_in_words() {
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
     refused(words("cluster remove nobody"), "there is no node \"nobody\"").await;
     refused(words("cluster transfer nobody"), "there is no node \"nobody\"").await;
-    refused(words("cluster transfer --group 7 node1"), "there is no group 7").await;
+    refused(words("cluster transfer --group 99 node1"), "there is no group 99").await;
     refused(words("cluster add node1=127.0.0.1:1"), "node1 is a member at").await;
     let taken = cluster.nodes[other].quic();
     refused(words(&format!("cluster add node3={taken}")), "is a member at").await;

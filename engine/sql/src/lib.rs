@@ -26,7 +26,7 @@
 //! - Every isolation level is serializable, and a conflict shows at COMMIT as 40001.
 //!
 //! Not implemented, and refused by name with 0A000: keys of arrays, foreign keys, COPY, cursors, statements that write
-//! inside of WITH, topics of several partitions, rollups; `docs/SQL.md` has the whole list. What that costs now:
+//! inside of WITH, rollups; `docs/SQL.md` has the whole list. What that costs now:
 //! sorts, hashes and results live in memory and end with 53200 beyond their budget, joins are ordered without
 //! statistics, and an event published inside an open transaction is not visible to it before the commit.
 

@@ -5,7 +5,8 @@ use crate::parse::Statement;
 use crate::plan::SHORT_ROWS;
 use chronos_engine::Catalog;
 use chronos_proto::Type;
-use chronos_proto::id::{ColumnId, RelationId};
+use chronos_proto::id::{ColumnId, GroupId, RelationId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A result column.
@@ -58,6 +59,8 @@ pub struct Prepared {
     /// None: in one that a transaction changed for itself, so it is bound anew each time.
     pub(crate) catalog_version: Option<u64>,
     pub(crate) relations: Vec<(RelationId, u64)>,
+    /// It reads or writes `chronos.timers`.
+    pub(crate) timers: bool,
 }
 
 impl Prepared {
@@ -79,6 +82,16 @@ impl Prepared {
             Action::Schema(_) => false,
             _ => true,
         }
+    }
+
+    /// Groups whose states it wants beside that of the catalogue: they keep partitions of topics that it names. Give them
+    /// with [`Snapshot::with`](chronos_engine::Snapshot::with) to a statement that stands alone.
+    pub fn groups(&self, catalog: &Catalog) -> BTreeSet<GroupId> {
+        if self.timers || !self.is_valid(catalog) {
+            return catalog.homes();
+        }
+        let relations = self.relations.iter().filter_map(|(id, _)| catalog.get(*id));
+        relations.filter(|relation| relation.is_partitioned()).flat_map(|relation| relation.homes()).collect()
     }
 
     /// What of the wire's prepared statements is gone once it has run.

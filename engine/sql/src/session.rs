@@ -407,11 +407,11 @@ impl Session {
                     )),
                     Done::Rows(rows) => {
                         let completion = Completion::Rows(rows);
-                        Ok(Outcome::Commit(Box::new(commit(writes, cx.request, true, completion))))
+                        Ok(Outcome::Commit(Box::new(commit(writes, cx.request, true, completion)?)))
                     }
                     Done::Wrote(completion) if writes.is_empty() => Ok(completed(completion)),
                     Done::Wrote(completion) => {
-                        Ok(Outcome::Commit(Box::new(commit(writes, cx.request, true, completion))))
+                        Ok(Outcome::Commit(Box::new(commit(writes, cx.request, true, completion)?)))
                     }
                 }
             }
@@ -580,7 +580,7 @@ impl Session {
         let block = std::mem::replace(&mut self.block, Block::None);
         match block {
             Block::Open(Open { begun: Some(begun), .. }) if !begun.writes.is_empty() => {
-                Ok(Outcome::Commit(Box::new(commit(*begun.writes, request, false, Completion::Tag(tag)))))
+                Ok(Outcome::Commit(Box::new(commit(*begun.writes, request, false, Completion::Tag(tag))?)))
             }
             _ => Ok(Outcome::Tag(tag.into())),
         }
@@ -708,6 +708,7 @@ pub(crate) fn prepare(
         kind: bound.kind,
         statement: statement.clone(),
         relations: bound.relations.iter().filter_map(version).collect(),
+        timers: bound.timers,
         action: bound.action,
         catalog_version: (!changed).then(|| catalog.version()),
     })
@@ -770,10 +771,15 @@ fn counted(verb: &str, count: usize, rows: Option<RowSet>) -> Outcome {
     }
 }
 
-fn commit(writes: Writes, request: RequestId, retryable: bool, completion: Completion) -> Commit {
-    let (read_index, group) = (writes.view.applied, writes.view.group);
+fn commit(
+    writes: Writes,
+    request: RequestId,
+    retryable: bool,
+    completion: Completion,
+) -> Result<Commit, SqlError> {
+    let (group, read_index) = writes.home()?;
     let (reads, ops) = writes.into_parts();
     let (reads, valid_until) = reads.into_parts();
     let transaction = Transaction { request, read_index, reads, valid_until, ops };
-    Commit { transaction, group, retryable, completion }
+    Ok(Commit { transaction, group, retryable, completion })
 }

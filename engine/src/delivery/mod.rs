@@ -84,6 +84,8 @@ type Deadlines = BTreeSet<(Instant, QueueId, Due)>;
 #[derive(Clone, Debug)]
 struct Subscriber {
     queue: QueueId,
+    /// Those it asked for; all if it names none.
+    partitions: Vec<u32>,
     credit: u32,
     ack_timeout: Duration,
 }
@@ -139,7 +141,7 @@ impl Tracker {
         self.subscribers.is_empty()
     }
 
-    /// A subscriber comes. `partitions` are all of its topic; for a group that has other members the stored progress
+    /// A subscriber comes. `partitions` are those that it asked for; for a group that has other members the stored progress
     /// adds to what is known. The command, if any, fixes where a new group starts and is to be proposed.
     pub fn open(
         &mut self,
@@ -149,7 +151,8 @@ impl Tracker {
         partitions: &[PartitionProgress],
     ) -> Option<Command> {
         self.close(now, id);
-        let Subscription { topic, consumer_group, start, credit, ack_timeout_ms } = subscription;
+        let Subscription { topic, partitions: asked, consumer_group, start, credit, ack_timeout_ms } =
+            subscription;
         let queue_id = self.queue_for(topic, consumer_group.as_ref());
         let queue = self.queues.entry(queue_id).or_insert_with(|| Queue::new(topic, consumer_group));
         let mut floors = Vec::new();
@@ -171,7 +174,7 @@ impl Tracker {
         if let Some(idle) = queue.idle_until.take() {
             self.deadlines.remove(&(idle, queue_id, Due::Idle));
         }
-        self.subscribers.insert(id, Subscriber { queue: queue_id, credit, ack_timeout });
+        self.subscribers.insert(id, Subscriber { queue: queue_id, partitions: asked, credit, ack_timeout });
         self.ready.insert(queue_id);
         let consumer_group = queue.consumer_group.clone().filter(|_| !floors.is_empty())?;
         Some(Command::StartGroup { topic, consumer_group, floors })
@@ -332,13 +335,15 @@ impl Tracker {
             let mut budget = POLL_MAX;
             loop {
                 let shares = queue.shares(budget, |member| {
-                    self.subscribers.get(member).map_or(0, |subscriber| subscriber.credit)
+                    let known = self.subscribers.get(member);
+                    known.map_or((0, &[][..]), |subscriber| (subscriber.credit, &subscriber.partitions[..]))
                 });
                 let before = budget;
                 for Share { member, events } in shares {
                     let Some(subscriber) = self.subscribers.get_mut(&member) else { continue };
                     let lease = Lease { to: member, until: now + subscriber.ack_timeout };
-                    let taken = queue.take(events, lease, &mut self.deadlines, out);
+                    let asked = &subscriber.partitions;
+                    let taken = queue.take(events, asked, lease, &mut self.deadlines, out);
                     subscriber.credit -= taken as u32;
                     budget -= taken;
                 }

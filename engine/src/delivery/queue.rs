@@ -38,15 +38,28 @@ impl Queue {
         }
     }
 
-    /// Splits what is there evenly among the members with credit, in turn.
-    pub(super) fn shares(&mut self, budget: u64, credit: impl Fn(&SubscriberId) -> u32) -> Vec<Share> {
+    /// Splits what is there evenly among the members with credit, in turn. `of` tells a member's credit, and the
+    /// partitions that it asked for: all if it names none.
+    pub(super) fn shares<'a>(
+        &mut self,
+        budget: u64,
+        of: impl Fn(&SubscriberId) -> (u32, &'a [u32]),
+    ) -> Vec<Share> {
+        let there = |asked: &[u32]| -> u64 {
+            let lanes = self.lanes.iter().filter(|(partition, _)| asks_for(asked, **partition));
+            lanes.map(|(_, lane)| lane.available()).sum()
+        };
         let mut left = self.lanes.values().map(Lane::available).sum::<u64>().min(budget);
         let first = self.turn % self.members.len().max(1);
         let in_turn = self.members[first..].iter().chain(&self.members[..first]);
-        let eager: Vec<_> = in_turn.map(|m| (*m, u64::from(credit(m)))).filter(|(_, c)| *c > 0).collect();
+        let most = |member: &SubscriberId| {
+            let (credit, asked) = of(member);
+            (*member, u64::from(credit).min(there(asked)))
+        };
+        let eager: Vec<_> = in_turn.map(most).filter(|(_, most)| *most > 0).collect();
         let mut shares = Vec::new();
-        for (at, (member, credit)) in eager.iter().enumerate() {
-            let events = left.div_ceil((eager.len() - at) as u64).min(*credit);
+        for (at, (member, most)) in eager.iter().enumerate() {
+            let events = left.div_ceil((eager.len() - at) as u64).min(*most);
             if events > 0 {
                 shares.push(Share { member: *member, events });
                 left -= events;
@@ -59,17 +72,20 @@ impl Queue {
         shares
     }
 
-    /// Hands out up to `events`, and tells how many. Fewer, if some of what seemed there is done already.
+    /// Hands out up to `events` of the partitions that were asked for, and tells how many. Fewer, if some of what seemed
+    /// there is done already.
     pub(super) fn take(
         &mut self,
         events: u64,
+        asked: &[u32],
         lease: Lease,
         deadlines: &mut Deadlines,
         out: &mut Vec<Delivery>,
     ) -> u64 {
         let shared = self.consumer_group.is_some();
         let mut left = events;
-        let mut lanes: Vec<(&u32, &mut Lane)> = self.lanes.iter_mut().collect();
+        let mut lanes: Vec<(&u32, &mut Lane)> =
+            self.lanes.iter_mut().filter(|(partition, _)| asks_for(asked, **partition)).collect();
         let first = self.turn % lanes.len().max(1);
         lanes.rotate_left(first);
         for (partition, lane) in lanes {
@@ -87,6 +103,10 @@ impl Queue {
         }
         events - left
     }
+}
+
+fn asks_for(asked: &[u32], partition: u32) -> bool {
+    asked.is_empty() || asked.contains(&partition)
 }
 
 impl PartitionProgress {

@@ -11,7 +11,14 @@ fn at(ms: u64) -> Instant {
 
 fn group_subscription(credit: u32, ack_timeout_ms: u64) -> Subscription {
     let consumer_group = Some("g".to_owned());
-    Subscription { topic: T, consumer_group, start: Start::Earliest, credit, ack_timeout_ms }
+    Subscription {
+        topic: T,
+        partitions: Vec::new(),
+        consumer_group,
+        start: Start::Earliest,
+        credit,
+        ack_timeout_ms,
+    }
 }
 
 fn released(end: u64) -> Vec<PartitionProgress> {
@@ -310,6 +317,7 @@ impl World {
         let partitions: Vec<_> = self.ends.iter().map(progress).collect();
         let subscription = Subscription {
             topic: T,
+            partitions: Vec::new(),
             consumer_group: group.map(|group| format!("g{group}")),
             start,
             credit,
@@ -500,4 +508,30 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn members_are_handed_the_partitions_that_they_asked_for() {
+    let mut tracker = Tracker::new();
+    let all: Vec<PartitionProgress> =
+        (0..2).map(|partition| PartitionProgress { partition, stored: None, released: 3 }).collect();
+    for (id, partitions) in [(0, vec![0]), (1, vec![1]), (2, Vec::new())] {
+        let wants = |p: &&PartitionProgress| partitions.is_empty() || partitions.contains(&p.partition);
+        let asked: Vec<PartitionProgress> = all.iter().filter(wants).cloned().collect();
+        let subscription =
+            Subscription { partitions, ..group_subscription(if id == 2 { 0 } else { 1 }, 1_000) };
+        tracker.open(at(0), SubscriberId(id), subscription, &asked);
+    }
+    let mut taken = BTreeSet::new();
+    for round in 0..3 {
+        let mut out = Vec::new();
+        tracker.poll(at(round), &mut out);
+        for delivery in out {
+            assert_eq!(u64::from(delivery.partition), delivery.subscriber.0);
+            taken.extend(delivery.offsets.iter().map(|(offset, _)| (delivery.partition, *offset)));
+            tracker.credit(delivery.subscriber, 1);
+        }
+    }
+    assert_eq!(taken.len(), 6, "each gets all of its own, although the other is in turn: {taken:?}");
+    tracker.check();
 }

@@ -112,6 +112,11 @@ impl Config {
         }
     }
 
+    /// Groups beside group 0, for the partitions of topics.
+    pub(super) fn partition_groups(&self) -> u32 {
+        self.groups.iter().map(|group| group.0).max().unwrap_or(0)
+    }
+
     /// The members of a group at its beginning.
     pub(super) fn first_configuration(&self) -> Configuration {
         match (self.joins, self.members.is_empty()) {

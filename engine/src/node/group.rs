@@ -18,8 +18,9 @@ use crate::wal::{Record, WriteId};
 use bytes::Bytes;
 use chronos_proto::command::{Command, Op};
 use chronos_proto::id::{GroupId, Index, NodeId, RelationId, SessionId, Term};
-use chronos_proto::limits::{REPLICATED_TRANSACTION_MAX_BYTES, TRANSACTION_MAX_BYTES};
+use chronos_proto::limits::{OUTBOX_MAX_BYTES, REPLICATED_TRANSACTION_MAX_BYTES, TRANSACTION_MAX_BYTES};
 use chronos_proto::peer::{ForwardOutcome, PeerMessage};
+use chronos_proto::schema::Relation;
 use chronos_proto::stamp::Hlc;
 use chronos_proto::time::{Instant, Timestamp};
 use std::collections::BTreeMap;
@@ -60,6 +61,8 @@ pub(super) struct Group {
     timed: Option<(Index, Instant)>,
     work: WorkState,
     advance_at: Option<Instant>,
+    /// Writes of other groups' outboxes proposed and not applied: the last number, and who sent them.
+    pub(super) delivering: BTreeMap<GroupId, (u64, NodeId)>,
     /// Readers have been given a state of this run.
     pub(super) published: bool,
     /// What is published may be read by a lease.
@@ -93,6 +96,7 @@ impl Group {
             timed: None,
             work: WorkState::LookAt(Instant(0)),
             advance_at: None,
+            delivering: BTreeMap::new(),
             published: false,
             leased: false,
             known: (Role::Follower, None),
@@ -205,6 +209,9 @@ impl Node {
             }
             self.raft_outputs = outputs;
             self.role_changed(id, out);
+            if self.dirty.is_empty() {
+                self.send_outboxes(store, out)?;
+            }
         }
         self.send_beats(out);
         Ok(())
@@ -279,7 +286,9 @@ impl Node {
             group.in_flight.clear();
             group.claims_in_flight.clear();
             group.advance_at = None;
-            let topics: Vec<RelationId> = group.state.catalog.iter().map(|relation| relation.id).collect();
+            group.delivering.clear();
+            let here = group.state.catalog.iter().filter(|relation| relation.homes().contains(&id));
+            let topics: Vec<RelationId> = here.map(|relation| relation.id).collect();
             for (_, waiters) in group.waiting.values_mut() {
                 // Who forwarded it asks the next leader; clients here learn of it when the index is settled.
                 waiters.retain(|waiter| match waiter {
@@ -303,7 +312,11 @@ impl Node {
             }
         }
         self.publish.insert(id);
+        if known.0 != Role::Leader {
+            self.outboxes_of(id);
+        }
         if known.1.is_some() {
+            self.outboxes_for(id);
             self.leader_changed_for_forwards(id, out);
             self.leader_changed_for_reads(id, out);
         }
@@ -433,6 +446,21 @@ impl Node {
             true => TRANSACTION_MAX_BYTES,
             false => REPLICATED_TRANSACTION_MAX_BYTES,
         };
+        let elsewhere = |op: &Op| match op {
+            Op::Publish { topic, partition, .. } | Op::Schedule { topic, partition, .. } => {
+                group.state.catalog.get(*topic).is_some_and(|relation| relation.home(*partition) != id)
+            }
+            _ => false,
+        };
+        if group.state.outbox_bytes().saturating_add(bytes) > OUTBOX_MAX_BYTES
+            && transaction.ops.iter().any(elsewhere)
+        {
+            return Err(Refused::Full(format!(
+                "the outbox of group {id} holds {} bytes of events that the groups of their partitions have not \
+                 taken yet; see that these groups have leaders, and retry",
+                group.state.outbox_bytes()
+            )));
+        }
         if bytes > limit {
             return Err(Refused::TooLarge { bytes, limit });
         }
@@ -552,6 +580,8 @@ impl Node {
     /// The state of a group that this node leads holds all that was ever promised.
     fn began_to_serve(&mut self, id: GroupId, out: &mut Outputs) {
         self.leader_changed_for_forwards(id, out);
+        self.outboxes_of(id);
+        self.outboxes_for(id);
         let Some(group) = self.groups.get(&id) else { return };
         if !self.config.members.is_empty() && group.state.membership().is_none() {
             // From here on snapshots can tell who is in the group.
@@ -569,6 +599,9 @@ impl Node {
                 self.noting.retain(|_, index| *index > applied);
                 self.relink(out);
             }
+            Change::Sent(target) if serves => self.outbox_filled(id, target),
+            Change::Received { origin, upto } if serves => self.outbox_applied(id, origin, upto, out),
+            Change::Sent(_) | Change::Received { .. } => {}
             // Only a leader fires and delivers; another begins from its state when it is elected.
             Change::TimerSet(_) | Change::Appended { .. } | Change::Acked { .. } if !serves => {}
             Change::TimerSet(timer) => group.timers.set(timer),
@@ -672,32 +705,30 @@ impl Node {
             SubscriberInput::Open(subscription) => {
                 let now = self.clock.time(self.now.mono);
                 let topic = subscription.topic;
-                let found = self.groups.values().find_map(|group| {
-                    let relation = group.state.catalog.get(topic)?;
-                    Some((group, relation.topic()?.partitions))
-                });
-                if let Some((group, _)) = found
-                    && !group.serves()
-                {
-                    let leader = group
-                        .raft
-                        .leader()
-                        .and_then(|leader| self.members().into_iter().find(|member| member.node == leader));
-                    let where_to = leader.map_or("no leader is known yet: try again".to_owned(), |leader| {
-                        format!("subscribe at its leader, node {} at {}", leader.name, leader.address)
-                    });
-                    let why = format!("this node does not lead the group of topic {topic}: {where_to}");
-                    out.now(Action::CloseSubscriber(id, why));
-                    return Ok(());
-                }
-                let Some((group, partitions)) = found else {
+                let relation = self.groups.values().find_map(|group| group.state.catalog.get(topic).cloned());
+                let partitions =
+                    relation.as_ref().and_then(|relation| relation.topic()).map(|t| t.partitions);
+                let (Some(relation), Some(partitions)) = (relation, partitions) else {
                     let why = format!("there is no topic {topic}");
                     out.now(Action::CloseSubscriber(id, why));
                     return Ok(());
                 };
-                let snapshot = group.state.snapshot(store);
+                let asked = match subscription.partitions.is_empty() {
+                    true => (0..partitions).collect(),
+                    false => subscription.partitions.clone(),
+                };
                 let mut positions = Vec::new();
-                for partition in 0..partitions {
+                for partition in asked {
+                    let home = relation.home(partition);
+                    let Some(group) = self.groups.get(&home).filter(|group| group.serves()) else {
+                        let why = format!(
+                            "this node does not lead the group of topic {topic}: {}",
+                            self.leader_in_words(home)
+                        );
+                        out.now(Action::CloseSubscriber(id, why));
+                        return Ok(());
+                    };
+                    let snapshot = group.state.snapshot(store);
                     let stored = match &subscription.consumer_group {
                         Some(name) => snapshot.consumer_if_any(topic, name, partition).map_err(damaged)?,
                         None => None,
@@ -723,16 +754,50 @@ impl Node {
         Ok(())
     }
 
-    /// Proposes a consumer group's progress in the group that holds the topic. What the WAL has no room for now waits,
-    /// and what comes behind it waits too: a group's start is logged before its acknowledgements.
+    fn leader_in_words(&self, group: GroupId) -> String {
+        let leader = self.groups.get(&group).and_then(|group| group.raft.leader());
+        let leader =
+            leader.and_then(|leader| self.members().into_iter().find(|member| member.node == leader));
+        leader.map_or("no leader is known yet: try again".to_owned(), |leader| {
+            format!("subscribe at its leader, node {} at {}", leader.name, leader.address)
+        })
+    }
+
+    /// Proposes a consumer group's progress in the groups that hold the partitions. What the WAL has no room for now
+    /// waits, and what comes behind it waits too: a group's start is logged before its acknowledgements.
     pub(super) fn propose_progress(&mut self, command: Command) {
         let (Command::Ack { topic, .. } | Command::StartGroup { topic, .. }) = &command else { return };
-        let topic = *topic;
-        let holder = self.groups.iter().find(|(_, group)| group.state.catalog.get(topic).is_some());
-        let Some(id) = holder.map(|(id, _)| *id) else { return };
-        if !self.unlogged.is_empty() || self.propose(id, command.clone()).is_err() {
-            self.unlogged.push_back(command);
+        let holder = self.groups.values().find_map(|group| group.state.catalog.get(*topic).cloned());
+        let Some(relation) = holder else { return };
+        for (home, command) in by_home(&relation, command) {
+            if !self.unlogged.is_empty() || self.propose(home, command.clone()).is_err() {
+                self.unlogged.push_back(command);
+            }
         }
+    }
+}
+
+/// A consumer group's progress, for each group that holds partitions of it.
+fn by_home(relation: &Relation, command: Command) -> BTreeMap<GroupId, Command> {
+    let split = |offsets: Vec<(u32, u64)>| {
+        let mut homes: BTreeMap<GroupId, Vec<(u32, u64)>> = BTreeMap::new();
+        for (partition, offset) in offsets {
+            homes.entry(relation.home(partition)).or_default().push((partition, offset));
+        }
+        homes.into_iter()
+    };
+    match command {
+        Command::Ack { topic, consumer_group, offsets } => split(offsets)
+            .map(|(home, offsets)| {
+                (home, Command::Ack { topic, consumer_group: consumer_group.clone(), offsets })
+            })
+            .collect(),
+        Command::StartGroup { topic, consumer_group, floors } => split(floors)
+            .map(|(home, floors)| {
+                (home, Command::StartGroup { topic, consumer_group: consumer_group.clone(), floors })
+            })
+            .collect(),
+        _ => BTreeMap::new(),
     }
 }
 
@@ -772,6 +837,8 @@ fn name(command: &Command) -> &'static str {
         Command::Membership(_) => "membership",
         Command::PutMember(_) => "member",
         Command::DropMember(_) => "member gone",
+        Command::Deliver { .. } => "deliver",
+        Command::Delivered { .. } => "delivered",
     }
 }
 

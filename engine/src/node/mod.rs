@@ -16,6 +16,7 @@ mod export;
 mod forward;
 mod founding;
 mod group;
+mod outbox;
 mod peers;
 mod placement;
 mod reads;
@@ -26,7 +27,7 @@ mod timers;
 
 pub use config::{Config, Fsync};
 pub use export::Export;
-pub use placement::{REPLICAS, VOTERS_MAX, wanted};
+pub use placement::{MOVES_MAX, REPLICAS, VOTERS_MAX, wanted};
 pub use start::Start;
 pub use status::{GroupStatus, Status};
 
@@ -108,6 +109,7 @@ pub struct Node {
     beats: peers::Beats,
     forwards: forward::Forwards,
     reads: reads::Reads,
+    outboxes: outbox::Outboxes,
     snapshots: snapshots::Snapshots,
     /// The group whose state is being replaced at the store.
     flipping: Option<GroupId>,
@@ -139,7 +141,8 @@ impl Node {
         let unfounded = !config.joins && recovered.groups.values().all(empty);
         let awaited_founders: BTreeSet<NodeId> = if unfounded { others.collect() } else { BTreeSet::new() };
         for id in &config.groups {
-            let state = State::open(*id, hash_seed(&config), store).map_err(|e| damaged(&e))?;
+            let mut state = State::open(*id, hash_seed(&config), store).map_err(|e| damaged(&e))?;
+            state.set_partition_groups(config.partition_groups());
             let (log, whole) = Self::recover_log(*id, &recovered, &state, store)?;
             if !whole {
                 discarded.push((*id, LogId { term: state.applied_term, index: state.applied }));
@@ -211,6 +214,7 @@ impl Node {
             beats: peers::Beats::default(),
             forwards: forward::Forwards::new(&mut rng.split("forwards")),
             reads: reads::Reads::new(&mut rng.split("reads")),
+            outboxes: outbox::Outboxes::default(),
             snapshots: snapshots::Snapshots::default(),
             flipping: None,
             noting: BTreeMap::new(),
@@ -295,6 +299,11 @@ impl Node {
     }
 
     fn take(&mut self, input: Input, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
+        if !self.held.is_empty() && !self.is_starting() {
+            for (id, event) in std::mem::take(&mut self.held) {
+                self.subscriber(id, event, store, out)?;
+            }
+        }
         match input {
             Input::Tick => self.tick(store, out)?,
             Input::QueueDrained => {
@@ -433,6 +442,7 @@ impl Node {
         self.tick_forwards(out);
         self.tick_reads(out);
         self.tick_snapshots(out);
+        self.tick_outboxes();
         if self.placement_deadline().is_some_and(|at| mono >= at) {
             self.place();
             self.relink(out);
@@ -562,11 +572,6 @@ impl Node {
             }
         }
         self.settle(store, out)?;
-        if !self.held.is_empty() && !self.is_starting() {
-            for (id, event) in std::mem::take(&mut self.held) {
-                self.subscriber(id, event, store, out)?;
-            }
-        }
         if let Fsync::Interval(every) = self.config.fsync
             && self.sync_at.is_none()
             && self.wal.is_unsynced()
@@ -590,7 +595,7 @@ impl Node {
     /// Whether a group has no leader yet, be it here or elsewhere: nobody can be told whom to turn to.
     fn is_starting(&self) -> bool {
         self.groups.values().any(|group| match group.raft.leader() {
-            None => true,
+            None => group.raft.configuration().contains(self.config.node),
             Some(leader) => leader == self.config.node && !group.serves(),
         })
     }
@@ -650,6 +655,7 @@ impl Node {
         consider(self.forwards.next_deadline(), Reason::Peers);
         consider(self.reads.next_deadline(), Reason::Peers);
         consider(self.snapshots.next_deadline(), Reason::Peers);
+        consider(self.outboxes.next_deadline(), Reason::Peers);
         consider(self.placement_deadline(), Reason::Work);
         consider(self.checkpoints.deadline(&self.config), Reason::Checkpoint);
         consider(self.full_retry_at, Reason::Wal);

@@ -236,6 +236,12 @@ impl Node {
             PeerMessage::ReadReply { number, at } => self.read_answered(number, at, out),
             PeerMessage::AskMembers => self.members_asked(from, out),
             PeerMessage::Members(members) => self.members_told(from, members, out),
+            PeerMessage::Outbox { origin, target, first, ops } => {
+                self.outbox_arrived(from, origin, target, first, ops, out);
+            }
+            PeerMessage::OutboxReply { origin, target, upto } => {
+                self.outbox_acknowledged(origin, target, upto)
+            }
             PeerMessage::Chunk(chunk) => self.chunk(from, chunk, store, out)?,
             PeerMessage::ChunkReply { group, last, next, done } => {
                 self.chunk_answered(from, group, last, next, done, out)?;

@@ -365,9 +365,10 @@ impl Node {
                 self.flipping = None;
                 let seed = super::hash_seed(&self.config);
                 let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-                let state =
+                let mut state =
                     State::open(id, seed, store).map_err(|error| Fatal::StateDamaged(error.to_string()))?;
                 assert_eq!(state.applied, last.index, "group {id}: the snapshot is not what was announced");
+                state.set_partition_groups(self.config.partition_groups());
                 let stamp = state.stamp;
                 group.state = state;
                 group.raft.installed(last, configuration, time, stamp, true);

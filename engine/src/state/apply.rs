@@ -11,7 +11,7 @@ use crate::store::SharedStore;
 use bytes::Bytes;
 use chronos_proto::codec;
 use chronos_proto::command::{Command, Entry, Event, Op, OpOutcome, TimerRef, Work};
-use chronos_proto::id::{IndexId, RelationId};
+use chronos_proto::id::{GroupId, IndexId, RelationId};
 use chronos_proto::schema::{IndexState, Relation, RelationKind};
 use chronos_proto::time::Timestamp;
 use std::collections::BTreeMap;
@@ -40,6 +40,15 @@ pub enum Change {
         consumer_group: String,
         /// What is done now.
         offsets: Vec<(u32, u64)>,
+    },
+    /// Something was put into the outbox for a group.
+    Sent(GroupId),
+    /// Writes of another group's outbox are applied, all up to this number.
+    Received {
+        /// Whose outbox.
+        origin: GroupId,
+        /// The number.
+        upto: u64,
     },
     /// A relation is gone.
     Dropped(RelationId),
@@ -142,11 +151,49 @@ impl Apply<'_> {
                 }
                 self.changes.push(Change::Members);
             }
+            Command::Deliver { origin, first, ops } => self.receive(*origin, *first, ops)?,
+            Command::Delivered { target, upto } => self.state.delivered(*target, *upto, self.store)?,
         }
         Ok(Vec::new())
     }
 
+    /// The group that a partition of a topic is kept by, if it is another than this one.
+    fn elsewhere(&self, topic: RelationId, partition: u32) -> Option<GroupId> {
+        let relation = self.state.catalog.get(topic).filter(|relation| relation.is_partitioned())?;
+        Some(relation.home(partition)).filter(|home| *home != self.state.group)
+    }
+
+    fn send(&mut self, target: GroupId, op: &Op) {
+        self.state.send(target, op);
+        if self.changes.last() != Some(&Change::Sent(target)) {
+            self.changes.push(Change::Sent(target));
+        }
+    }
+
+    /// Applies what another group's outbox held, as far as it is new.
+    fn receive(&mut self, origin: GroupId, first: u64, ops: &[Op]) -> Result<(), ReadError> {
+        let mut upto = self.state.inbox(origin);
+        let last = (first + ops.len() as u64).saturating_sub(1);
+        let again = bugs::active(Bug::DeliverAgain);
+        if first <= upto + 1 && (last > upto || again) {
+            let known = if again { 0 } else { (upto + 1 - first) as usize };
+            for op in &ops[known..] {
+                self.op(op)?;
+            }
+            upto = last;
+            self.state.received(origin, upto, self.store)?;
+        }
+        self.changes.push(Change::Received { origin, upto });
+        Ok(())
+    }
+
     fn op(&mut self, op: &Op) -> Result<OpOutcome, ReadError> {
+        if let Op::Publish { topic, partition, .. } | Op::Schedule { topic, partition, .. } = op
+            && let Some(home) = self.elsewhere(*topic, *partition)
+        {
+            self.send(home, op);
+            return Ok(OpOutcome::Sent { partition: *partition });
+        }
         match op {
             Op::PutRow { relation, key, row, replaces, indexes } => {
                 let key = keys::row(*relation, key);
@@ -491,7 +538,18 @@ impl Apply<'_> {
                 self.state.put(mark, Some(Bytes::new()), self.store)?;
             }
         }
+        self.tell_homes(relation, &Op::PutRelation(relation.clone()));
         self.store_relation(relation.clone())
+    }
+
+    /// The groups that have a topic's partitions learn of a change of it.
+    fn tell_homes(&mut self, relation: &Relation, op: &Op) {
+        let here = self.state.group;
+        if relation.is_partitioned() && relation.group == here {
+            for home in relation.homes().into_iter().filter(|home| *home != here) {
+                self.send(home, op);
+            }
+        }
     }
 
     fn store_relation(&mut self, relation: Relation) -> Result<(), ReadError> {
@@ -503,9 +561,8 @@ impl Apply<'_> {
     }
 
     fn drop_relation(&mut self, id: RelationId) -> Result<(), ReadError> {
-        if self.state.catalog.get(id).is_none() {
-            return Ok(());
-        }
+        let Some(relation) = self.state.catalog.get(id).cloned() else { return Ok(()) };
+        self.tell_homes(&relation, &Op::DropRelation(id));
         self.state.work = true;
         self.state.put(keys::catalog(id), None, self.store)?;
         self.state.put(keys::purge(id), Some(Bytes::new()), self.store)?;

@@ -26,6 +26,9 @@
 //! 70 session sequence                   outcome of a request
 //! 71 session                            session: floor, time of last use
 //! 80 topic consumer_group partition     consumer group: ack floor and gaps
+//! 90 target number                      outbox: a write for another group
+//! 91 target                             the number of the last write that was put there
+//! 92 origin                             the last number of another group's outbox that was applied here
 //! ```
 //!
 //! Numbers are big-endian, so keys order as their values do.
@@ -59,6 +62,9 @@ pub mod tag {
     pub const REQUEST: u8 = 0x70;
     pub const SESSION: u8 = 0x71;
     pub const CONSUMER: u8 = 0x80;
+    pub const OUTBOX: u8 = 0x90;
+    pub const OUTBOX_LAST: u8 = 0x91;
+    pub const INBOX: u8 = 0x92;
     /// What a dropped relation leaves behind.
     pub const OF_RELATION: [u8; 9] = [ROW, ROWID, INDEX, EVENT, PARTITION, TIMER, CLAIM, CONSUMER, BACKFILL];
 }
@@ -401,4 +407,38 @@ pub fn consumer(topic: RelationId, consumer_group: &str, partition: u32) -> Byte
     key::encode_bytes(&mut rest, consumer_group.as_bytes());
     rest.extend_from_slice(&partition.to_be_bytes());
     tagged(tag::CONSUMER, topic, &rest)
+}
+
+fn of_group(tag: u8, group: GroupId, rest: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(5 + rest.len());
+    out.push(tag);
+    out.extend_from_slice(&group.0.to_be_bytes());
+    out.extend_from_slice(rest);
+    Bytes::from(out)
+}
+
+/// A write for another group.
+pub fn outbox(target: GroupId, number: u64) -> Bytes {
+    of_group(tag::OUTBOX, target, &number.to_be_bytes())
+}
+
+/// Target and number inside an outbox entry's state key.
+pub fn outbox_parts(key: &[u8]) -> Option<(GroupId, u64)> {
+    let group = relation(key)?.0;
+    Some((GroupId(group), u64::from_be_bytes(key.get(5..13)?.try_into().ok()?)))
+}
+
+/// The number of the last write that was put into the outbox for a group.
+pub fn outbox_last(target: GroupId) -> Bytes {
+    of_group(tag::OUTBOX_LAST, target, &[])
+}
+
+/// The last number of another group's outbox that was applied here.
+pub fn inbox(origin: GroupId) -> Bytes {
+    of_group(tag::INBOX, origin, &[])
+}
+
+/// The group inside the state key of an outbox's last number or of an inbox.
+pub fn group_of(key: &[u8]) -> Option<GroupId> {
+    relation(key).map(|number| GroupId(number.0))
 }

@@ -15,6 +15,7 @@ mod digest;
 mod founding;
 pub mod index;
 pub mod keys;
+mod outbox;
 pub mod overlay;
 pub mod records;
 pub mod sealed;
@@ -113,6 +114,7 @@ pub struct State {
     partitions: BTreeMap<(RelationId, u32), Partition>,
     rowids: BTreeMap<RelationId, i64>,
     claims: BTreeMap<(RelationId, u32), u64>,
+    outboxes: outbox::Outboxes,
 }
 
 impl State {
@@ -139,6 +141,7 @@ impl State {
             partitions: BTreeMap::new(),
             rowids: BTreeMap::new(),
             claims: BTreeMap::new(),
+            outboxes: outbox::Outboxes::default(),
         };
         let key = keys::root(group);
         if let Some(sealed) = store.get(&key)? {
@@ -186,6 +189,7 @@ impl State {
             }
         }
         self.sessions = Sessions::load(&snapshot)?;
+        self.outboxes = outbox::Outboxes::load(&snapshot)?;
         self.membership = snapshot.record("membership", &keys::membership())?;
         for entry in snapshot.scan(&keys::all(tag::MEMBER, None), false) {
             let member: Member = codec::decode("member", &entry?.1)?;
@@ -212,6 +216,11 @@ impl State {
     /// The generation that the state's keys are under in the store.
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// Says how many groups beside group 0 there are; see [`Catalog::partition_groups`].
+    pub(crate) fn set_partition_groups(&mut self, groups: u32) {
+        Arc::make_mut(&mut self.catalog).set_partition_groups(groups);
     }
 
     /// The group's members, once they were logged.
@@ -254,6 +263,7 @@ impl State {
             active: self.overlay.active.clone(),
             frozen: self.overlay.frozen.clone(),
             store: store.clone(),
+            others: None,
         }
     }
 

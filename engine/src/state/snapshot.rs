@@ -7,6 +7,7 @@ use crate::store::{SharedStore, StoreError};
 use bytes::Bytes;
 use chronos_proto::id::{GroupId, Index};
 use chronos_proto::time::Timestamp;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub(crate) active: Layer,
     pub(crate) frozen: Option<Layer>,
     pub(crate) store: SharedStore,
+    /// States of other groups, each at an index of its own.
+    pub(crate) others: Option<Arc<BTreeMap<GroupId, Snapshot>>>,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -48,7 +51,18 @@ impl Snapshot {
             active: Layer::new(),
             frozen: None,
             store,
+            others: None,
         }
+    }
+
+    /// The same, with other groups' states beside it: topics whose partitions are there can be read.
+    pub fn with(self, others: BTreeMap<GroupId, Snapshot>) -> Snapshot {
+        Snapshot { others: Some(Arc::new(others)), ..self }
+    }
+
+    /// The state of a group: this one, or one beside it.
+    pub fn of(&self, group: GroupId) -> Option<&Snapshot> {
+        if group == self.group { Some(self) } else { self.others.as_ref()?.get(&group) }
     }
 
     /// The value under a state key.

@@ -245,13 +245,15 @@ pub fn command_keys(command: &Command, out: &mut Vec<Bytes>) {
                 }
             }
         }
+        Command::Deliver { ops, .. } => ops.iter().for_each(|op| written_keys(op, out)),
         // They write nothing that a transaction can read.
         Command::Noop
         | Command::AdvanceTime
         | Command::TimeEpoch(_)
         | Command::Membership(_)
         | Command::PutMember(_)
-        | Command::DropMember(_) => {}
+        | Command::DropMember(_)
+        | Command::Delivered { .. } => {}
         // Who saw a row as not expired goes on with that; who wants to write where it stood begins anew.
         Command::Work(Work::ExpireRows { relation, keys: rows }) => {
             out.extend(rows.iter().map(|key| keys::row(*relation, key)));

@@ -167,7 +167,8 @@ impl Run {
                 let consumer_group = self.rng.one_in(2).then(|| "g".to_owned());
                 let (credit, ack_timeout_ms) = (self.rng.below(9) as u32, self.rng.between(1, 500));
                 let start = Start::Earliest;
-                let open = Subscription { topic: ALERTS, consumer_group, start, credit, ack_timeout_ms };
+                let (topic, partitions) = (ALERTS, Vec::new());
+                let open = Subscription { topic, partitions, consumer_group, start, credit, ack_timeout_ms };
                 self.step(Input::Subscriber { id: subscriber, event: SubscriberInput::Open(open) });
             }
             9 => {

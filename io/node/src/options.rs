@@ -97,8 +97,6 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// It is there already: this node waits to be taken in.
     pub joins: bool,
-    /// Groups beside group 0, for the partitions of topics.
-    pub partitions: u32,
     /// Whether leaders answer reads by lease.
     pub leases: bool,
 }
@@ -122,6 +120,8 @@ pub struct Options {
     /// What a weak fsync mode may have lost in the last run is lost for good: the node votes although it may have
     /// forgotten what it acknowledged.
     pub accept_loss: bool,
+    /// Groups beside group 0, for the partitions of topics; those that are there already stay, though it is fewer.
+    pub partitions: u32,
     /// Seeds the node's generator; drawn from the operating system if none.
     pub seed: Option<u64>,
 }
@@ -137,6 +137,7 @@ impl Options {
             explain_signals: false,
             cluster: None,
             accept_loss: false,
+            partitions: 0,
             seed: None,
         }
     }

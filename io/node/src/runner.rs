@@ -134,7 +134,8 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
     let begun =
         if options.cluster.is_some() { Some(directory.begin(crate::directory::draw_u64())?) } else { None };
     let boots = begun.map_or(0, |begun| begun.number);
-    let config = chronos_engine::Config { doubtful, ..config(&options, &directory, seed, boots) };
+    let last_group = recovered.groups.keys().copied().max();
+    let config = chronos_engine::Config { doubtful, ..config(&options, &directory, last_group, seed, boots) };
     let link_identity = LinkIdentity {
         cluster: directory.identity.cluster,
         name: options.name.clone(),
@@ -261,14 +262,22 @@ fn finish_scrub(scrub: Scrub, shared: &Shared, directory: &Directory) {
     let _ = shared.inbox.report(Message::Scrubbed(ended));
 }
 
-fn config(options: &Options, directory: &Directory, seed: u64, boots: u64) -> chronos_engine::Config {
+/// `found` is the last group that the directory has something of.
+fn config(
+    options: &Options,
+    directory: &Directory,
+    found: Option<GroupId>,
+    seed: u64,
+    boots: u64,
+) -> chronos_engine::Config {
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let signed = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     let (profile, identity) = (&options.profile, directory.identity);
-    let (members, joins, partitions, leases) = match &options.cluster {
-        Some(cluster) => (cluster.members.clone(), cluster.joins, cluster.partitions, cluster.leases),
-        None => (Vec::new(), false, 0, false),
+    let (members, joins, leases) = match &options.cluster {
+        Some(cluster) => (cluster.members.clone(), cluster.joins, cluster.leases),
+        None => (Vec::new(), false, false),
     };
+    let partitions = found.map_or(0, |group| group.0).max(options.partitions);
     chronos_engine::Config {
         groups: (0..=partitions).map(GroupId).collect(),
         members,

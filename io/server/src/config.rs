@@ -62,8 +62,8 @@ pub const SETTINGS: &[Setting] = &[
     secret("auth_token", "the same as auth_token_admin"),
     setting(
         "partitions",
-        "0",
-        "groups beside group 0, for the partitions of topics; fixed at the first start",
+        "8",
+        "groups beside group 0, for the partitions of topics, on every node alike; may rise later",
     ),
     setting(
         "read_mode",
@@ -330,7 +330,13 @@ impl Config {
 
     /// How to open the node that this configuration speaks of.
     pub fn node_options(&self, name: impl Into<String>, data_dir: impl Into<PathBuf>) -> Options {
-        Options { name: name.into(), fsync: self.fsync, profile: self.profile, ..Options::new(data_dir) }
+        Options {
+            name: name.into(),
+            fsync: self.fsync,
+            profile: self.profile,
+            partitions: self.partitions,
+            ..Options::new(data_dir)
+        }
     }
 }
 

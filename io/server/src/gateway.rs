@@ -15,11 +15,13 @@ use chronos_engine::step::Fresh;
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_node::{CommitError, NodeHandle, NodeStatus};
 use chronos_proto::id::{GroupId, Index, RequestId};
+use chronos_proto::schema::Relation;
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Type, Value};
 use chronos_sql::{
     Context, Kind, Limits, Outcome, Prepared, RowSet, Session, SessionOptions, SqlError, SqlState, Statement,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -154,6 +156,42 @@ impl Gateway {
         (published.snapshot, read_time)
     }
 
+    /// The newest state of a group, and the time to read it at.
+    pub fn read_of(&self, group: GroupId) -> Result<(Snapshot, Timestamp), SqlError> {
+        let published = self.node.published_of(group).ok_or_else(|| no_replica(group))?;
+        let read_time = published.clock.at(self.node.mono());
+        Ok((published.snapshot, read_time))
+    }
+
+    /// Waits a while until the groups that keep partitions know their topics, so that the next statement writes to them.
+    async fn homes_know(&self) {
+        let catalog = self.node.published().snapshot.catalog;
+        for topic in catalog.iter().filter(|relation| relation.is_partitioned()) {
+            // It is made, whether or not they all know it yet.
+            let _ = self.wait_for_homes(topic).await;
+        }
+    }
+
+    /// Waits until the groups that keep a topic's partitions know it, which takes a moment after it was made.
+    pub async fn wait_for_homes(&self, topic: &Relation) -> Result<(), SqlError> {
+        let deadline = Instant::now() + LEADER_WAIT;
+        loop {
+            let known = |group: &GroupId| {
+                self.read_of(*group).map(|(state, _)| state.catalog.get(topic.id).is_some())
+            };
+            let homes = topic.homes().iter().map(known).collect::<Result<Vec<bool>, _>>()?;
+            if homes.into_iter().all(|known| known) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let message =
+                    format!("the partitions of topic {} have no leaders yet: try again", topic.name);
+                return Err(SqlError::new(SqlState::CANNOT_CONNECT_NOW, message));
+            }
+            tokio::time::sleep(CONFLICT_POLL).await;
+        }
+    }
+
     /// A number that nobody can guess from others: a step of a seeded sequence, mixed.
     pub fn random(&self) -> u64 {
         let mut z = self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
@@ -164,7 +202,36 @@ impl Gateway {
 
     /// A snapshot that holds everything which was acknowledged anywhere before this call, and the time to read it at.
     pub async fn read_newest(&self, mode: ReadMode) -> Result<(Snapshot, Timestamp), SqlError> {
-        let published = self.node.published();
+        self.read_newest_of(GroupId(0), mode).await
+    }
+
+    /// The states of other groups beside that of group 0, each the newest by itself.
+    async fn beside(
+        &self,
+        snapshot: Snapshot,
+        read_time: Timestamp,
+        groups: BTreeSet<GroupId>,
+        mode: ReadMode,
+    ) -> Result<(Snapshot, Timestamp), SqlError> {
+        let (mut others, mut latest) = (BTreeMap::new(), read_time);
+        let reads = groups.into_iter().filter(|group| *group != snapshot.group).map(|group| async move {
+            self.read_newest_of(group, mode).await.map(|(snapshot, time)| (group, snapshot, time))
+        });
+        for read in futures_util::future::try_join_all(reads).await? {
+            let (group, snapshot, time) = read;
+            latest = latest.max(time);
+            others.insert(group, snapshot);
+        }
+        Ok((snapshot.with(others), latest))
+    }
+
+    /// The same of any group.
+    pub async fn read_newest_of(
+        &self,
+        group: GroupId,
+        mode: ReadMode,
+    ) -> Result<(Snapshot, Timestamp), SqlError> {
+        let published = self.node.published_of(group).ok_or_else(|| no_replica(group))?;
         let here = match (mode, published.fresh) {
             (ReadMode::Local, _) | (_, Fresh::Alone) => true,
             (ReadMode::Lease, Fresh::Until(until)) => self.node.mono() < until,
@@ -180,9 +247,9 @@ impl Gateway {
             // A client that went away wants no answer.
             let _ = send.send(at);
         });
-        self.node.read_with(GroupId(0), reply);
+        self.node.read_with(group, reply);
         let at = receive.await.unwrap_or(Err(Refused::Stopping)).map_err(|refused| refusal(&refused))?;
-        let snapshot = self.node.published().snapshot;
+        let snapshot = self.node.published_of(group).ok_or_else(|| no_replica(group))?.snapshot;
         let read_time = at.time.max(snapshot.applied_time);
         Ok((snapshot, read_time))
     }
@@ -253,7 +320,7 @@ impl Gateway {
             let mut work = || session.execute(prepared, params, cx);
             if prepared.is_short() { work() } else { tokio::task::block_in_place(work) }
         };
-        let answer = self.run(session, prepared.kind, cancel, run).await;
+        let answer = self.run(session, prepared.kind, Some(prepared), cancel, run).await;
         self.metrics.statement(prepared.kind, began.elapsed());
         answer.inspect_err(|e| self.count(e))
     }
@@ -300,7 +367,7 @@ impl Gateway {
         cancel: &AtomicBool,
     ) -> Result<Answer, SqlError> {
         let finish = |session: &mut Session, cx: &Context<'_>| session.finish_implicit(cx);
-        let answer = self.run(session, Kind::Transaction, cancel, finish).await;
+        let answer = self.run(session, Kind::Transaction, None, cancel, finish).await;
         answer.inspect_err(|e| self.count(e))
     }
 
@@ -308,6 +375,7 @@ impl Gateway {
         &self,
         session: &mut Session,
         kind: Kind,
+        prepared: Option<&Prepared>,
         cancel: &AtomicBool,
         mut work: impl FnMut(&mut Session, &Context<'_>) -> Result<Outcome, SqlError>,
     ) -> Result<Answer, SqlError> {
@@ -330,7 +398,14 @@ impl Gateway {
                     (published.snapshot, read_time, published.fresh == Fresh::Alone)
                 }
             };
-            let read_index = snapshot.applied;
+            let groups = match prepared.filter(|_| reads && session.stands_alone()) {
+                Some(prepared) => prepared.groups(&snapshot.catalog),
+                None => BTreeSet::new(),
+            };
+            let (snapshot, read_time) = match groups.is_empty() {
+                true => (snapshot, read_time),
+                false => self.beside(snapshot, read_time, groups, self.read_mode(session)).await?,
+            };
             let (random, request, limits) = (self.random(), RequestId::default(), self.limits);
             let cx = Context { snapshot: &snapshot, read_time, random, request, cancel, limits };
             let outcome = work(session, &cx);
@@ -346,12 +421,16 @@ impl Gateway {
                 Outcome::Tag(tag) => return Ok(Answer::Tag(tag)),
                 Outcome::Commit(commit) => commit,
             };
+            let read_at = (commit.group, commit.transaction.read_index);
             let answer = self.commit(commit.group, std::mem::take(&mut commit.transaction)).await?;
             if let Err(refused) = &answer
                 && commit.retryable
-                && self.may_retry(refused, read_index, &mut patience).await
+                && self.may_retry(refused, read_at, &mut patience).await
             {
                 continue;
+            }
+            if kind == Kind::Schema && answer.is_ok() {
+                self.homes_know().await;
             }
             return match session.committed(*commit, answer)? {
                 Outcome::Rows(rows) => Ok(Answer::Rows(rows)),
@@ -421,8 +500,8 @@ impl Gateway {
     ) -> Result<(Option<Committed>, T), SqlError> {
         let mut patience = Patience::default();
         loop {
-            let (snapshot, read_time) = self.read();
-            let read_index = snapshot.applied;
+            let (snapshot, read_time) = self.read_of(group)?;
+            let read_at = (group, snapshot.applied);
             let (transaction, extra) = build(&snapshot, read_time)?;
             drop(snapshot);
             if transaction.ops.is_empty() {
@@ -430,7 +509,7 @@ impl Gateway {
             }
             match self.commit(group, transaction).await? {
                 Ok(committed) => return Ok((Some(committed), extra)),
-                Err(refused) if self.may_retry(&refused, read_index, &mut patience).await => {}
+                Err(refused) if self.may_retry(&refused, read_at, &mut patience).await => {}
                 Err(refused) => return Err(refusal(&refused)),
             }
         }
@@ -438,12 +517,19 @@ impl Gateway {
 
     /// Whether something that was refused may be tried again now. It waits for what was in the way: a write that may
     /// still be on its way to the disk, or a leader.
-    async fn may_retry(&self, refused: &Refused, read_index: Index, patience: &mut Patience) -> bool {
+    async fn may_retry(
+        &self,
+        refused: &Refused,
+        (group, read_index): (GroupId, Index),
+        patience: &mut Patience,
+    ) -> bool {
         let now = Instant::now();
         match refused {
             Refused::Conflict => {
                 let deadline = *patience.conflicts.get_or_insert(now + CONFLICT_WAIT);
-                while self.node.published().snapshot.applied <= read_index {
+                let applied =
+                    || self.node.published_of(group).map_or(Index(0), |published| published.snapshot.applied);
+                while applied() <= read_index {
                     if Instant::now() >= deadline {
                         return false;
                     }
@@ -482,6 +568,11 @@ pub fn refusal(refused: &Refused) -> SqlError {
         Refused::Stopping => SqlState::SHUTDOWN,
     };
     SqlError::new(code, refused.to_string())
+}
+
+fn no_replica(group: GroupId) -> SqlError {
+    let message = format!("this node has no replica of group {group}, which keeps a partition of the topic");
+    SqlError::new(SqlState::CANNOT_CONNECT_NOW, message).hint("ask another node of the cluster")
 }
 
 /// From the operating system; a machine without its generator still serves, with one seeded by time.

@@ -83,7 +83,7 @@ fn payload(delivered: &Delivered) -> String {
 
 fn open(group: &str, credit: u32) -> Open {
     let start = Some(Start::Earliest(true));
-    Open { topic: "alerts".into(), group: group.into(), start, credit, ack_timeout_ms: 0 }
+    Open { topic: "alerts".into(), group: group.into(), start, credit, ..Open::default() }
 }
 
 #[test]

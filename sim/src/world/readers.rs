@@ -96,8 +96,14 @@ impl World {
         self.readers[reader as usize].open = Some(id);
         self.readers[reader as usize].at = m;
         let ack_timeout_ms = self.knobs.ack_timeout_ms;
-        let event =
-            SubscriberInput::Open(Subscription { topic, consumer_group, start, credit, ack_timeout_ms });
+        let event = SubscriberInput::Open(Subscription {
+            topic,
+            partitions: Vec::new(),
+            consumer_group,
+            start,
+            credit,
+            ack_timeout_ms,
+        });
         self.give(m, Input::Subscriber { id, event });
     }
 

@@ -610,11 +610,11 @@ impl Binder<'_> {
                 )
             };
             match option.as_str() {
-                "partitions" => match value.parse::<u32>().map_err(|_| bad())? {
-                    1 => {}
-                    0 => return Err(bad()),
-                    _ => return Err(SqlError::unsupported("a topic of several partitions")),
-                },
+                "partitions" => {
+                    let most = chronos_proto::limits::TOPIC_PARTITIONS_MAX;
+                    let partitions = value.parse::<u32>().ok().filter(|n| (1..=most).contains(n));
+                    topic.partitions = partitions.ok_or_else(bad)?;
+                }
                 "dedup" => {
                     let interval = crate::time::parse_interval(value)?;
                     let micros = u64::try_from(interval.estimate()).ok().filter(|m| *m > 0);

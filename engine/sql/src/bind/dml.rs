@@ -39,12 +39,7 @@ impl Binder<'_> {
         let (kind, table, columns) = self.named_source(name)?;
         let target = match &kind {
             SourceKind::Table(relation) => Target::Table(relation.clone()),
-            SourceKind::Topic(relation) => {
-                if relation.topic().is_some_and(|t| t.partitions != 1) {
-                    return Err(SqlError::unsupported("writing to a topic of several partitions by SQL"));
-                }
-                Target::Topic(relation.clone())
-            }
+            SourceKind::Topic(relation) => Target::Topic(relation.clone()),
             SourceKind::Timers => Target::Timers,
             _ => {
                 return Err(SqlError::new(

@@ -16,7 +16,7 @@ use crate::system;
 use crate::types::CastContext;
 use chronos_proto::Type;
 use chronos_proto::id::{ColumnId, RelationId};
-use chronos_proto::schema::RelationKind;
+use chronos_proto::schema::{Partitioned, RelationKind};
 use sqlparser::ast::{self, JoinConstraint, JoinOperator, SelectItem, TableFactor};
 
 /// The table column that a column is.
@@ -260,7 +260,7 @@ impl Binder<'_> {
                         table.columns.iter().map(|c| (c.name.clone(), c.ty, Some((id, c.id)))).collect();
                     (SourceKind::Table(relation), folded, columns)
                 }
-                RelationKind::Topic(topic) => {
+                RelationKind::Topic(topic) | RelationKind::Partitioned(Partitioned { topic, .. }) => {
                     let columns = system::topic_columns(topic.payload).iter().map(own).collect();
                     (SourceKind::Topic(relation), folded, columns)
                 }
@@ -277,6 +277,7 @@ impl Binder<'_> {
         }
         if schema.as_deref() == Some("chronos") && folded == "timers" {
             let columns = system::TIMER_COLUMNS.iter().map(own).collect();
+            self.timers = true;
             return Ok((SourceKind::Timers, folded, columns));
         }
         if let Some(table) = system::find(schema.as_deref(), &folded) {

@@ -46,6 +46,8 @@ pub(crate) struct Bound {
     pub columns: Vec<ColumnDesc>,
     /// Catalogue entries it depends on.
     pub relations: BTreeSet<RelationId>,
+    /// It reads or writes `chronos.timers`.
+    pub timers: bool,
 }
 
 pub(crate) struct Binder<'a> {
@@ -54,6 +56,7 @@ pub(crate) struct Binder<'a> {
     pub session: &'a SessionInfo,
     pub params: Vec<Option<Type>>,
     pub relations: BTreeSet<RelationId>,
+    pub timers: bool,
     pub aggregates: Aggregates,
     /// How deep subqueries are nested.
     pub depth: usize,
@@ -111,7 +114,7 @@ pub(crate) fn bind(
             )
         })?);
     }
-    Ok(Bound { action, kind, params, columns, relations: binder.relations })
+    Ok(Bound { action, kind, params, columns, relations: binder.relations, timers: binder.timers })
 }
 
 impl<'a> Binder<'a> {
@@ -127,6 +130,7 @@ impl<'a> Binder<'a> {
             session,
             params,
             relations: BTreeSet::new(),
+            timers: false,
             aggregates: Aggregates::Forbidden("this place"),
             depth: 0,
             windows: Windows::Forbidden,

@@ -8,6 +8,8 @@ use chronos_proto::time::Timestamp;
 pub(crate) struct Reads {
     ranges: Vec<KeyRange>,
     until: Option<Timestamp>,
+    /// Something was read in another group, which no commit guards.
+    foreign: bool,
 }
 
 impl Reads {
@@ -25,12 +27,29 @@ impl Reads {
 
     pub fn extend(&mut self, other: Reads) {
         self.ranges.extend(other.ranges);
+        self.foreign |= other.foreign;
         other.until.into_iter().for_each(|time| self.until(time));
     }
 
     /// From this time on something else would be read, though nothing is written.
     pub fn until(&mut self, time: Timestamp) {
         self.until = Some(self.until.map_or(time, |until| until.min(time)));
+    }
+
+    /// Something is read in another group than the transaction's.
+    pub fn elsewhere(&mut self) {
+        self.foreign = true;
+    }
+
+    /// Whether something was read in another group.
+    pub fn is_elsewhere(&self) -> bool {
+        self.foreign
+    }
+
+    /// Whether nothing but relations' definitions was read.
+    pub fn is_catalog_alone(&self) -> bool {
+        let catalog = keys::catalog_all();
+        self.until.is_none() && self.ranges.iter().all(|r| r.is_point() && catalog.contains(&r.start))
     }
 
     /// Anything of a relation: a change of its definition conflicts.

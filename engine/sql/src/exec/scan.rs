@@ -499,7 +499,7 @@ fn from_rows<'r>(scan: &Scan, rows: impl Iterator<Item = &'r [Value]> + Clone) -
 
 struct TopicScan<'a> {
     scan: &'a Scan,
-    topic: RelationId,
+    topic: &'a Relation,
     payload: Type,
     cx: &'a ExecCx<'a>,
     /// (partition, next offset, offset past the end).
@@ -507,9 +507,14 @@ struct TopicScan<'a> {
 }
 
 /// Events that have fired are there from their release on, without a write: a transaction is told when that is.
-fn note_releases(cx: &ExecCx<'_>, topic: RelationId, partition: u32) -> Result<(), SqlError> {
+fn note_releases(
+    cx: &ExecCx<'_>,
+    view: &Snapshot,
+    topic: RelationId,
+    partition: u32,
+) -> Result<(), SqlError> {
     if let Some(reads) = &cx.reads {
-        let record = cx.view.partition(topic, partition).map_err(read_error)?;
+        let record = view.partition(topic, partition).map_err(read_error)?;
         let releases = record.armed.iter().map(|(_, release, _)| *release);
         if let Some(first) = releases.filter(|release| *release > cx.read_time).min() {
             reads.borrow_mut().until(first);
@@ -556,12 +561,28 @@ fn topic<'a>(
     if let Some(reads) = &cx.reads {
         let mut reads = reads.borrow_mut();
         reads.relation(relation.id);
+        if relation.is_partitioned() {
+            reads.elsewhere();
+        }
         spans.iter().for_each(|(p, _, _)| reads.point(keys::partition(relation.id, *p)));
     }
     for (partition, _, _) in &spans {
-        note_releases(cx, relation.id, *partition)?;
+        note_releases(cx, view_of(cx, relation, *partition)?, relation.id, *partition)?;
     }
-    Ok(TopicScan { scan, topic: relation.id, payload, cx, spans })
+    Ok(TopicScan { scan, topic: relation, payload, cx, spans })
+}
+
+/// The state of the group that keeps a partition.
+fn view_of<'a>(cx: &'a ExecCx<'_>, topic: &Relation, partition: u32) -> Result<&'a Snapshot, SqlError> {
+    cx.view.of(topic.home(partition)).ok_or_else(|| elsewhere(topic))
+}
+
+fn elsewhere(topic: &Relation) -> SqlError {
+    SqlError::unsupported(format!(
+        "reading topic \"{}\", which has several partitions, in a transaction",
+        topic.name
+    ))
+    .hint("read it by a statement of its own, outside of a transaction block")
 }
 
 impl Operator for TopicScan<'_> {
@@ -572,10 +593,8 @@ impl Operator for TopicScan<'_> {
             if limit == 0 {
                 continue;
             }
-            let events = self
-                .cx
-                .view
-                .events(self.topic, partition, from, limit, self.cx.read_time)
+            let events = view_of(self.cx, self.topic, partition)?
+                .events(self.topic.id, partition, from, limit, self.cx.read_time)
                 .map_err(read_error)?;
             let Some(last) = events.last() else { continue };
             self.spans.push_front((partition, last.offset + 1, to));
@@ -628,26 +647,33 @@ fn timers_of(
     if let Some(reads) = &cx.reads {
         let mut reads = reads.borrow_mut();
         reads.relation(topic.id);
+        if topic.is_partitioned() {
+            reads.elsewhere();
+        }
         match id {
             Some(id) => reads.point(keys::timer(topic.id, id)),
             None => reads.add(keys::timers(topic.id)),
         }
     }
     for partition in 0..partitions {
-        note_releases(cx, topic.id, partition)?;
-        rows.extend(armed(cx.view, topic, partition, id, cx.read_time)?);
+        let view = view_of(cx, topic, partition)?;
+        note_releases(cx, view, topic.id, partition)?;
+        rows.extend(armed(view, topic, partition, id, cx.read_time)?);
     }
-    match id {
-        Some(id) => {
-            if let Some(timer) = cx.view.timer(topic.id, id).map_err(read_error)? {
-                rows.push(system::timer_row(&topic.name, id, timer));
+    for home in topic.homes() {
+        let view = cx.view.of(home).ok_or_else(|| elsewhere(topic))?;
+        match id {
+            Some(id) => {
+                if let Some(timer) = view.timer(topic.id, id).map_err(read_error)? {
+                    rows.push(system::timer_row(&topic.name, id, timer));
+                }
             }
-        }
-        None => {
-            for timer in cx.view.timers(topic.id) {
-                cx.check_cancel()?;
-                let (id, timer) = timer.map_err(read_error)?;
-                rows.push(system::timer_row(&topic.name, &id, timer));
+            None => {
+                for timer in view.timers(topic.id) {
+                    cx.check_cancel()?;
+                    let (id, timer) = timer.map_err(read_error)?;
+                    rows.push(system::timer_row(&topic.name, &id, timer));
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use chronos_engine::Catalog;
 use chronos_engine::keys;
 use chronos_proto::id::{ColumnId, IndexId, RelationId};
 use chronos_proto::schema::{
-    DefaultValue, Extra, IndexState, Relation, RelationKind, SecondaryIndex, Sequence, Table,
+    DefaultValue, Extra, IndexState, Partitioned, Relation, RelationKind, SecondaryIndex, Sequence, Table,
 };
 use chronos_proto::{Op, Value};
 use std::sync::Arc;
@@ -120,7 +120,8 @@ fn create(
 ) -> Result<Option<Arc<Relation>>, SqlError> {
     let id = writes.view.catalog.next_id();
     let group = writes.view.group;
-    let mut relation = Relation { id, group, ..relation.clone() };
+    let kind = dealt(id, &relation.kind, &writes.view.catalog)?;
+    let mut relation = Relation { id, group, kind, ..relation.clone() };
     let mut owned: Vec<Relation> = Vec::new();
     if let RelationKind::Table(table) = &mut relation.kind {
         for index in &mut table.indexes {
@@ -193,6 +194,21 @@ fn replace_view(writes: &mut Writes, new: &Relation, old: &Relation) -> Result<(
     }
     let (id, group, version) = (old.id, old.group, old.version + 1);
     put(writes, Relation { id, group, version, ..new.clone() })
+}
+
+/// A topic of several partitions gets their groups.
+fn dealt(id: RelationId, kind: &RelationKind, catalog: &Catalog) -> Result<RelationKind, SqlError> {
+    match kind {
+        RelationKind::Topic(topic) if topic.partitions > 1 => match catalog.partition_groups() {
+            0 => {
+                let message = "this node has no groups for a topic of several partitions";
+                Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
+                    .hint("start it, and every other node of its cluster, with --partitions 8"))
+            }
+            groups => Ok(RelationKind::Partitioned(Partitioned::spread(id, topic.clone(), groups))),
+        },
+        kind => Ok(kind.clone()),
+    }
 }
 
 /// Relations and indexes share their names.
@@ -401,7 +417,7 @@ fn drop(
     let Some(relation) = writes.view.catalog.by_name(name).cloned() else { return Ok(false) };
     let (is, use_instead) = match &relation.kind {
         RelationKind::Table(_) => (Dropped::Table, "DROP TABLE"),
-        RelationKind::Topic(_) => (Dropped::Topic, "DROP TOPIC"),
+        RelationKind::Topic(_) | RelationKind::Partitioned(_) => (Dropped::Topic, "DROP TOPIC"),
         RelationKind::View(_) => (Dropped::View, "DROP VIEW"),
         RelationKind::Sequence(_) => (Dropped::Sequence, "DROP SEQUENCE"),
     };

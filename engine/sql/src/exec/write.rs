@@ -13,7 +13,7 @@ use chronos_engine::Snapshot;
 use chronos_engine::keys;
 use chronos_engine::state::records::TimerRecord;
 use chronos_proto::command::IndexChange;
-use chronos_proto::id::{ColumnId, IndexId, RelationId};
+use chronos_proto::id::{ColumnId, GroupId, Index, IndexId, RelationId};
 use chronos_proto::schema::{Relation, SecondaryIndex, Table};
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Event, Op, Value, codec, key, limits, row};
@@ -43,6 +43,10 @@ pub(crate) struct Writes {
     pub given: Vec<(RelationId, i64)>,
     /// The transaction's time, by which rows have expired or not.
     now: Timestamp,
+    /// Groups that keep what is written.
+    targets: BTreeSet<GroupId>,
+    /// Timers changed or cancelled in other groups.
+    foreign_timers: bool,
 }
 
 impl Writes {
@@ -59,6 +63,8 @@ impl Writes {
             seen_later,
             given: Vec::new(),
             now,
+            targets: BTreeSet::new(),
+            foreign_timers: false,
         }
     }
 
@@ -75,7 +81,45 @@ impl Writes {
         (self.reads, self.ops.into_iter().flatten().collect())
     }
 
+    /// The group to commit in, and the index that it was read at. Events for partitions in one other group go straight
+    /// there if nothing else was read or written; with others they leave through this group's outbox.
+    pub fn home(&self) -> Result<(GroupId, Index), SqlError> {
+        let here = (self.view.group, self.view.applied);
+        let mut targets = self.targets.iter().filter(|target| **target != here.0);
+        let (first, others) = (targets.next(), targets.next().is_some() || self.targets.contains(&here.0));
+        let there = first.filter(|_| !others && !self.seen_later).and_then(|target| self.view.of(*target));
+        if self.foreign_timers {
+            return there.map(|view| (view.group, view.applied)).ok_or_else(|| {
+                SqlError::unsupported("changing timers of partitions in several groups in one statement")
+                    .hint("name the topic and the timer_id")
+            });
+        }
+        let timers_alone =
+            self.ops.iter().flatten().all(|op| matches!(op, Op::Cancel { .. } | Op::Reschedule { .. }));
+        if self.reads.is_elsewhere() && !timers_alone {
+            return Err(SqlError::unsupported(
+                "a transaction that reads topics of several partitions and writes",
+            ));
+        }
+        let known = |view: &&Snapshot| {
+            let topics = self.ops.iter().flatten().filter_map(|op| match op {
+                Op::Publish { topic, .. } | Op::Schedule { topic, .. } => Some(topic),
+                _ => None,
+            });
+            topics.into_iter().all(|topic| view.catalog.get(*topic).is_some())
+        };
+        match there.filter(known) {
+            Some(view) if self.reads.is_catalog_alone() => Ok((view.group, view.applied)),
+            _ => Ok(here),
+        }
+    }
+
     pub fn push(&mut self, op: Op, bytes: usize) -> Result<usize, SqlError> {
+        self.push_to(self.view.group, op, bytes)
+    }
+
+    fn push_to(&mut self, target: GroupId, op: Op, bytes: usize) -> Result<usize, SqlError> {
+        self.targets.insert(target);
         self.bytes += bytes + 64;
         if self.bytes > self.limit {
             return Err(SqlError::new(
@@ -291,7 +335,9 @@ impl Writes {
             Value::Timestamp(at) => self.schedule(relation, message_id, event, *at, claim, cx),
             _ => {
                 let bytes = event.payload.len() + 128;
-                self.push(Op::Publish { topic: relation.id, partition: 0, event, claim }, bytes)?;
+                let partition = partition(relation, &event);
+                let op = Op::Publish { topic: relation.id, partition, event, claim };
+                self.push_to(relation.home(partition), op, bytes)?;
                 Ok(())
             }
         }
@@ -307,14 +353,16 @@ impl Writes {
         cx: &EvalCx<'_>,
     ) -> Result<(), SqlError> {
         let deliver_at = delivery_time(at)?;
-        if self.seen_later {
+        let partition = partition(relation, &event);
+        let home = relation.home(partition);
+        if self.seen_later && home == self.view.group {
             let state_key = keys::timer(relation.id, &timer_id);
             if self.view.get(&state_key).map_err(store_error)?.is_none() {
                 let record = TimerRecord {
                     deliver_at,
                     sequence: 0,
                     version: 1,
-                    partition: 0,
+                    partition,
                     scheduled_at: Timestamp(cx.now),
                     event: event.clone(),
                     claimed: claim,
@@ -326,8 +374,8 @@ impl Writes {
             self.timers.insert((relation.id, timer_id.clone()));
         }
         let bytes = event.payload.len() + 256;
-        let op = Op::Schedule { topic: relation.id, partition: 0, timer_id, event, deliver_at, claim };
-        self.push(op, bytes)?;
+        let op = Op::Schedule { topic: relation.id, partition, timer_id, event, deliver_at, claim };
+        self.push_to(home, op, bytes)?;
         Ok(())
     }
 
@@ -366,7 +414,7 @@ impl Writes {
         new: &[Value],
         changed: &[usize],
     ) -> Result<bool, SqlError> {
-        let Some((topic, timer_id, if_version)) = self.timer(old)? else { return Ok(false) };
+        let Some((home, topic, timer_id, if_version)) = self.timer(old)? else { return Ok(false) };
         let has = |place: usize| changed.contains(&place);
         let deliver_at = match &new[5] {
             Value::Timestamp(at) if has(5) => Some(delivery_time(*at)?),
@@ -381,7 +429,9 @@ impl Writes {
         let changed_event = event(timer_id.clone(), &Value::Null, &new[3], &new[4])?;
         let payload = has(4).then(|| changed_event.payload.clone());
         let headers = has(3).then(|| changed_event.headers.clone().unwrap_or_else(|| "{}".into()));
-        if let Some(mut record) = self.view.timer(topic, &timer_id).map_err(read_error)? {
+        if let Some(mut record) = self.view.timer(topic, &timer_id).map_err(read_error)?
+            && home == self.view.group
+        {
             record.deliver_at = deliver_at.unwrap_or(record.deliver_at);
             record.version += 1;
             if let Some(payload) = &payload {
@@ -393,29 +443,61 @@ impl Writes {
             self.view.write(keys::timer(topic, &timer_id), Some(Bytes::from(codec::encode(&record))));
         }
         let bytes = payload.as_ref().map_or(0, Bytes::len) + 256;
-        self.push(Op::Reschedule { topic, timer_id, if_version, deliver_at, payload, headers }, bytes)?;
+        let op = Op::Reschedule { topic, timer_id, if_version, deliver_at, payload, headers };
+        self.push_to(home, op, bytes)?;
         Ok(true)
     }
 
     /// Cancels a pending timer. False if it has fired already and only waits for its release.
     pub fn delete_timer(&mut self, old: &[Value]) -> Result<bool, SqlError> {
-        let Some((topic, timer_id, if_version)) = self.timer(old)? else { return Ok(false) };
-        self.view.write(keys::timer(topic, &timer_id), None);
-        self.push(Op::Cancel { topic, timer_id, if_version }, 128)?;
+        let Some((home, topic, timer_id, if_version)) = self.timer(old)? else { return Ok(false) };
+        if home == self.view.group {
+            self.view.write(keys::timer(topic, &timer_id), None);
+        }
+        self.push_to(home, Op::Cancel { topic, timer_id, if_version }, 128)?;
         Ok(true)
     }
 
-    /// Topic, id and version of a timer's row; none if it is armed. The version is left open where this
+    /// Group, topic, id and version of a timer's row; none if it is armed. The version is left open where this
     /// transaction has touched the timer before: then it is not the one that apply will see.
-    fn timer(&mut self, old: &[Value]) -> Result<Option<(RelationId, String, Option<u64>)>, SqlError> {
+    fn timer(&mut self, old: &[Value]) -> Result<Option<NamedTimer>, SqlError> {
         let (Value::Text(topic), Value::Text(id), Value::Int(version)) = (&old[0], &old[1], &old[6]) else {
             return Ok(None);
         };
-        let topic = self.topic(topic)?.id;
-        let touched = !self.timers.insert((topic, id.clone()));
+        let relation = self.topic(topic)?;
+        let mut home = self.view.group;
+        if relation.is_partitioned() {
+            home = self.home_of_timer(&relation, id, *version)?;
+            self.foreign_timers = true;
+        }
+        let touched = !self.timers.insert((relation.id, id.clone()));
         let version = if touched { None } else { u64::try_from(*version).ok() };
-        Ok(Some((topic, id.clone(), version)))
+        Ok(Some((home, relation.id, id.clone(), version)))
     }
+
+    /// Which of a topic's groups has the timer of a row.
+    fn home_of_timer(&self, topic: &Relation, id: &str, version: i64) -> Result<GroupId, SqlError> {
+        let mut found = None;
+        for home in topic.homes() {
+            let Some(view) = self.view.of(home) else { continue };
+            let timer = view.timer(topic.id, id).map_err(read_error)?;
+            if timer.is_some_and(|timer| i64::try_from(timer.version) == Ok(version))
+                && found.replace(home).is_some()
+            {
+                let message = format!("several partitions of topic \"{}\" have a timer \"{id}\"", topic.name);
+                return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
+                    .hint("cancel it by gRPC, which cancels all of them"));
+            }
+        }
+        found.ok_or_else(|| SqlError::new(SqlState::SERIALIZATION_FAILURE, "the timer was changed meanwhile"))
+    }
+}
+
+/// Group, topic, id and version.
+type NamedTimer = (GroupId, RelationId, String, Option<u64>);
+
+fn partition(topic: &Relation, event: &Event) -> u32 {
+    topic.topic().map_or(0, |settings| settings.partition_of(event))
 }
 
 fn take_text(value: &Value) -> Option<String> {

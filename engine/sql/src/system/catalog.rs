@@ -6,7 +6,7 @@ use crate::exec::eval::EvalCx;
 use crate::oid;
 use crate::types::{Category, category};
 use chronos_engine::Catalog;
-use chronos_proto::schema::{DefaultValue, Extra, IndexState, Relation, RelationKind};
+use chronos_proto::schema::{DefaultValue, Extra, IndexState, Partitioned, Relation, RelationKind};
 use chronos_proto::value::Element;
 use chronos_proto::{Type, Value};
 
@@ -223,7 +223,7 @@ fn columns_of(relation: &Relation) -> Vec<(String, Type, bool, Option<String>)> 
                 (c.name.clone(), c.ty, c.not_null, default)
             })
             .collect(),
-        RelationKind::Topic(topic) => {
+        RelationKind::Topic(topic) | RelationKind::Partitioned(Partitioned { topic, .. }) => {
             let columns = super::topic_columns(topic.payload);
             columns.into_iter().map(|(name, ty)| (name.to_owned(), ty, false, None)).collect()
         }

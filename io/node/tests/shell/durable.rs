@@ -178,6 +178,7 @@ fn timers_fire_once_over_a_restart_and_reach_subscribers() {
     let sink = Box::new(move |event| send.send(event).unwrap());
     let subscription = Subscription {
         topic: TOPIC,
+        partitions: Vec::new(),
         consumer_group: Some("group".to_owned()),
         start: Start::Earliest,
         credit: 10,

@@ -137,19 +137,15 @@ impl Group {
         let number = self.group;
         let missing = self.wanted.iter().find(|name| !self.voters.contains(name));
         let surplus = self.voters.iter().find(|name| !self.wanted.contains(name));
-        let learner = self.learners.first();
-        Some(match (&self.leader, missing, learner, surplus) {
+        let learns = missing.is_some_and(|name| self.learners.contains(name));
+        Some(match (&self.leader, missing, surplus) {
             (Some(leader), ..) if !self.serves => {
                 format!("group {number} waits for {leader}, which leads it, to answer")
             }
             (None, ..) => format!("group {number} has no leader"),
-            (_, Some(name), Some(learner), _) if name == learner => {
-                format!("group {number}: {name} is catching up")
-            }
-            (_, Some(name), ..) => format!("group {number} is to take {name} in"),
-            (_, None, Some(name), _) | (_, None, None, Some(name)) => {
-                format!("group {number} is to let {name} go")
-            }
+            (_, Some(name), _) if learns => format!("group {number}: {name} is catching up"),
+            (_, Some(name), _) => format!("group {number} is to take {name} in"),
+            (_, None, Some(name)) => format!("group {number} is to let {name} go"),
             _ if !self.outgoing.is_empty() => format!("group {number} is changing its voters"),
             _ => return None,
         })
@@ -427,9 +423,12 @@ fn show(out: &mut impl Write, view: &View) -> std::io::Result<()> {
     let mut table = print::table(&[]);
     table.set_header(["group", "leader", "term", "voters", "committed", "change"]);
     for group in &view.groups {
-        let change = match (group.outgoing.as_slice(), group.learners.as_slice()) {
+        // The others follow for good: groups of partitions have fewer voters than the cluster has nodes.
+        let learners = group.learners.iter().filter(|name| group.wanted.contains(name));
+        let joining: Vec<&str> = learners.map(String::as_str).collect();
+        let change = match (group.outgoing.as_slice(), joining.as_slice()) {
             ([], []) => String::new(),
-            ([], learners) => format!("{} catching up", learners.join(", ")),
+            ([], joining) => format!("{} catching up", joining.join(", ")),
             (outgoing, _) => format!("from {}", outgoing.join(", ")),
         };
         let leader = group.leader.clone().unwrap_or_else(|| "none".into());

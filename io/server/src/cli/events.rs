@@ -9,7 +9,9 @@ use chronos_server::api::{
     Delivered, Event, Position, PublishRequest, PublishResponse, SubscribeRequest, SubscribeResponse,
     publish_response, subscribe_request, subscribe_response,
 };
+use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::pin::Pin;
@@ -160,16 +162,18 @@ impl Events {
         from: Begin,
         ack_timeout: Duration,
     ) -> Outcome<Subscription> {
-        self.open(topic, group, from, ack_timeout).await.map_err(refused)
+        let stream = self.open(topic, group, &[], from, ack_timeout).await.map_err(refused)?;
+        Ok(Subscription::of(vec![stream], !group.is_empty()))
     }
 
     async fn open(
         &mut self,
         topic: &str,
         group: &str,
+        partitions: &[u32],
         from: Begin,
         ack_timeout: Duration,
-    ) -> Result<Subscription, Status> {
+    ) -> Result<Opened, Status> {
         let start = match from {
             Begin::Earliest => subscribe_request::open::Start::Earliest(true),
             Begin::Latest => subscribe_request::open::Start::Latest(true),
@@ -181,18 +185,16 @@ impl Events {
             start: Some(start),
             credit: CREDIT,
             ack_timeout_ms: u64::try_from(ack_timeout.as_millis()).unwrap_or(u64::MAX),
+            partitions: partitions.to_vec(),
         };
         let (requests, queue) = mpsc::unbounded_channel();
-        let acknowledges = !group.is_empty();
-        let mut subscription = Subscription { requests, responses: None, acknowledges, taken: 0 };
         // The queue is there for as long as the request is.
-        let _ = subscription.say(subscribe_request::Request::Open(open));
+        let _ = requests.send(SubscribeRequest { request: Some(subscribe_request::Request::Open(open)) });
         let request = self.request(UnboundedReceiverStream::new(queue));
         let mut responses = self.client.subscribe(request).await?.into_inner();
-        match responses.message().await? {
-            Some(SubscribeResponse { response: Some(subscribe_response::Response::Opened(_)) }) => {
-                subscription.responses = Some(responses);
-                Ok(subscription)
+        match responses.message().await?.and_then(|message| message.response) {
+            Some(subscribe_response::Response::Opened(opened)) => {
+                Ok(Opened { requests, responses, partitions: partitions.to_vec(), of: opened.partitions })
             }
             _ => Err(Status::unavailable("the node did not open the subscription")),
         }
@@ -207,59 +209,93 @@ impl Events {
     }
 }
 
-/// An open subscription.
-pub struct Subscription {
+/// A stream that a node has opened.
+struct Opened {
     requests: mpsc::UnboundedSender<SubscribeRequest>,
-    responses: Option<Streaming<SubscribeResponse>>,
-    acknowledges: bool,
+    responses: Streaming<SubscribeResponse>,
+    /// The partitions that it was opened for; empty for all.
+    partitions: Vec<u32>,
+    /// How many the topic has.
+    of: u32,
+}
+
+/// The side that speaks, of one stream.
+struct Speaker {
+    requests: mpsc::UnboundedSender<SubscribeRequest>,
+    partitions: Vec<u32>,
     taken: u32,
 }
 
+/// What a stream says; none at its end.
+type Said = Option<Result<SubscribeResponse, Status>>;
+
+/// An open subscription: one stream for all partitions, or one for each at its leader.
+pub struct Subscription {
+    responses: SelectAll<BoxStream<'static, Said>>,
+    speakers: Vec<Speaker>,
+    acknowledges: bool,
+}
+
 impl Subscription {
-    /// The next event; none when the node ends the subscription.
+    fn of(streams: Vec<Opened>, acknowledges: bool) -> Subscription {
+        let (mut responses, mut speakers) = (SelectAll::new(), Vec::new());
+        for Opened { requests, responses: stream, partitions, .. } in streams {
+            responses.push(stream.map(Some).chain(stream::once(async { None })).boxed());
+            speakers.push(Speaker { requests, partitions, taken: 0 });
+        }
+        Subscription { responses, speakers, acknowledges }
+    }
+
+    /// The next event; none when a node ends the subscription.
     pub async fn next(&mut self) -> Outcome<Option<Delivered>> {
         self.message().await.map_err(refused)
     }
 
     async fn message(&mut self) -> Result<Option<Delivered>, Status> {
-        let Some(responses) = &mut self.responses else { return Ok(None) };
-        loop {
-            match responses.message().await?.map(|message| message.response) {
-                Some(Some(subscribe_response::Response::Event(event))) => return Ok(Some(event)),
-                Some(_) => {}
-                None => return Ok(None),
+        while let Some(Some(said)) = self.responses.next().await {
+            if let Some(subscribe_response::Response::Event(event)) = said?.response {
+                return Ok(Some(event));
             }
         }
+        Ok(None)
     }
 
     /// The event is dealt with: it will not come again to this group, and there is room for another.
     pub fn done(&mut self, event: &Delivered) -> Outcome {
+        let position = event.position.unwrap_or_default();
+        let served = |speaker: &&mut Speaker| {
+            speaker.partitions.is_empty() || speaker.partitions.contains(&position.partition)
+        };
+        let Some(speaker) = self.speakers.iter_mut().find(served) else { return Ok(()) };
         if self.acknowledges {
             let positions = event.position.into_iter().collect::<Vec<Position>>();
-            self.say(subscribe_request::Request::Ack(subscribe_request::Ack { positions }))?;
+            speaker.say(subscribe_request::Request::Ack(subscribe_request::Ack { positions }))?;
         }
-        self.taken += 1;
-        if self.taken >= CREDIT / 2 {
-            self.say(subscribe_request::Request::Credit(self.taken))?;
-            self.taken = 0;
+        speaker.taken += 1;
+        if speaker.taken >= CREDIT / 2 {
+            speaker.say(subscribe_request::Request::Credit(speaker.taken))?;
+            speaker.taken = 0;
         }
         Ok(())
     }
 
-    /// Says that no more is wanted; a member of a group waits until the node has taken note of what it was done with.
+    /// Says that no more is wanted; a member of a group waits until the nodes have taken note of what it was done with.
     pub async fn close(mut self) -> Outcome {
-        let (requests, _) = mpsc::unbounded_channel();
-        self.requests = requests;
-        let Some(mut responses) = self.responses.take().filter(|_| self.acknowledges) else { return Ok(()) };
+        self.speakers.clear();
+        if !self.acknowledges {
+            return Ok(());
+        }
         let ended = async {
             // What still comes is handed to the group again; an error says that the node went first.
-            while let Ok(Some(_)) = responses.message().await {}
+            while self.responses.next().await.is_some() {}
         };
         tokio::time::timeout(CLOSE_TIMEOUT, ended).await.map_err(|_| {
             Failure::new("the node did not end the subscription: the last events may be handed out again")
         })
     }
+}
 
+impl Speaker {
     fn say(&self, request: subscribe_request::Request) -> Outcome {
         let request = SubscribeRequest { request: Some(request) };
         self.requests.send(request).map_err(|_| Failure::new("the node ended the subscription"))
@@ -320,7 +356,7 @@ pub async fn publish(args: PublishArgs, quiet: bool) -> Outcome {
 pub async fn subscribe(args: SubscribeArgs, quiet: bool) -> Outcome {
     let mut nodes = Nodes { first: args.connect.http()?, others: Vec::new(), next: 0 };
     let mut stop = std::pin::pin!(chronos_server::signals::stop());
-    let mut progress = Progress { begin: args.from, positions: BTreeMap::new(), seen: 0 };
+    let mut progress = Progress { begin: args.from, positions: BTreeMap::new(), partitions: 1, seen: 0 };
     let mut at = nodes.first.clone();
     let mut patience: Option<Instant> = None;
     let mut opened = false;
@@ -328,15 +364,24 @@ pub async fn subscribe(args: SubscribeArgs, quiet: bool) -> Outcome {
         let connect = Connect { http_address: Some(at.clone()), ..args.connect.clone() };
         let opening = async {
             let mut events = Events::connect(&connect).await.map_err(Ended::Unreachable)?;
-            let subscription = events.open(&args.topic, &args.group, progress.begin(), args.ack_timeout);
-            subscription.await.map_err(Ended::Status)
+            let begin = progress.begin();
+            let streams = match events.open(&args.topic, &args.group, &[], begin, args.ack_timeout).await {
+                Ok(stream) => vec![stream],
+                Err(status) => match leaders(&status) {
+                    Some(leaders) => open_each(&args, &progress, leaders).await?,
+                    None => return Err(Ended::Status(status)),
+                },
+            };
+            let partitions = streams.first().map_or(1, |stream| stream.of);
+            Ok((Subscription::of(streams, !args.group.is_empty()), partitions))
         };
         let subscription = tokio::select! {
             subscription = opening => subscription,
             () = &mut stop => return Ok(()),
         };
         let ended = match subscription {
-            Ok(subscription) => {
+            Ok((subscription, partitions)) => {
+                progress.partitions = partitions;
                 if !quiet && !opened {
                     eprintln!("subscribed to {}; Ctrl-C leaves", args.topic);
                 } else if !quiet {
@@ -373,6 +418,39 @@ pub async fn subscribe(args: SubscribeArgs, quiet: bool) -> Outcome {
             }
         };
     }
+}
+
+/// Who leads each partition, if that is why a node did not open the subscription, and all are known.
+fn leaders(status: &Status) -> Option<Vec<(u32, HostPort)>> {
+    let said = status.metadata().get("chronos-partitions")?.to_str().ok()?;
+    let leader = |said: &str| {
+        let (partition, address) = said.split_once('=')?;
+        Some((partition.parse().ok()?, address.parse().ok()?))
+    };
+    said.split(',').map(leader).collect()
+}
+
+/// Opens a stream for each partition at its leader.
+async fn open_each(
+    args: &SubscribeArgs,
+    progress: &Progress,
+    leaders: Vec<(u32, HostPort)>,
+) -> Result<Vec<Opened>, Ended> {
+    let mut nodes: BTreeMap<String, Events> = BTreeMap::new();
+    let mut streams = Vec::new();
+    for (partition, address) in leaders {
+        let events = match nodes.entry(address.to_string()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let connect = Connect { http_address: Some(address), ..args.connect.clone() };
+                new.insert(Events::connect(&connect).await.map_err(Ended::Unreachable)?)
+            }
+        };
+        let begin = progress.begin_in(partition);
+        let stream = events.open(&args.topic, &args.group, &[partition], begin, args.ack_timeout).await;
+        streams.push(stream.map_err(Ended::Status)?);
+    }
+    Ok(streams)
 }
 
 /// How a session at one node ended.
@@ -423,13 +501,23 @@ impl Nodes {
 struct Progress {
     begin: Begin,
     positions: BTreeMap<u32, u64>,
+    /// How many the topic has.
+    partitions: u32,
     seen: u64,
 }
 
 impl Progress {
-    /// Where to begin again.
+    /// Where to begin again in all partitions at once. What was seen is left out when it comes again.
     fn begin(&self) -> Begin {
-        self.positions.values().min().map_or(self.begin, |next| Begin::Offset(*next))
+        match self.begin {
+            begin @ (Begin::Earliest | Begin::Offset(_)) if self.partitions > 1 => begin,
+            begin => self.positions.values().min().map_or(begin, |next| Begin::Offset(*next)),
+        }
+    }
+
+    /// Where to begin again in one.
+    fn begin_in(&self, partition: u32) -> Begin {
+        self.positions.get(&partition).map_or(self.begin, |next| Begin::Offset(*next))
     }
 
     /// Whether an event is new.

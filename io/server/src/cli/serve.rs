@@ -211,7 +211,6 @@ pub fn node(args: NodeArgs, quiet: bool) -> Outcome {
         id: peers.cluster(),
         members: members(&args, &config.advertise_address)?,
         joins: args.join,
-        partitions: config.partitions,
         leases: config.read_mode == ReadMode::Lease,
     };
     serve(config, &args.id, Some((cluster, peers)), args.accept_loss, certified, &args.run, quiet)

@@ -17,6 +17,9 @@ pub enum TopicCommand {
         connect: Connect,
         /// Its name
         topic: String,
+        /// How many partitions; more than one are spread over the cluster's groups
+        #[arg(long, value_name = "N")]
+        partitions: Option<u32>,
         /// How long a message id is remembered: 7d, 1h
         #[arg(long, value_name = "LENGTH", value_parser = super::when::length)]
         dedup: Option<std::time::Duration>,
@@ -78,11 +81,12 @@ pub enum ScheduleCommand {
 /// Runs `chronos topic`.
 pub fn topic(command: TopicCommand, quiet: bool) -> Outcome {
     match command {
-        TopicCommand::Create { connect, topic, dedup, payload, if_not_exists } => {
+        TopicCommand::Create { connect, topic, partitions, dedup, payload, if_not_exists } => {
             let dedup = dedup.map(|dedup| format!("dedup = '{} seconds'", dedup.as_secs_f64()));
             let payload =
                 payload.map(|payload| format!("payload = '{}'", format!("{payload:?}").to_lowercase()));
-            let options: Vec<String> = dedup.into_iter().chain(payload).collect();
+            let partitions = partitions.map(|partitions| format!("partitions = {partitions}"));
+            let options: Vec<String> = partitions.into_iter().chain(dedup).chain(payload).collect();
             let options =
                 if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
             let unless = if if_not_exists { "IF NOT EXISTS " } else { "" };

@@ -7,11 +7,12 @@ use chronos_engine::Snapshot;
 use chronos_engine::keys;
 use chronos_engine::keys::KeyRange;
 use chronos_engine::txn::Transaction;
+use chronos_proto::id::GroupId;
 use chronos_proto::limits::{MESSAGE_ID_MAX_BYTES, PAYLOAD_MAX_BYTES};
 use chronos_proto::schema::{Relation, Topic};
 use chronos_proto::{Event, Op, OpOutcome, RelationId, Timestamp, Type, Value, codec};
 use chronos_sql::{SqlError, SqlState, text};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -108,7 +109,24 @@ impl api::events_server::Events for Services {
         self.gateway.wait_until_ready().await.map_err(status)?;
         let mode = self.gateway.default_read_mode();
         let (snapshot, _) = self.gateway.read_newest(mode).await.map_err(status)?;
-        let listed = tokio::task::block_in_place(|| list(&snapshot, &topic, limit)).map_err(status)?;
+        let homes = match topic.as_str() {
+            "" => snapshot.catalog.homes(),
+            topic => topic_of(&snapshot, topic).map_err(status)?.homes(),
+        };
+        let mut snapshots = vec![snapshot];
+        for home in homes.into_iter().filter(|home| *home != GroupId(0)) {
+            snapshots.push(self.gateway.read_newest_of(home, mode).await.map_err(status)?.0);
+        }
+        let listed = tokio::task::block_in_place(|| {
+            let mut timers = Vec::new();
+            for snapshot in &snapshots {
+                timers.extend(list(snapshot, &topic, limit)?);
+            }
+            timers.sort_by_key(|timer| timer.deliver_at_micros);
+            timers.truncate(limit);
+            Ok(timers)
+        });
+        let listed = listed.map_err(status)?;
         Ok(Response::new(api::ListSchedulesResponse { timers: listed }))
     }
 }
@@ -124,6 +142,9 @@ struct Ask {
 fn no_result() -> SqlError {
     SqlError::new(SqlState::INTERNAL, "no result")
 }
+
+/// What the operations in one group came to.
+type Outcomes = Result<std::vec::IntoIter<OpOutcome>, SqlError>;
 
 /// What an event and its timer are called.
 struct Names {
@@ -154,19 +175,21 @@ impl Services {
         self.gateway.wait_until_ready().await?;
         let relation = self.gateway.find(|snapshot| topic_of(snapshot, topic)).await?;
         let mut names = Vec::with_capacity(asks.len());
-        let mut ops = Vec::with_capacity(asks.len());
+        let mut ops: BTreeMap<GroupId, Vec<Op>> = BTreeMap::new();
         for ask in asks {
-            names.push(self.op(&relation, ask).map(|(op, names)| {
-                ops.push(op);
-                names
+            names.push(self.op(&relation, ask).map(|(home, op, names)| {
+                ops.entry(home).or_default().push(op);
+                (home, names)
             }));
         }
-        let build = |snapshot: &Snapshot, _| Ok((transaction(snapshot, &relation, ops.clone())?, ()));
-        let (committed, ()) = self.gateway.write(relation.group, build).await?;
-        let mut outcomes = committed.map(|c| c.outcomes).unwrap_or_default().into_iter();
+        let mut outcomes = self.write_each(&relation, ops).await?;
         let results = names.into_iter().map(|names| {
-            let Names { message_id, timer_id } = names?;
-            let outcome = outcomes.next().unwrap_or(OpOutcome::Done);
+            let (home, Names { message_id, timer_id }) = names?;
+            let outcome = match outcomes.get_mut(&home) {
+                Some(Ok(outcomes)) => outcomes.next().unwrap_or(OpOutcome::Done),
+                Some(Err(error)) => return Err(error.clone()),
+                None => OpOutcome::Done,
+            };
             Ok(api::PublishResponse { message_id, outcome: Some(published(outcome, timer_id)?) })
         });
         let results: Vec<_> = results.collect();
@@ -174,7 +197,32 @@ impl Services {
         Ok(results)
     }
 
-    fn op(&self, relation: &Relation, ask: Ask) -> Result<(Op, Names), SqlError> {
+    /// Commits in every group what is for it, at the same time. What one group refuses hinders no other.
+    async fn write_each(
+        &self,
+        relation: &Arc<Relation>,
+        ops: BTreeMap<GroupId, Vec<Op>>,
+    ) -> Result<BTreeMap<GroupId, Outcomes>, SqlError> {
+        if relation.is_partitioned() {
+            self.gateway.wait_for_homes(relation).await?;
+        }
+        let writes = ops.into_iter().map(|(home, ops)| async move {
+            let build = |snapshot: &Snapshot, _| Ok((transaction(snapshot, relation, ops.clone())?, ()));
+            let committed = self.gateway.write(home, build).await;
+            let outcomes = committed.map(|(c, ())| c.map(|c| c.outcomes).unwrap_or_default().into_iter());
+            (home, outcomes)
+        });
+        let mut results: BTreeMap<_, _> = futures_util::future::join_all(writes).await.into_iter().collect();
+        match results.pop_first() {
+            Some((_, Err(error))) if results.is_empty() => Err(error),
+            first => {
+                results.extend(first);
+                Ok(results)
+            }
+        }
+    }
+
+    fn op(&self, relation: &Relation, ask: Ask) -> Result<(GroupId, Op, Names), SqlError> {
         let topic = topic_settings(relation)?;
         let asked = ask.event.ok_or_else(|| {
             let message = "the request has no event: set its field `event`, whose payload may be empty";
@@ -209,22 +257,23 @@ impl Services {
             headers: headers(asked.headers),
             payload: payload(asked.payload, topic.payload)?,
         };
+        let partition = topic.partition_of(&event);
         let op = match ask.deliver_at {
-            None => Op::Publish { topic: relation.id, partition: 0, event, claim },
+            None => Op::Publish { topic: relation.id, partition, event, claim },
             Some(at) if !(Timestamp::EPOCH.0..=Timestamp::MAX.0).contains(&at) => {
                 let message = format!("deliver_at {at} is not a time from 1970 to 9999, in microseconds");
                 return Err(SqlError::new(SqlState::DATETIME_OVERFLOW, message));
             }
             Some(at) => Op::Schedule {
                 topic: relation.id,
-                partition: 0,
+                partition,
                 timer_id: timer_id.clone(),
                 event,
                 deliver_at: Timestamp(at),
                 claim,
             },
         };
-        Ok((op, Names { message_id, timer_id }))
+        Ok((relation.home(partition), op, Names { message_id, timer_id }))
     }
 
     async fn cancel_timer(
@@ -235,12 +284,14 @@ impl Services {
     ) -> Result<bool, SqlError> {
         self.gateway.wait_until_ready().await?;
         let relation = self.gateway.find(|snapshot| topic_of(snapshot, topic)).await?;
-        let build = |snapshot: &Snapshot, _| {
-            let op = Op::Cancel { topic: relation.id, timer_id: timer_id.clone(), if_version };
-            Ok((transaction(snapshot, &relation, vec![op])?, ()))
-        };
-        let (committed, ()) = self.gateway.write(relation.group, build).await?;
-        Ok(committed.is_some_and(|c| c.outcomes.first() == Some(&OpOutcome::Changed)))
+        let cancel = || vec![Op::Cancel { topic: relation.id, timer_id: timer_id.clone(), if_version }];
+        // The key, and with it the partition, is not given: every group is asked.
+        let ops = relation.homes().into_iter().map(|home| (home, cancel())).collect();
+        let mut done = false;
+        for outcomes in self.write_each(&relation, ops).await?.into_values() {
+            done |= outcomes?.any(|outcome| outcome == OpOutcome::Changed);
+        }
+        Ok(done)
     }
 }
 
@@ -267,13 +318,9 @@ pub(super) fn topic_of(snapshot: &Snapshot, name: &str) -> Result<Arc<Relation>,
 }
 
 fn topic_settings(relation: &Relation) -> Result<&Topic, SqlError> {
-    let topic = relation.topic().ok_or_else(|| {
+    relation.topic().ok_or_else(|| {
         SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("{:?} is a table, not a topic", relation.name))
-    })?;
-    match topic.partitions {
-        1 => Ok(topic),
-        several => Err(SqlError::unsupported(format!("a topic with {several} partitions"))),
-    }
+    })
 }
 
 fn published(outcome: OpOutcome, timer_id: String) -> Result<Outcome, SqlError> {
@@ -346,7 +393,14 @@ fn list(
     let damaged = |e: &dyn std::fmt::Display| {
         SqlError::new(SqlState::IO_ERROR, format!("timers could not be read: {e}"))
     };
-    let only = if topic.is_empty() { None } else { Some(topic_of(snapshot, topic)?.id) };
+    // A group that keeps none of its partitions does not know it.
+    let only = match topic {
+        "" => None,
+        topic => match snapshot.catalog.by_name(topic) {
+            Some(relation) => Some(relation.id),
+            None => return Ok(Vec::new()),
+        },
+    };
     let mut out = Vec::new();
     for entry in snapshot.scan(&keys::due_all(), false) {
         let (_, value) = entry.map_err(|e| damaged(&e))?;

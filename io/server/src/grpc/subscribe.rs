@@ -14,7 +14,7 @@ use api::subscribe_response::{Opened, Response};
 use chronos_engine::step::{Delivery, Start, SubscriberId, SubscriberInput, Subscription};
 use chronos_node::{NodeHandle, SubscriberEvent};
 use chronos_proto::Timestamp;
-use chronos_proto::id::GroupId;
+use chronos_proto::schema::Relation;
 use chronos_sql::{SqlError, SqlState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,11 +62,19 @@ pub(super) async fn open(
     }
     services.gateway.wait_until_ready().await.map_err(status)?;
     let topic = services.gateway.find(|snapshot| topic_of(snapshot, &open.topic)).await.map_err(status)?;
-    if let Some(elsewhere) = elsewhere(&services.gateway, topic.group, None).await {
+    let asked = match open.partitions.is_empty() {
+        true => (0..topic.topic().map_or(1, |settings| settings.partitions)).collect(),
+        false => open.partitions.clone(),
+    };
+    let most = topic.topic().map_or(1, |settings| settings.partitions);
+    if let Some(beyond) = asked.iter().find(|partition| **partition >= most) {
+        let message = format!("topic {} has no partition {beyond}: it has {most}", topic.name);
+        return Err(status(SqlError::new(SqlState::INVALID_PARAMETER, message)));
+    }
+    if let Some(elsewhere) = elsewhere(&services.gateway, &topic, &asked, None).await {
         return Err(elsewhere);
     }
     let (_, opened_at) = services.gateway.read();
-    let group = topic.group;
     let subscription = subscription(&open, topic.id);
     let (deliver, deliveries) = mpsc::unbounded_channel();
     let node = services.gateway.node().clone();
@@ -77,34 +85,44 @@ pub(super) async fn open(
     let id = node.subscribe_with(subscription, sink);
     let subscriber = Arc::new(Subscriber { node, id });
     let (send, receive) = mpsc::channel(BUFFER);
-    let opened = Response::Opened(Opened { topic: open.topic });
+    let opened = Response::Opened(Opened { topic: open.topic, partitions: most });
     // The channel is fresh and has room.
     let _ = send.send(Ok(api::SubscribeResponse { response: Some(opened) })).await;
     let grouped = !open.group.is_empty();
     tokio::spawn(listen(requests, subscriber.clone(), send.clone(), grouped, services.stop.clone()));
     let gateway = services.gateway.clone();
-    let talk = Talk { gateway, group, _subscriber: subscriber, send, opened_at };
+    let talk = Talk { gateway, topic, asked, _subscriber: subscriber, send, opened_at };
     tokio::spawn(talk.run(deliveries, services.stop.clone()));
     Ok(ReceiverStream::new(receive))
 }
 
-/// Where to subscribe instead, if this node does not lead the topic's group: in words, and in the metadata.
-async fn elsewhere(gateway: &Gateway, group: GroupId, why: Option<&str>) -> Option<Status> {
+/// Where to subscribe instead, if this node does not lead the groups of all the partitions asked for: in words, and in
+/// the metadata. `chronos-leader` is where the first of them is led that is led elsewhere; of a topic of several
+/// partitions `chronos-partitions` says it of each, as `0=address,1=`, where nobody is known to lead the second.
+async fn elsewhere(gateway: &Gateway, topic: &Relation, asked: &[u32], why: Option<&str>) -> Option<Status> {
     let node = gateway.status().await?;
-    let group = node.engine.groups.iter().find(|known| known.group == group)?;
-    if group.leader {
-        return None;
-    }
-    let leader = group.leads.filter(|leader| *leader != node.node);
-    let leader = leader.and_then(|leader| node.members.iter().find(|member| member.node == leader));
-    let address = leader.map(|leader| http_address(&node, leader));
-    let words = match (why, leader, &address) {
+    let group = |partition: &u32| {
+        let home = topic.home(*partition);
+        node.engine.groups.iter().find(|known| known.group == home)
+    };
+    let leader = |partition: &u32| {
+        let leads = group(partition)?.leads?;
+        node.members.iter().find(|member| member.node == leads)
+    };
+    let missing = asked.iter().find(|partition| group(partition).is_none_or(|group| !group.leader))?;
+    let other = leader(missing).filter(|member| member.node != node.node);
+    let address = other.map(|leader| http_address(&node, leader));
+    let part = match topic.is_partitioned() {
+        true => format!("partition {missing} of the topic"),
+        false => "the topic".to_owned(),
+    };
+    let words = match (why, other, &address) {
         (Some(why), ..) => why.to_owned(),
         (None, Some(leader), Some(address)) => format!(
-            "this node does not lead the topic: subscribe at its leader, node {} at {address}",
+            "this node does not lead {part}: subscribe at its leader, node {} at {address}",
             leader.name
         ),
-        _ => "the topic has no leader that this node knows of: try again".to_owned(),
+        _ => format!("{part} has no leader that this node knows of: try again"),
     };
     let mut elsewhere = status(SqlError::new(SqlState::CANNOT_CONNECT_NOW, words));
     let mut note = |key: &'static str, text: &str| {
@@ -112,9 +130,16 @@ async fn elsewhere(gateway: &Gateway, group: GroupId, why: Option<&str>) -> Opti
             elsewhere.metadata_mut().insert(key, value);
         }
     };
-    if let (Some(leader), Some(address)) = (leader, &address) {
+    if let (Some(leader), Some(address)) = (other, &address) {
         note("chronos-leader", address);
         note("chronos-leader-name", &leader.name);
+    }
+    if topic.is_partitioned() {
+        let led = |partition: &u32| {
+            let address = leader(partition).map(|member| http_address(&node, member)).unwrap_or_default();
+            format!("{partition}={address}")
+        };
+        note("chronos-partitions", &asked.iter().map(led).collect::<Vec<_>>().join(","));
     }
     Some(elsewhere)
 }
@@ -122,6 +147,7 @@ async fn elsewhere(gateway: &Gateway, group: GroupId, why: Option<&str>) -> Opti
 fn subscription(open: &Open, topic: chronos_proto::RelationId) -> Subscription {
     Subscription {
         topic,
+        partitions: open.partitions.clone(),
         consumer_group: (!open.group.is_empty()).then(|| open.group.clone()),
         start: match open.start {
             Some(AskedStart::Earliest(_)) => Start::Earliest,
@@ -180,8 +206,9 @@ fn offsets(positions: &[api::Position]) -> Vec<(u32, u64)> {
 /// The side that sends.
 struct Talk {
     gateway: Arc<Gateway>,
-    /// The group that holds the topic.
-    group: GroupId,
+    topic: Arc<Relation>,
+    /// The partitions that it subscribes to.
+    asked: Vec<u32>,
     _subscriber: Arc<Subscriber>,
     send: Sender,
     opened_at: Timestamp,
@@ -211,7 +238,7 @@ impl Talk {
                     Err(error) => status(error),
                 },
                 Some(SubscriberEvent::Closed(why)) => {
-                    match elsewhere(&self.gateway, self.group, Some(&why)).await {
+                    match elsewhere(&self.gateway, &self.topic, &self.asked, Some(&why)).await {
                         Some(elsewhere) => elsewhere,
                         // The node stops, or the topic is gone: opening it again tells.
                         None => status(SqlError::new(SqlState::SHUTDOWN, why)),
@@ -228,7 +255,7 @@ impl Talk {
     async fn deliver(&self, delivery: &Delivery) -> Result<bool, SqlError> {
         let mut wanted = &delivery.offsets[..];
         while let Some(&(from, _)) = wanted.first() {
-            let (snapshot, read_time) = self.gateway.read();
+            let (snapshot, read_time) = self.gateway.read_of(self.topic.home(delivery.partition))?;
             let upto =
                 wanted.iter().take(READ_EVENTS).take_while(|(o, _)| o - from < READ_EVENTS as u64).count();
             let (now, later) = wanted.split_at(upto);
