@@ -187,7 +187,7 @@ fn wal_cut(c: &mut Criterion) {
     let identity = Identity { cluster: ClusterId(7), node: NodeId(1), incarnation: Incarnation(1) };
     let config =
         wal::Config { identity, segment_bytes: 64 << 20, fsync: Fsync::Always, pending_max_bytes: 64 << 20 };
-    let anchor = Anchor { boot: 1, mono: Instant(0), time: START };
+    let anchor = Anchor { boot: 1, mono: Instant(0), time: Some(START) };
     let mut ops = Vec::new();
     let (mut writer, opening) = wal::Writer::open(config, &Recovered::default(), anchor, &mut ops);
     writer.on_durable(opening);

@@ -110,22 +110,20 @@ impl ClusterClock {
         boot: u64,
         now: Now,
         anchor: Option<Anchor>,
-        persisted: Timestamp,
+        persisted: Option<Timestamp>,
         peers: bool,
     ) -> ClusterClock {
-        let anchor = anchor.filter(|anchor| anchor.time > Timestamp::EPOCH);
-        let stored = anchor.map_or(Timestamp::EPOCH, |anchor| match anchor.boot == boot {
-            true => ClockReading { mono: anchor.mono, time: anchor.time }.at(now.mono),
-            false => anchor.time,
+        let anchored = anchor.and_then(|anchor| {
+            let time = anchor.time?;
+            Some(match anchor.boot == boot {
+                true => ClockReading { mono: anchor.mono, time }.at(now.mono),
+                false => time,
+            })
         });
-        let stored = stored.max(persisted);
-        let empty = stored <= Timestamp::EPOCH || bugs::active(Bug::ForgetStoredTime);
-        let set = !(empty && peers);
-        let time = match empty {
-            true if peers => Timestamp::EPOCH,
-            true => now.wall.clamp(Timestamp::EPOCH, Timestamp::MAX),
-            false => stored,
-        };
+        let stored = anchored.max(persisted).filter(|_| !bugs::active(Bug::ForgetStoredTime));
+        let alone = (!peers).then(|| now.wall.clamp(Timestamp::EPOCH, Timestamp::MAX));
+        let known = stored.or(alone);
+        let (set, time) = (known.is_some(), known.unwrap_or(Timestamp::EPOCH));
         ClusterClock {
             boot,
             base: ClockReading { mono: now.mono, time },
@@ -220,6 +218,11 @@ impl ClusterClock {
         Some(Timestamp(median).clamp(Timestamp::EPOCH, Timestamp::MAX))
     }
 
+    /// Cluster time, if there is one to go by.
+    pub fn known(&self, mono: Instant) -> Option<Timestamp> {
+        self.set.then(|| self.time(mono))
+    }
+
     /// Cluster time: the lower bound of what it may be. Never goes back.
     pub fn time(&self, mono: Instant) -> Timestamp {
         self.base.at(mono)
@@ -232,8 +235,7 @@ impl ClusterClock {
 
     /// What to write down with a WAL write.
     pub fn anchor(&self, mono: Instant) -> Anchor {
-        let time = if self.set { self.time(mono) } else { Timestamp::EPOCH };
-        Anchor { boot: self.boot, mono, time }
+        Anchor { boot: self.boot, mono, time: self.known(mono) }
     }
 
     /// The monotonic reading at which cluster time is `time`, unless a step comes between; the present if it is past.
@@ -351,7 +353,7 @@ mod tests {
 
     /// A clock at monotonic 0 and cluster time `T0`.
     fn clock() -> ClusterClock {
-        ClusterClock::start(BOOT, now(0, T0), None, Timestamp(T0), false)
+        ClusterClock::start(BOOT, now(0, T0), None, Some(Timestamp(T0)), false)
     }
 
     fn ahead(micros: i64, adopted: bool) -> Option<ClockStepped> {
@@ -360,29 +362,35 @@ mod tests {
 
     #[test]
     fn an_empty_store_takes_the_wall_clock() {
-        let clock = ClusterClock::start(BOOT, now(5, T0), None, Timestamp::EPOCH, false);
+        let clock = ClusterClock::start(BOOT, now(5, T0), None, None, false);
         assert_eq!(clock.time(Instant(5)), Timestamp(T0));
-        let before_epoch = ClusterClock::start(BOOT, now(5, -S), None, Timestamp::EPOCH, false);
+        let before_epoch = ClusterClock::start(BOOT, now(5, -S), None, None, false);
         assert_eq!(before_epoch.time(Instant(5)), Timestamp::EPOCH);
     }
 
     #[test]
     fn the_same_boot_goes_on_by_the_monotonic_clock_whatever_the_wall_says() {
-        let anchor = Anchor { boot: BOOT, mono: Instant(100), time: Timestamp(T0) };
+        let anchor = Anchor { boot: BOOT, mono: Instant(100), time: Some(Timestamp(T0)) };
         for wall in [0, T0, T0 + 3_600 * S] {
-            let clock =
-                ClusterClock::start(BOOT, now(100 + 30 * S, wall), Some(anchor), Timestamp(T0 - S), false);
+            let clock = ClusterClock::start(
+                BOOT,
+                now(100 + 30 * S, wall),
+                Some(anchor),
+                Some(Timestamp(T0 - S)),
+                false,
+            );
             assert_eq!(clock.time(Instant(100)), Timestamp(T0 + 30 * S));
-            assert_eq!(clock.anchor(Instant(100 + 31 * S as u64)).time, Timestamp(T0 + 31 * S));
+            assert_eq!(clock.anchor(Instant(100 + 31 * S as u64)).time, Some(Timestamp(T0 + 31 * S)));
         }
     }
 
     #[test]
     fn another_boot_starts_at_the_greatest_time_stored() {
-        let anchor = Anchor { boot: BOOT, mono: Instant(0), time: Timestamp(T0) };
+        let anchor = Anchor { boot: BOOT, mono: Instant(0), time: Some(Timestamp(T0)) };
         for (persisted, expected) in [(T0 - S, T0), (T0 + S, T0 + S)] {
             let start = now(500 * S, T0 + 3_600 * S);
-            let mut clock = ClusterClock::start(BOOT + 1, start, Some(anchor), Timestamp(persisted), false);
+            let mut clock =
+                ClusterClock::start(BOOT + 1, start, Some(anchor), Some(Timestamp(persisted)), false);
             assert_eq!(clock.time(start.mono), Timestamp(expected));
             // The time that the machine was off is a forward step.
             assert_eq!(clock.observe(start, Some(true)), ahead(T0 + 3_600 * S - expected, true));
@@ -493,10 +501,11 @@ mod tests {
 
     #[test]
     fn a_new_node_of_a_cluster_has_no_time_until_it_hears_one() {
-        let new = || ClusterClock::start(BOOT, now(S, T0), None, Timestamp::EPOCH, true);
+        let new = || ClusterClock::start(BOOT, now(S, T0), None, None, true);
         let mut clock = new();
         assert_eq!(clock.observe(now(2 * S, T0 + S), Some(true)), None);
         assert!(!clock.is_set());
+        assert_eq!(clock.anchor(Instant(2 * S as u64)).time, None);
         clock.hear(Instant(2 * S as u64), Timestamp(T0 - S));
         assert!(clock.is_set());
         assert_eq!(clock.time(Instant(3 * S as u64)), Timestamp(T0));

@@ -15,7 +15,8 @@ use std::sync::Arc;
 const GOLDEN: &[u8] = include_bytes!("golden/wal-v1.bin");
 const IDENTITY: Identity =
     Identity { cluster: ClusterId(0x1234_5678), node: NodeId(11), incarnation: Incarnation(12) };
-const ANCHOR: Anchor = Anchor { boot: 99, mono: Instant(5_000_000), time: Timestamp(1_733_856_000_000_000) };
+const ANCHOR: Anchor =
+    Anchor { boot: 99, mono: Instant(5_000_000), time: Some(Timestamp(1_733_856_000_000_000)) };
 
 fn records() -> Vec<(GroupId, Record)> {
     let entry = |index, command| {

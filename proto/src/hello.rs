@@ -14,9 +14,9 @@ pub const KIND_HELLO: u8 = 1;
 /// Frame kind of the one-byte body that names a stream's lane ([`lane_number`]), first on that stream.
 pub const KIND_LANE: u8 = 2;
 /// The oldest version of messages between nodes that this build reads.
-pub const WIRE_OLDEST: u8 = 1;
+pub const WIRE_OLDEST: u8 = 2;
 /// The version of messages between nodes that this build writes.
-pub const WIRE_NEWEST: u8 = 1;
+pub const WIRE_NEWEST: u8 = 2;
 
 /// No host name and port are longer.
 const HTTP_ADDRESS_MAX_BYTES: usize = 262;

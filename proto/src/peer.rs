@@ -114,8 +114,8 @@ pub enum PeerMessage {
 pub struct Beat {
     /// The sender's monotonic clock, which comes back with the reply.
     pub sent: Instant,
-    /// The sender's cluster time, below which that of no follower stays.
-    pub time: Timestamp,
+    /// The sender's cluster time, below which that of no follower stays; none before it knows any.
+    pub time: Option<Timestamp>,
     /// By group: term, commit, round.
     pub groups: Vec<(GroupId, Term, Index, u64)>,
 }
@@ -123,12 +123,10 @@ pub struct Beat {
 /// Answers to a [`Beat`], and the follower's clocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BeatReply {
-    /// [`Beat::sent`].
-    pub sent: Instant,
+    /// [`Beat::sent`]; none if this answers something else.
+    pub sent: Option<Instant>,
     /// The wall clock of the follower when it answered.
     pub wall: Timestamp,
-    /// Whether its operating system says that it is synchronised.
-    pub synchronised: bool,
     /// By group: the follower's term, the round.
     pub groups: Vec<(GroupId, Term, u64)>,
 }

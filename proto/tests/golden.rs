@@ -312,8 +312,8 @@ fn table() -> Relation {
 
 fn hello() -> Hello {
     Hello {
-        oldest: 1,
-        newest: 1,
+        oldest: 2,
+        newest: 2,
         cluster: ClusterId(0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF),
         from: NodeId::of_name("node1"),
         name: "node1".into(),
@@ -379,15 +379,14 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Raft { group, message: Message::TimeoutNow { term: Term(4) } },
         PeerMessage::Beat(Beat {
             sent,
-            time: Timestamp(1_733_856_000_000_000),
+            time: Some(Timestamp(1_733_856_000_000_000)),
             groups: vec![(group, Term(4), Index(999), 12)],
         }),
         PeerMessage::AskMembers,
         PeerMessage::Members(vec![member()]),
         PeerMessage::BeatReply(BeatReply {
-            sent,
+            sent: Some(sent),
             wall: TIME,
-            synchronised: true,
             groups: vec![(group, Term(4), 12)],
         }),
         PeerMessage::Forward(Forward {
@@ -647,10 +646,10 @@ fn a_hello_of_another_version_is_told_from_a_damaged_one() {
     let bytes = hello().encode();
     assert_eq!(Hello::decode(&bytes), Ok(hello()));
     // A later build may say more, and must still say what is known here.
-    let later = [&[1, 9], &bytes[2..], b"more"].concat();
+    let later = [&[2, 9], &bytes[2..], b"more"].concat();
     let decoded = Hello::decode(&later).expect("a version in common");
-    assert_eq!((decoded.newest, decoded.version(), decoded.from), (9, 1, hello().from));
-    for versions in [[0, 0], [2, 9], [2, 1]] {
+    assert_eq!((decoded.newest, decoded.version(), decoded.from), (9, 2, hello().from));
+    for versions in [[0, 0], [1, 1], [3, 9], [3, 2]] {
         let [oldest, newest] = versions;
         let other = [&versions, &bytes[2..]].concat();
         assert_eq!(Hello::decode(&other), Err(HelloError::Version { oldest, newest }));

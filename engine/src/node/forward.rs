@@ -178,7 +178,10 @@ impl Node {
     /// A write that another node took for a group that it believes led by this one.
     pub(super) fn forwarded(&mut self, from: NodeId, forward: Forward, out: &mut Outputs) {
         let Forward { number, group, term, request, read_index, reads, valid_until, ops } = forward;
-        let leads = self.groups.get(&group).is_some_and(|group| group.serves() && group.raft.term() == term);
+        let leads = self
+            .groups
+            .get(&group)
+            .is_some_and(|group| group.serves(&self.clock) && group.raft.term() == term);
         if !leads {
             let outcome = ForwardOutcome::NotLeader;
             return out
@@ -268,7 +271,7 @@ impl Node {
     pub(super) fn leader_changed_for_forwards(&mut self, id: GroupId, out: &mut Outputs) {
         let numbers: Vec<u64> =
             self.forwards.pending.iter().filter(|(_, p)| p.group == id).map(|(number, _)| *number).collect();
-        let serves = self.groups.get(&id).is_some_and(|group| group.serves());
+        let serves = self.groups.get(&id).is_some_and(|group| group.serves(&self.clock));
         for number in numbers {
             if !serves {
                 self.retry_forward(number, out);

@@ -3,6 +3,7 @@
 use super::timers::Timers;
 use super::{Config, Node};
 use crate::bugs::{self, Bug};
+use crate::clock::ClusterClock;
 use crate::delivery::PartitionProgress;
 use crate::keys;
 use crate::raft::{self, ProposeError, Raft, Role};
@@ -69,8 +70,6 @@ pub(super) struct Group {
     pub(super) leased: bool,
     /// The role and leader that were acted upon last.
     known: (Role, Option<NodeId>),
-    /// See [`ClusterClock::is_set`](crate::clock::ClusterClock::is_set).
-    pub(super) has_time: bool,
     /// For `/metrics`.
     pub(super) leader_changes: u64,
     pub(super) elections_won: u64,
@@ -86,7 +85,7 @@ enum WorkState {
 }
 
 impl Group {
-    pub(super) fn new(raft: Raft, state: State, now: Timestamp, has_time: bool, config: &Config) -> Group {
+    pub(super) fn new(raft: Raft, state: State, now: Timestamp, config: &Config) -> Group {
         Group {
             timers: Timers::new(now, config.wheel_window_us, config.wheel_max),
             resolver: Resolver::new(config.resolver_keys),
@@ -100,7 +99,6 @@ impl Group {
             published: false,
             leased: false,
             known: (Role::Follower, None),
-            has_time,
             leader_changes: 0,
             elections_won: 0,
             raft,
@@ -109,8 +107,8 @@ impl Group {
     }
 
     /// Whether this node leads the group, its state holds all that was ever promised, and it knows the time.
-    pub(super) fn serves(&self) -> bool {
-        self.has_time && self.raft.ready() && self.state.applied >= self.raft.own_term_from()
+    pub(super) fn serves(&self, clock: &ClusterClock) -> bool {
+        clock.is_set() && self.raft.ready() && self.state.applied >= self.raft.own_term_from()
     }
 
     /// What others and earlier runs armed, which the clock here is to release: as if it were appended now.
@@ -144,8 +142,12 @@ impl Group {
     }
 
     /// Times at which something is to be done here.
-    pub(super) fn deadlines(&self, fire_ahead_us: i64) -> impl Iterator<Item = (Timestamp, Reason)> {
-        let ready = self.serves();
+    pub(super) fn deadlines(
+        &self,
+        clock: &ClusterClock,
+        fire_ahead_us: i64,
+    ) -> impl Iterator<Item = (Timestamp, Reason)> {
+        let ready = self.serves(clock);
         let ahead = |due: Timestamp| Timestamp(due.0.saturating_sub(fire_ahead_us));
         let due = self.timers.next_due().map(ahead);
         let due = if self.timers.has_due() { Some(Timestamp(i64::MIN)) } else { due };
@@ -164,12 +166,12 @@ impl Group {
     }
 
     /// When background work or a bare time entry is due.
-    pub(super) fn work_at(&self) -> Option<Instant> {
+    pub(super) fn work_at(&self, clock: &ClusterClock) -> Option<Instant> {
         let look = match self.work {
             WorkState::LookAt(at) => Some(at),
             WorkState::Proposed(_) => None,
         };
-        look.into_iter().chain(self.advance_at).min().filter(|_| self.serves())
+        look.into_iter().chain(self.advance_at).min().filter(|_| self.serves(clock))
     }
 
     /// Where events of a partition end for readers at `now`: at the first that is not released.
@@ -423,7 +425,7 @@ impl Node {
     }
 
     fn admit(&self, id: GroupId, transaction: &Transaction) -> Result<Admitted, Refused> {
-        let group = self.groups.get(&id).filter(|g| g.serves()).ok_or(Refused::NotLeader)?;
+        let group = self.groups.get(&id).filter(|g| g.serves(&self.clock)).ok_or(Refused::NotLeader)?;
         let request = transaction.request;
         // Known requests are answered before anything may refuse them: they have happened.
         if let Some(first) = group.state.sessions.outcome(request) {
@@ -490,7 +492,7 @@ impl Node {
         let now = self.clock.time(self.now.mono);
         let mut changes = Vec::new();
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        let served = group.serves();
+        let served = group.serves(&self.clock);
         let before = group.state.applied;
         let mut bytes = 0;
         let mut settled = Vec::new();
@@ -542,7 +544,7 @@ impl Node {
         if group.state.work_appeared() && matches!(group.work, WorkState::LookAt(_)) {
             group.work = WorkState::LookAt(self.now.mono);
         }
-        let serves = group.serves();
+        let serves = group.serves(&self.clock);
         self.publish.insert(id);
         if serves && !served {
             changes.retain(|change| matches!(change, Change::Members));
@@ -566,14 +568,13 @@ impl Node {
     pub(super) fn time_is_set(&mut self, out: &mut Outputs) {
         let now = self.clock.time(self.now.mono);
         for id in self.groups.keys().copied().collect::<Vec<_>>() {
-            let Some(group) = self.groups.get_mut(&id).filter(|group| !group.has_time) else { continue };
-            group.has_time = true;
-            if group.serves() {
-                for change in group.armed() {
-                    self.changed(id, change, true, now, out);
-                }
-                self.began_to_serve(id, out);
+            let Some(group) = self.groups.get(&id).filter(|group| group.serves(&self.clock)) else {
+                continue;
+            };
+            for change in group.armed() {
+                self.changed(id, change, true, now, out);
             }
+            self.began_to_serve(id, out);
         }
     }
 
@@ -630,7 +631,9 @@ impl Node {
         let now = self.clock.time(self.now.mono);
         let horizon = Timestamp(now.0.saturating_add(self.fire_ahead_us()));
         for id in groups {
-            let Some(group) = self.groups.get_mut(&id).filter(|group| group.serves()) else { continue };
+            let Some(group) = self.groups.get_mut(&id).filter(|group| group.serves(&self.clock)) else {
+                continue;
+            };
             if group.timers.wants_refill(now) {
                 let snapshot = group.state.snapshot(store);
                 group.timers.refill(now, &snapshot).map_err(damaged)?;
@@ -682,7 +685,7 @@ impl Node {
             }
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        if group.serves()
+        if group.serves(&self.clock)
             && group.advance_at.take_if(|at| mono >= *at).is_some()
             && self.propose(id, Command::AdvanceTime).is_err()
             && let Some(group) = self.groups.get_mut(&id)
@@ -720,7 +723,7 @@ impl Node {
                 let mut positions = Vec::new();
                 for partition in asked {
                     let home = relation.home(partition);
-                    let Some(group) = self.groups.get(&home).filter(|group| group.serves()) else {
+                    let Some(group) = self.groups.get(&home).filter(|group| group.serves(&self.clock)) else {
                         let why = format!(
                             "this node does not lead the group of topic {topic}: {}",
                             self.leader_in_words(home)

@@ -133,7 +133,7 @@ impl Node {
     ) -> Result<Node, Fatal> {
         let damaged = |error: &dyn std::fmt::Display| Fatal::StateDamaged(error.to_string());
         let mut groups = BTreeMap::new();
-        let mut persisted = Timestamp::EPOCH;
+        let mut persisted: Option<Timestamp> = None;
         let mut discarded = Vec::new();
         let rng = Rng::new(config.seed);
         let others = config.members.iter().map(|member| member.node).filter(|node| *node != config.node);
@@ -149,7 +149,8 @@ impl Node {
             }
             let last_time = log.last_entry().map_or(state.applied_time, |entry| entry.time);
             let last_stamp = log.last_entry().map_or(state.stamp, |entry| entry.stamp).max(state.stamp);
-            persisted = persisted.max(last_time);
+            // A log that has nothing yet tells no time.
+            persisted = persisted.max((last_time > Timestamp::EPOCH).then_some(last_time));
             let recovered = raft::Recovered {
                 hard: recovered.groups.get(id).map(|g| g.hard_state).unwrap_or_default(),
                 applied: state.applied,
@@ -180,7 +181,7 @@ impl Node {
             .collect();
         let groups: BTreeMap<GroupId, Group> = groups
             .into_iter()
-            .map(|(id, (raft, state))| (id, Group::new(raft, state, time, clock.is_set(), &config)))
+            .map(|(id, (raft, state))| (id, Group::new(raft, state, time, &config)))
             .collect();
         let ids: Vec<GroupId> = groups.keys().copied().collect();
         let mut node = Node {
@@ -412,7 +413,7 @@ impl Node {
             return self.replies.push((token, Reply::Commit(Err(Refused::NotLeader))));
         };
         // One that decides alone will serve in a moment or not at all; its clients are told at once.
-        let elsewhere = !group.serves() && !group.raft.reads_alone() && !self.stopping;
+        let elsewhere = !group.serves(&self.clock) && !group.raft.reads_alone() && !self.stopping;
         if elsewhere {
             return self.forward(id, token, transaction, out);
         }
@@ -481,13 +482,13 @@ impl Node {
         step: impl FnOnce(&mut ClusterClock, Now, Option<bool>) -> Option<ClockStepped>,
         out: &mut Outputs,
     ) {
-        let before = self.clock.time(self.now.mono);
+        let (before, was_set) = (self.clock.time(self.now.mono), self.clock.is_set());
         // Small steps are adopted in silence, and readers must follow them too.
         let stepped = step(&mut self.clock, self.now, self.synchronised);
         if self.clock.time(self.now.mono) != before {
             self.publish_all();
         }
-        if self.clock.is_set() {
+        if self.clock.is_set() && !was_set {
             self.time_is_set(out);
         }
         if let Some(step) = stepped {
@@ -505,13 +506,13 @@ impl Node {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let alone = group.raft.reads_alone();
             // What a restart found in its log is not in the state before its own first entry is: older than promised.
-            if alone && !group.serves() && !group.published {
+            if alone && !group.serves(&self.clock) && !group.published {
                 continue;
             }
             group.published = true;
             let fresh = match group.raft.lease_until() {
-                _ if alone && group.serves() => Fresh::Alone,
-                Some(until) if group.serves() && group.shows_all() => Fresh::Until(until),
+                _ if alone && group.serves(&self.clock) => Fresh::Alone,
+                Some(until) if group.serves(&self.clock) && group.shows_all() => Fresh::Until(until),
                 _ => Fresh::Ask,
             };
             group.leased = matches!(fresh, Fresh::Until(_));
@@ -596,7 +597,7 @@ impl Node {
     fn is_starting(&self) -> bool {
         self.groups.values().any(|group| match group.raft.leader() {
             None => group.raft.configuration().contains(self.config.node),
-            Some(leader) => leader == self.config.node && !group.serves(),
+            Some(leader) => leader == self.config.node && !group.serves(&self.clock),
         })
     }
 
@@ -645,10 +646,10 @@ impl Node {
             }
         };
         for group in self.groups.values() {
-            for (time, reason) in group.deadlines(self.fire_ahead_us()) {
+            for (time, reason) in group.deadlines(&self.clock, self.fire_ahead_us()) {
                 consider(Some(self.clock.when(time, self.now.mono)), reason);
             }
-            consider(group.work_at(), Reason::Work);
+            consider(group.work_at(&self.clock), Reason::Work);
             consider(group.raft.next_deadline(), Reason::Raft);
         }
         consider((!self.behind.is_empty()).then_some(self.now.mono), Reason::Work);

@@ -60,7 +60,7 @@ impl Node {
     /// This node leads a group now, or not any more: it sends what waits there, or nothing.
     pub(super) fn outboxes_of(&mut self, origin: GroupId) {
         self.outboxes.sending.retain(|(from, _), _| *from != origin);
-        let Some(group) = self.groups.get(&origin).filter(|group| group.serves()) else { return };
+        let Some(group) = self.groups.get(&origin).filter(|group| group.serves(&self.clock)) else { return };
         if bugs::active(Bug::ForgetOutbox) {
             return;
         }
@@ -97,7 +97,9 @@ impl Node {
     ) -> Result<(), Fatal> {
         let known = self.outboxes.sending.remove(&(origin, target));
         let acknowledged = known.map_or(0, |sending| sending.acknowledged);
-        let Some(group) = self.groups.get(&origin).filter(|group| group.serves()) else { return Ok(()) };
+        let Some(group) = self.groups.get(&origin).filter(|group| group.serves(&self.clock)) else {
+            return Ok(());
+        };
         let damaged = |error: crate::state::ReadError| Fatal::StateDamaged(error.to_string());
         let Some((first, ops)) = group.state.outbox(target, acknowledged, store).map_err(damaged)? else {
             return Ok(());
@@ -132,7 +134,9 @@ impl Node {
         out: &mut Outputs,
     ) {
         let refused = self.refusal().is_some();
-        let Some(group) = self.groups.get_mut(&target).filter(|group| group.serves()) else { return };
+        let Some(group) = self.groups.get_mut(&target).filter(|group| group.serves(&self.clock)) else {
+            return;
+        };
         let (has, last) = (group.state.inbox(origin), (first + ops.len() as u64).saturating_sub(1));
         if has >= last && !bugs::active(Bug::DeliverAgain) {
             return self.outbox_taken(from, origin, target, has, out);
@@ -173,7 +177,9 @@ impl Node {
     /// The target has everything up to a number: that goes out of the outbox, and the rest is sent.
     pub(super) fn outbox_acknowledged(&mut self, origin: GroupId, target: GroupId, upto: u64) {
         let Some(sending) = self.outboxes.sending.get(&(origin, target)).copied() else { return };
-        if upto <= sending.acknowledged || !self.groups.get(&origin).is_some_and(|group| group.serves()) {
+        if upto <= sending.acknowledged
+            || !self.groups.get(&origin).is_some_and(|group| group.serves(&self.clock))
+        {
             return;
         }
         // Not logged now: what was sent is sent again, and answered again.

@@ -9,7 +9,6 @@ use chronos_proto::id::{GroupId, NodeId};
 use chronos_proto::membership::Member;
 use chronos_proto::peer::{Beat, BeatReply, PeerHello, PeerMessage};
 use chronos_proto::raft::Message;
-use chronos_proto::time::{Instant, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Beats and answers to them that gather over one step, by peer.
@@ -171,7 +170,9 @@ impl Node {
         if self.config.members.is_empty() {
             return;
         }
-        let Some(group) = self.groups.get(&GroupId(0)).filter(|group| group.serves()) else { return };
+        let Some(group) = self.groups.get(&GroupId(0)).filter(|group| group.serves(&self.clock)) else {
+            return;
+        };
         let known: BTreeMap<NodeId, Member> =
             group.state.members().map(|member| (member.node, member.clone())).collect();
         let mut wanted = Vec::new();
@@ -211,15 +212,17 @@ impl Node {
         match message {
             PeerMessage::Raft { group, message } => self.hear_raft(from, group, message),
             PeerMessage::Beat(beat) => {
-                self.beats.replies.entry(from).or_default().sent = beat.sent;
-                self.hear_time(beat.time, out);
+                self.beats.replies.entry(from).or_default().sent = Some(beat.sent);
+                if let Some(time) = beat.time {
+                    self.hear_time(time, out);
+                }
                 for (group, term, commit, round) in beat.groups {
                     self.hear_raft(from, group, Message::Heartbeat { term, commit, round });
                 }
             }
             PeerMessage::BeatReply(reply) => {
-                if reply.sent > Instant(0) {
-                    self.clock.sample(from, self.now, reply.sent, reply.wall);
+                if let Some(sent) = reply.sent {
+                    self.clock.sample(from, self.now, sent, reply.wall);
                     self.observe_clock(out);
                 }
                 for (group, term, round) in reply.groups {
@@ -277,14 +280,12 @@ impl Node {
     /// What gathered over this step goes out.
     pub(super) fn send_beats(&mut self, out: &mut Outputs) {
         for (to, beat) in std::mem::take(&mut self.beats.out) {
-            // Who knows no time tells none.
-            let time = if self.clock.is_set() { self.clock.time(self.now.mono) } else { Timestamp::EPOCH };
-            let beat = Beat { sent: self.now.mono, time, ..beat };
+            let mono = self.now.mono;
+            let beat = Beat { sent: mono, time: self.clock.known(mono), ..beat };
             out.now(Action::Send { to, message: PeerMessage::Beat(beat) });
         }
         for (to, reply) in std::mem::take(&mut self.beats.replies) {
-            let synchronised = self.synchronised.unwrap_or(false);
-            let reply = BeatReply { wall: self.now.wall, synchronised, ..reply };
+            let reply = BeatReply { wall: self.now.wall, ..reply };
             out.now(Action::Send { to, message: PeerMessage::BeatReply(reply) });
         }
     }

@@ -63,10 +63,13 @@ impl Node {
             return;
         }
         let links = &self.links;
-        let mut moving =
-            self.groups.values().filter(|group| group.serves() && moves(&group.raft, links)).count();
+        let mut moving = self
+            .groups
+            .values()
+            .filter(|group| group.serves(&self.clock) && moves(&group.raft, links))
+            .count();
         for (id, group) in &mut self.groups {
-            if !group.serves() {
+            if !group.serves(&self.clock) {
                 continue;
             }
             let wanted = wanted(*id, &nodes);

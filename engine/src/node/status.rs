@@ -87,7 +87,7 @@ impl Node {
         GroupStatus {
             group: group.raft.group(),
             term: raft.term.0,
-            leader: group.serves(),
+            leader: group.serves(&self.clock),
             role: raft.role,
             learns: !members.is_voter(self.config.node),
             doubtful: raft.doubtful,

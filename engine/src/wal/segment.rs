@@ -67,8 +67,8 @@ pub struct Anchor {
     pub boot: u64,
     /// The monotonic reading.
     pub mono: Instant,
-    /// Cluster time then.
-    pub time: Timestamp,
+    /// Cluster time then; none if it was not known. On disk that is 0.
+    pub time: Option<Timestamp>,
 }
 
 /// A place in the chain: the end of one write.
@@ -164,7 +164,7 @@ impl WriteHeader {
         head[48..56].copy_from_slice(&self.durable.0.to_le_bytes());
         head[56..64].copy_from_slice(&self.anchor.boot.to_le_bytes());
         head[64..72].copy_from_slice(&self.anchor.mono.0.to_le_bytes());
-        head[72..80].copy_from_slice(&self.anchor.time.0.to_le_bytes());
+        head[72..80].copy_from_slice(&self.anchor.time.map_or(0, |time| time.0).to_le_bytes());
         let crc = extend_crc(seed, &head[8..]);
         head[4..8].copy_from_slice(&crc.to_le_bytes());
         crc
@@ -192,7 +192,10 @@ impl WriteHeader {
             anchor: Anchor {
                 boot: u64::from_le_bytes(array(head, 56)),
                 mono: Instant(u64::from_le_bytes(array(head, 64))),
-                time: Timestamp(i64::from_le_bytes(array(head, 72))),
+                time: match i64::from_le_bytes(array(head, 72)) {
+                    0 => None,
+                    time => Some(Timestamp(time)),
+                },
             },
         };
         let last = header.first.0.checked_add(u64::from(header.count))?;

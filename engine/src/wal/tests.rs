@@ -13,7 +13,7 @@ use std::sync::Arc;
 type State = BTreeMap<GroupId, GroupLog>;
 type Files = BTreeMap<SegmentId, Vec<u8>>;
 
-const ANCHOR: Anchor = Anchor { boot: 7, mono: Instant(1_000), time: Timestamp(2_000) };
+const ANCHOR: Anchor = Anchor { boot: 7, mono: Instant(1_000), time: Some(Timestamp(2_000)) };
 
 fn identity() -> Identity {
     Identity { cluster: ClusterId(1), node: NodeId(2), incarnation: Incarnation(3) }

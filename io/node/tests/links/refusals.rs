@@ -132,8 +132,8 @@ async fn a_hello_that_is_wrong_is_answered_with_the_reason() {
     let good = hello(&authority, "node1", &two);
     let said = |hello: Hello| framed(KIND_HELLO, &hello.encode());
     for (hello, words) in [
-        (Hello { oldest: 0, newest: 0, ..good.clone() }, "it speaks wire versions 0 to 0, this build 1 to 1"),
-        (Hello { oldest: 2, newest: 3, ..good.clone() }, "it speaks wire versions 2 to 3, this build 1 to 1"),
+        (Hello { oldest: 1, newest: 1, ..good.clone() }, "it speaks wire versions 1 to 1, this build 2 to 2"),
+        (Hello { oldest: 3, newest: 4, ..good.clone() }, "it speaks wire versions 3 to 4, this build 2 to 2"),
         (
             Hello { cluster: chronos_proto::id::ClusterId(9), ..good.clone() },
             "node1 belongs to cluster 00000000000000000000000000000009, and node2 to cluster \
@@ -151,7 +151,7 @@ async fn a_hello_that_is_wrong_is_answered_with_the_reason() {
         assert!(reason.contains(words), "{reason}");
     }
     for (bytes, words) in [
-        (&framed(KIND_HELLO, &[1, 1, 7])[..], "its hello does not decode"),
+        (&framed(KIND_HELLO, &[2, 2, 7])[..], "its hello does not decode"),
         (&framed(9, &good.encode()), "a frame of kind 9 where a hello should be"),
         (&framed(KIND_HELLO, &vec![1; 5_000]), "a frame of 5000 bytes where at most 4096 are expected"),
         (b"GET / HTTP/1.1\r\n\r\n", "not a chronos frame"),
