@@ -115,6 +115,9 @@ planted! {
     /// A consumer group forgets over a restart what was acknowledged out of order.
     ForgetAckedAhead => "forget-acked-ahead", "delivery", ["delivery"],
         "Pulsar: individual acknowledgements are lost with the broker";
+    /// A follower at rest goes on resting when its leader's node is silent or gone.
+    RestThroughDeath => "rest-through-death", "raft", ["settles", "never-late"],
+        "CockroachDB: replicas that are quiescent are woken when the liveness of their leader's node ends";
     /// A vote is told before it is durable.
     VoteNotDurable => "vote-not-durable", "raft", ["promise-after-sync", "vote-once"],
         "dqlite 386: two leaders in one term";

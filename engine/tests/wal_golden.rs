@@ -15,12 +15,12 @@ use std::sync::Arc;
 const GOLDEN: &[u8] = include_bytes!("golden/wal-v1.bin");
 const IDENTITY: Identity =
     Identity { cluster: ClusterId(0x1234_5678), node: NodeId(11), incarnation: Incarnation(12) };
-const ANCHOR: Anchor =
-    Anchor { boot: 99, mono: Instant(5_000_000), time: Some(Timestamp(1_733_856_000_000_000)) };
+const START: i64 = 1_733_856_000_000_000;
+const ANCHOR: Anchor = Anchor { boot: 99, mono: Instant(5_000_000), time: Some(Timestamp(START)) };
 
 fn records() -> Vec<(GroupId, Record)> {
     let entry = |index, command| {
-        let time = Timestamp(ANCHOR.time.0 + index as i64);
+        let time = Timestamp(START + index as i64);
         Record::Entry(Entry {
             term: Term(3),
             index: Index(index),

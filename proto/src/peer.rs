@@ -43,7 +43,7 @@ pub enum PeerMessage {
         /// What it says.
         message: Message,
     },
-    /// Heartbeats of every group that the sender leads, with a reading of its clocks.
+    /// Heartbeats of every group that the sender leads and that is not at rest, with a reading of its clocks.
     Beat(Beat),
     /// The answers to them, in one message.
     BeatReply(BeatReply),
@@ -118,6 +118,11 @@ pub struct Beat {
     pub time: Option<Timestamp>,
     /// By group: term, commit, round.
     pub groups: Vec<(GroupId, Term, Index, u64)>,
+    /// The same for groups that want to rest; what is committed is the end of the log.
+    pub rest: Vec<(GroupId, Term, Index, u64)>,
+    /// A digest of the groups at rest that the sender leads and the receiver is in: the exclusive or of the low halves of
+    /// the keyed hashes of their terms.
+    pub resting: u64,
 }
 
 /// Answers to a [`Beat`], and the follower's clocks.
@@ -129,6 +134,10 @@ pub struct BeatReply {
     pub wall: Timestamp,
     /// By group: the follower's term, the round.
     pub groups: Vec<(GroupId, Term, u64)>,
+    /// The same for groups that rest now.
+    pub rest: Vec<(GroupId, Term, u64)>,
+    /// The same groups rest at the follower as at the leader.
+    pub agrees: bool,
 }
 
 /// A transaction on its way to the leader of its group; see `engine::txn::Transaction`.

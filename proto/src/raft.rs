@@ -123,6 +123,22 @@ pub enum Message {
         /// What was committed when the leader heard of the return.
         index: Index,
     },
+    /// The leader is there, and wants to rest with a log that ends at `last` and is committed.
+    Rest {
+        /// Its term.
+        term: Term,
+        /// The end of its log.
+        last: Index,
+        /// As in a heartbeat.
+        round: u64,
+    },
+    /// The follower has all of that, and rests.
+    Resting {
+        /// Its term.
+        term: Term,
+        /// The round that it answers.
+        round: u64,
+    },
 }
 
 impl Message {
@@ -141,7 +157,9 @@ impl Message {
             | Message::TimeoutNow { term }
             | Message::Snapshot { term, .. }
             | Message::Returned { term }
-            | Message::Readmit { term, .. } => *term,
+            | Message::Readmit { term, .. }
+            | Message::Rest { term, .. }
+            | Message::Resting { term, .. } => *term,
         }
     }
 
@@ -161,6 +179,8 @@ impl Message {
             Message::Snapshot { .. } => "Snapshot",
             Message::Returned { .. } => "Returned",
             Message::Readmit { .. } => "Readmit",
+            Message::Rest { .. } => "Rest",
+            Message::Resting { .. } => "Resting",
         }
     }
 }

@@ -381,6 +381,8 @@ fn peer_messages() -> Vec<PeerMessage> {
             sent,
             time: Some(Timestamp(1_733_856_000_000_000)),
             groups: vec![(group, Term(4), Index(999), 12)],
+            rest: vec![(GroupId(3), Term(2), Index(7), 40)],
+            resting: 0x0123_4567_89AB_CDEF,
         }),
         PeerMessage::AskMembers,
         PeerMessage::Members(vec![member()]),
@@ -388,6 +390,8 @@ fn peer_messages() -> Vec<PeerMessage> {
             sent: Some(sent),
             wall: TIME,
             groups: vec![(group, Term(4), 12)],
+            rest: vec![(GroupId(3), Term(2), 40)],
+            agrees: true,
         }),
         PeerMessage::Forward(Forward {
             number,

@@ -442,6 +442,11 @@ impl Knobs {
             kept_bytes_max: *rng.pick(&[1_000, 8_000, 100_000, 32 << 20]),
             leases,
             drift_permille: 100,
+            rest_after_us: {
+                // Of its own, so that no other knob of a seed is another for it.
+                let mut rng = Rng::new(self.seed, "rest");
+                *rng.pick(&[0, timeout / 4, timeout, 1_000_000])
+            },
         };
         self.drift_ppm = match (leases, rng.chance(if clock { 900 } else { 500 })) {
             // Two clocks differ by less than the allowance.
@@ -564,7 +569,7 @@ impl fmt::Display for Knobs {
             let (r, n) = (&self.raft, &self.network);
             writeln!(
                 f,
-                "  raft     election={}ms heartbeat={}ms append={} inflight={}/{} uncommitted={} kept={} leases={} drift={}/1000",
+                "  raft     election={}ms heartbeat={}ms append={} inflight={}/{} uncommitted={} kept={} leases={} drift={}/1000 rest-after={}ms",
                 ms(r.election_timeout_us),
                 ms(r.heartbeat_us),
                 r.append_bytes_max,
@@ -573,7 +578,8 @@ impl fmt::Display for Knobs {
                 r.uncommitted_bytes_max,
                 r.kept_bytes_max,
                 r.leases,
-                r.drift_permille
+                r.drift_permille,
+                ms(r.rest_after_us)
             )?;
             writeln!(
                 f,

@@ -109,6 +109,8 @@ pub enum Mark {
     LinkReset,
     /// A message arrived twice.
     MessageDoubled,
+    /// A group rested at all its members, and its leader's node beat for it.
+    GroupAtRest,
     /// Somebody who would disturb a leader got no pre-vote.
     PreVoteRefused,
     /// A follower had another log than its leader.
@@ -239,6 +241,7 @@ marks! {
     CleanRestart => "clean restart",
     LinkReset => "link reset",
     MessageDoubled => "message doubled",
+    GroupAtRest => "group at rest",
     PreVoteRefused => "pre-vote refused",
     AppendRejected => "append rejected",
     ConflictTruncated => "conflict truncated",

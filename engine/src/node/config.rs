@@ -5,6 +5,9 @@ use crate::wal::{self, Identity};
 use chronos_proto::id::{ClusterId, GroupId, Incarnation, NodeId};
 use chronos_proto::membership::{Configuration, Member};
 
+/// A group rests after so long without anything to do, in microseconds.
+pub const REST_AFTER_US: u64 = 1_000_000;
+
 /// When a WAL write counts as durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
@@ -80,7 +83,7 @@ impl Config {
             members: Vec::new(),
             joins: false,
             boots: 0,
-            raft: raft::Settings::default(),
+            raft: raft::Settings { rest_after_us: REST_AFTER_US, ..raft::Settings::default() },
             boot,
             seed,
             fsync: Fsync::Always,

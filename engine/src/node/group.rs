@@ -379,6 +379,9 @@ impl Node {
         let stamp = Hlc::above(group.raft.last_stamp()).issue(time);
         let mut written: Vec<Bytes> = Vec::new();
         resolver::command_keys(&command, &mut written);
+        if group.raft.role() == Role::Leader {
+            group.raft.wake(self.now.mono);
+        }
         let index = group.raft.propose(time, stamp, Arc::new(command)).map_err(|error| match error {
             ProposeError::NotLeader | ProposeError::Transferring => Refused::NotLeader,
             ProposeError::Backlog(_) => overloaded,

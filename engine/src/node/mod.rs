@@ -7,8 +7,7 @@
 //! then the reply goes out. A node that does not lead the group forwards the write (`forward`), and asks the leader
 //! from where on a read may be answered (`reads`).
 //!
-//! Not implemented: reads that are asked
-//! for ahead (timers and dedup claims are read from the store inside the step); rest for quiet groups.
+//! Not implemented: reads that are asked for ahead (timers and dedup claims are read from the store inside the step).
 
 mod checkpoint;
 mod config;
@@ -20,12 +19,13 @@ mod outbox;
 mod peers;
 mod placement;
 mod reads;
+mod rest;
 mod snapshots;
 mod start;
 mod status;
 mod timers;
 
-pub use config::{Config, Fsync};
+pub use config::{Config, Fsync, REST_AFTER_US};
 pub use export::Export;
 pub use placement::{MOVES_MAX, REPLICAS, VOTERS_MAX, wanted};
 pub use start::Start;
@@ -107,6 +107,7 @@ pub struct Node {
     /// Nodes that are linked with, and admitted.
     links: BTreeMap<NodeId, PeerHello>,
     beats: peers::Beats,
+    alive: rest::Alive,
     forwards: forward::Forwards,
     reads: reads::Reads,
     outboxes: outbox::Outboxes,
@@ -213,6 +214,7 @@ impl Node {
             linked: Vec::new(),
             links: BTreeMap::new(),
             beats: peers::Beats::default(),
+            alive: rest::Alive::default(),
             forwards: forward::Forwards::new(&mut rng.split("forwards")),
             reads: reads::Reads::new(&mut rng.split("reads")),
             outboxes: outbox::Outboxes::default(),
@@ -371,6 +373,9 @@ impl Node {
     /// Lets others lead where they can: this node is stopping, or its disk takes nothing.
     fn hand_over(&mut self) {
         for (id, group) in &mut self.groups {
+            if group.raft.role() == Role::Leader {
+                group.raft.wake(self.now.mono);
+            }
             let status = group.raft.status();
             let linked =
                 |node: &NodeId| self.links.contains_key(node) && status.configuration.voters.contains(node);
@@ -385,7 +390,11 @@ impl Node {
 
     fn leading(&mut self, id: GroupId) -> Result<&mut Group, OperatorError> {
         let group = self.groups.get_mut(&id).ok_or(OperatorError::NoGroup(id))?;
-        if group.raft.role() == Role::Leader { Ok(group) } else { Err(OperatorError::NotLeader(id)) }
+        if group.raft.role() != Role::Leader {
+            return Err(OperatorError::NotLeader(id));
+        }
+        group.raft.wake(self.now.mono);
+        Ok(group)
     }
 
     fn note(&mut self, command: Command) -> Result<(), OperatorError> {
@@ -440,6 +449,7 @@ impl Node {
                 self.dirty.insert(*id);
             }
         }
+        self.tick_rest();
         self.tick_forwards(out);
         self.tick_reads(out);
         self.tick_snapshots(out);
@@ -652,6 +662,7 @@ impl Node {
             consider(group.work_at(&self.clock), Reason::Work);
             consider(group.raft.next_deadline(), Reason::Raft);
         }
+        consider(self.rest_deadline(), Reason::Peers);
         consider((!self.behind.is_empty()).then_some(self.now.mono), Reason::Work);
         consider(self.forwards.next_deadline(), Reason::Peers);
         consider(self.reads.next_deadline(), Reason::Peers);

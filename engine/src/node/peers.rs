@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Beats and answers to them that gather over one step, by peer.
 #[derive(Default)]
 pub(super) struct Beats {
-    out: BTreeMap<NodeId, Beat>,
+    pub(super) out: BTreeMap<NodeId, Beat>,
     replies: BTreeMap<NodeId, BeatReply>,
 }
 
@@ -82,6 +82,8 @@ impl Node {
     pub(super) fn peer_down(&mut self, peer: NodeId) {
         self.links.remove(&peer);
         self.clock.peer_lost(peer);
+        self.alive.gone(peer);
+        self.wake_relying_on(peer);
         for (id, group) in &mut self.groups {
             group.raft.unreachable(peer);
             self.dirty.insert(*id);
@@ -212,25 +214,38 @@ impl Node {
         match message {
             PeerMessage::Raft { group, message } => self.hear_raft(from, group, message),
             PeerMessage::Beat(beat) => {
-                self.beats.replies.entry(from).or_default().sent = Some(beat.sent);
+                self.alive.beat_came(from, self.now.mono);
+                let agrees = self.agrees_on_rest(from, &beat);
+                let reply = self.beats.replies.entry(from).or_default();
+                (reply.sent, reply.agrees) = (Some(beat.sent), agrees);
                 if let Some(time) = beat.time {
                     self.hear_time(time, out);
                 }
                 for (group, term, commit, round) in beat.groups {
                     self.hear_raft(from, group, Message::Heartbeat { term, commit, round });
                 }
+                for (group, term, last, round) in beat.rest {
+                    self.hear_raft(from, group, Message::Rest { term, last, round });
+                }
             }
             PeerMessage::BeatReply(reply) => {
                 if let Some(sent) = reply.sent {
+                    self.alive.answer_came(from, self.now.mono);
+                    if !reply.agrees {
+                        self.wake_led_with(from);
+                    }
                     self.clock.sample(from, self.now, sent, reply.wall);
                     self.observe_clock(out);
                 }
+                if self.config.raft.leases {
+                    // The lease may last longer now.
+                    self.publish.extend(reply.groups.iter().chain(&reply.rest).map(|(group, ..)| *group));
+                }
                 for (group, term, round) in reply.groups {
-                    if self.config.raft.leases {
-                        // The lease may last longer now.
-                        self.publish.insert(group);
-                    }
                     self.hear_raft(from, group, Message::HeartbeatReply { term, round });
+                }
+                for (group, term, round) in reply.rest {
+                    self.hear_raft(from, group, Message::Resting { term, round });
                 }
             }
             PeerMessage::Forward(forward) => self.forwarded(from, forward, out),
@@ -273,6 +288,12 @@ impl Node {
             Message::HeartbeatReply { term, round } => {
                 self.beats.replies.entry(to).or_default().groups.push((group, term, round));
             }
+            Message::Rest { term, last, round } => {
+                self.beats.out.entry(to).or_default().rest.push((group, term, last, round));
+            }
+            Message::Resting { term, round } => {
+                self.beats.replies.entry(to).or_default().rest.push((group, term, round));
+            }
             message => out.now(Action::Send { to, message: PeerMessage::Raft { group, message } }),
         }
     }
@@ -281,7 +302,8 @@ impl Node {
     pub(super) fn send_beats(&mut self, out: &mut Outputs) {
         for (to, beat) in std::mem::take(&mut self.beats.out) {
             let mono = self.now.mono;
-            let beat = Beat { sent: mono, time: self.clock.known(mono), ..beat };
+            let resting = self.resting_digest(to, &beat);
+            let beat = Beat { sent: mono, time: self.clock.known(mono), resting, ..beat };
             out.now(Action::Send { to, message: PeerMessage::Beat(beat) });
         }
         for (to, reply) in std::mem::take(&mut self.beats.replies) {

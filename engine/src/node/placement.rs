@@ -90,6 +90,7 @@ impl Node {
                 (None, None, None, Some(node)) => Change::AddLearner(*node),
                 (None, None, None, None) => continue,
             };
+            group.raft.wake(self.now.mono);
             // Refused while another is under way: the next look finds it again.
             if group.raft.change_membership(&[change]).is_ok() {
                 moving += usize::from(missing.is_some());

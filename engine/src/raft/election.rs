@@ -96,7 +96,10 @@ impl Raft {
         if term < self.hard.term {
             match message {
                 // One that is stuck in an older term learns of this one: a leader steps down, a candidate gives up.
-                Message::Append { .. } | Message::Heartbeat { .. } | Message::Snapshot { .. } => {
+                Message::Append { .. }
+                | Message::Heartbeat { .. }
+                | Message::Rest { .. }
+                | Message::Snapshot { .. } => {
                     let term = self.hard.term;
                     self.send(from, Message::HeartbeatReply { term, round: 0 });
                 }
@@ -117,7 +120,7 @@ impl Raft {
 
     /// Hears a leader, or is one: no vote for anybody else.
     fn is_sticky(&self) -> bool {
-        self.role == Role::Leader || self.now < self.sticky_until
+        self.role == Role::Leader || self.is_resting() || self.now < self.sticky_until
     }
 
     /// Follows nobody yet, in `term`.
@@ -292,6 +295,7 @@ impl Raft {
         if let Some((other, _)) = self.transfer {
             return if other == to { Ok(()) } else { Err(TransferError::Pending(other)) };
         }
+        self.stir();
         self.transfer = Some((to, Instant(self.now.0 + self.settings.election_timeout_us)));
         self.hand_over();
         Ok(())

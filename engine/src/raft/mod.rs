@@ -10,6 +10,7 @@
 //! campaign   propose   change_membership  transfer   read   ──>   Output::Send { to, message }
 //! compact    applied   unreachable        installed               Output::Read, SendSnapshot, Install, Role
 //!                      learn_committed    snapshot_sent
+//! wake       leader_silent
 //! ```
 //!
 //! **Driving it.** After every verb, and after every [`Raft::tick`] at [`Raft::next_deadline`], take the outputs and do
@@ -52,8 +53,10 @@
 //! The chain that always holds: log base ≤ committed ≤ last, and persisted ≤ last. What is applied is both committed and
 //! persisted here. (Committed ≤ persisted does not hold: a quorum may do without this member's disk.)
 //!
-//! Not implemented: rest for quiet groups (heartbeats of all groups travel in one message instead, see `node`);
-//! witnesses; reading entries back from the WAL for slow followers (they get a snapshot).
+//! **Rest.** With [`Settings::rest_after_us`] a group that has been quiet for so long stops its timers (see `rest`). Then
+//! the driver has to say when the other members' nodes are silent.
+//!
+//! Not implemented: witnesses; reading entries back from the WAL for slow followers (they get a snapshot).
 
 mod election;
 mod log;
@@ -62,6 +65,7 @@ mod progress;
 mod quorum;
 mod read;
 mod replication;
+mod rest;
 mod returning;
 
 pub use log::Log;
@@ -116,6 +120,9 @@ pub struct Settings {
     pub leases: bool,
     /// How much slower than another's clock a clock may run, in thousandths: a lease is shorter by this much.
     pub drift_permille: u64,
+    /// A group rests once nothing has happened in it for so long; 0 for never, which is right for a driver that does not
+    /// say [`Raft::leader_silent`].
+    pub rest_after_us: u64,
 }
 
 impl Default for Settings {
@@ -130,6 +137,7 @@ impl Default for Settings {
             kept_bytes_max: 32 << 20,
             leases: false,
             drift_permille: 100,
+            rest_after_us: 0,
         }
     }
 }
@@ -260,6 +268,9 @@ pub struct Raft {
     quorum_check_at: Instant,
     transfer: Option<(NodeId, Instant)>,
     reads: read::Reads,
+    rest: rest::Rest,
+    /// When something happened in the group last.
+    busy_at: Instant,
     /// There may be something to send to followers.
     fresh: bool,
 
@@ -413,6 +424,8 @@ impl Raft {
             quorum_check_at: now,
             transfer: None,
             reads: read::Reads::default(),
+            rest: rest::Rest::No,
+            busy_at: now,
             fresh: false,
             outputs: Vec::new(),
         };
@@ -455,7 +468,7 @@ impl Raft {
     /// Whether it leads, or has heard its leader within an election timeout. One without a vote knows its last leader
     /// for longer than that.
     pub fn hears_leader(&self, now: Instant) -> bool {
-        let heard = self.election_at.0 > now.0;
+        let heard = self.election_at.0 > now.0 || self.is_resting();
         self.role == Role::Leader || self.leader.is_some() && heard
     }
 
@@ -530,6 +543,11 @@ impl Raft {
 
     /// When the next [`Raft::tick`] is due at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
+        match self.rest {
+            rest::Rest::Yes => return None,
+            rest::Rest::Waking => return Some(self.now),
+            rest::Rest::No | rest::Rest::Offered(_) => {}
+        }
         if self.role == Role::Leader {
             let alone = self.configuration().is_alone(self.id) && self.progress.is_empty();
             let transfer = self.transfer.map(|(_, until)| until);
@@ -545,6 +563,10 @@ impl Raft {
     /// before [`Raft::next_deadline`], and being late only delays what is due.
     pub fn tick(&mut self, now: Instant) {
         self.now = self.now.max(now);
+        if self.is_resting() {
+            return;
+        }
+        self.wake_up();
         if self.role == Role::Leader {
             self.tick_leader();
         } else if self.now >= self.election_at {
@@ -565,7 +587,11 @@ impl Raft {
     /// Takes a message of another member, as it was sent: the driver knows that it comes from `from`.
     pub fn receive(&mut self, now: Instant, from: NodeId, message: Message) {
         self.now = self.now.max(now);
-        if from == self.id || !self.heed_term(from, &message) {
+        if from == self.id {
+            return;
+        }
+        self.stirred_by(&message);
+        if !self.heed_term(from, &message) {
             return;
         }
         match message {
@@ -598,6 +624,11 @@ impl Raft {
             Message::TimeoutNow { .. } => self.timeout_now(),
             Message::Returned { .. } => self.returned(from),
             Message::Readmit { term, index } => self.readmitted(term, index),
+            Message::Rest { last, round, .. } => {
+                self.follow(from);
+                self.rest_offered(from, last, round);
+            }
+            Message::Resting { round, .. } => self.rest_agreed(from, round),
         }
     }
 
@@ -691,6 +722,7 @@ impl Raft {
         if let Some(progress) = self.progress.get_mut(&peer).filter(|p| p.pace == Pace::Replicate) {
             progress.probe();
             self.fresh = true;
+            self.stir();
         }
     }
 
@@ -725,6 +757,7 @@ impl Raft {
     }
 
     fn append_own(&mut self, time: Timestamp, stamp: u64, command: Arc<Command>) -> Index {
+        self.stir();
         let index = self.log.last().index.next();
         self.push(Entry { term: self.hard.term, index, time, stamp, command });
         self.fresh = true;
@@ -770,6 +803,9 @@ impl Raft {
     }
 
     fn set_role(&mut self, role: Role, leader: Option<NodeId>) {
+        if role != Role::Follower || leader.is_none() {
+            self.rest = rest::Rest::No;
+        }
         self.role = role;
         self.leader = leader;
         let now = (role, self.hard.term, leader);

@@ -31,6 +31,8 @@ pub(super) struct Progress {
     pub active: bool,
     /// The greatest round of heartbeats that it answered.
     pub round: u64,
+    /// The last round that offered rest and found it at rest.
+    pub rests_from: u64,
     /// `matched` at the last heartbeat reply: unchanged means that appends may have been lost.
     pub matched_before: Index,
 }
@@ -46,6 +48,7 @@ impl Progress {
             inflight_bytes: 0,
             active: true,
             round: 0,
+            rests_from: 0,
             matched_before: Index(0),
         }
     }

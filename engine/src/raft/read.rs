@@ -38,6 +38,11 @@ impl Reads {
         self.begun.clear();
     }
 
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.asked.is_empty() && self.rounds.is_empty()
+    }
+
     /// There is none in the rest of this term.
     pub fn no_more_leases(&mut self) {
         self.handed_over = true;
@@ -62,6 +67,7 @@ impl Raft {
             let index = Some(self.hard.commit);
             self.outputs.push(Output::Read { number, index });
         } else {
+            self.stir();
             self.reads.asked.push(number);
         }
         true
@@ -100,9 +106,14 @@ impl Raft {
             self.reads.rounds.push_back((round, self.hard.commit, reads));
         }
         let (term, commit) = (self.hard.term, self.hard.commit);
+        let rests = self.offers_rest(round);
         let beats: Vec<_> = self.progress.iter().map(|(to, p)| (*to, commit.min(p.matched))).collect();
         for (to, commit) in beats {
-            self.send(to, Message::Heartbeat { term, commit, round });
+            let message = match rests {
+                true => Message::Rest { term, last: commit, round },
+                false => Message::Heartbeat { term, commit, round },
+            };
+            self.send(to, message);
         }
         self.confirm_reads();
     }

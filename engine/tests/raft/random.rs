@@ -18,11 +18,14 @@ struct Seen {
     changes: u64,
     transfers: u64,
     lost: u64,
+    rests: u64,
 }
 
 struct Schedule {
     cluster: Cluster,
     rng: Rng,
+    /// For what keeps members awake, so that no other choice is another for it.
+    doubts: Rng,
     /// By bit: the faults that this schedule is spared, so that others go deep.
     spared: u64,
     seen: Seen,
@@ -38,6 +41,7 @@ impl Schedule {
             uncommitted_bytes_max: [100, 1 << 20][rng.below(2) as usize],
             kept_bytes_max: [0, 50, 1 << 20][rng.below(3) as usize],
             leases: rng.one_in(2),
+            rest_after_us: if seed % 4 < 2 { 150_000 } else { 0 },
             ..Settings::default()
         };
         let mut cluster = Cluster::new(settings, seed, voters);
@@ -49,7 +53,23 @@ impl Schedule {
             cluster.members.values_mut().for_each(|member| member.rate = rng.between(955, 1_045));
         }
         let spared = rng.next_u64() & rng.next_u64();
-        Schedule { cluster, rng, spared, seen: Seen::default(), texts: 0 }
+        let doubts = rng.split("doubts");
+        Schedule { cluster, rng, doubts, spared, seen: Seen::default(), texts: 0 }
+    }
+
+    /// Now and then somebody is told that others are silent, rightly or not.
+    fn doubt(&mut self) {
+        if !self.doubts.one_in(20) {
+            return;
+        }
+        let ids = self.cluster.ids();
+        let id = ids[self.doubts.below(ids.len() as u64) as usize];
+        let rests = self.cluster.raft(id).is_some_and(|raft| raft.is_resting());
+        self.seen.rests += u64::from(rests);
+        match self.doubts.one_in(2) {
+            true => self.cluster.at(id, |raft, now| raft.wake(now)),
+            false => self.cluster.at(id, |raft, now| raft.leader_silent(now)),
+        };
     }
 
     fn anyone(&mut self) -> NodeId {
@@ -239,7 +259,7 @@ impl Schedule {
             member.paused = false;
             (member.holds_writes, member.holds_installs, member.holds_snapshots) = (false, false, false);
             self.cluster.restart(id);
-            self.cluster.at(id, |_, _| ());
+            self.cluster.at(id, |raft, now| raft.wake(now));
         }
         self.cluster.pass(30_000_000);
         let leaders: BTreeSet<NodeId> = self
@@ -277,6 +297,7 @@ fn run(seed: u64) -> Seen {
         schedule.cluster.pass(1_500_000);
     }
     for _ in 0..400 {
+        schedule.doubt();
         schedule.step();
     }
     schedule.heal();
@@ -304,9 +325,10 @@ fn no_schedule_breaks_a_promise_and_all_recover() {
         all.changes += seen.changes;
         all.transfers += seen.transfers;
         all.lost += seen.lost;
+        all.rests += seen.rests;
     }
     println!("{all:?}");
-    let Seen { elections, commits, reads, cuts, snapshots, changes, transfers, lost } = all;
+    let Seen { elections, commits, reads, cuts, snapshots, changes, transfers, lost, rests } = all;
     for (count, what) in [
         (elections, "elections"),
         (commits, "commits"),
@@ -316,6 +338,7 @@ fn no_schedule_breaks_a_promise_and_all_recover() {
         (changes, "changes"),
         (transfers, "transfers"),
         (lost, "lost messages"),
+        (rests, "members at rest that were woken"),
     ] {
         assert!(count > 0, "{seeds} seeds had no {what}");
     }

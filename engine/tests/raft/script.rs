@@ -1,7 +1,7 @@
 //! Transcripts: commands, a rule, everything that then happened.
 //!
 //! ```text
-//! cluster nodes=3 [spare=1] [leader=n1] [leases] [append_bytes=N] [inflight=N] [uncommitted=N]
+//! cluster nodes=3 [spare=1] [leader=n1] [leases] [append_bytes=N] [inflight=N] [uncommitted=N] [rest=MILLIS]
 //! campaign n1          propose n1 TEXT       change n1 +n4 -n2 ~n5     (voter, gone, learner)
 //! transfer n1 n2       read n1               unreachable n1 n2         compact n1
 //! deliver              all, and what follows, until nobody says anything
@@ -11,7 +11,7 @@
 //! hold n1              its writes stay under way; finish n1 [COUNT]; unhold n1
 //! hold-snapshots n1    then: snapshot n1 n3 [fails]           hold-installs n3, then: install n3 [fails]
 //! crash n1 [keep=N]    of the writes under way N are on disk; crash-at-install n3; restart n1
-//! pause n1 / resume n1 / rate n1 PERMILLE
+//! pause n1 / resume n1 / rate n1 PERMILLE              wake n1              silent n1   (its leader's node is)
 //! tick n1              at its next deadline       pass 700ms   everybody's, all messages arriving
 //! wait 700ms           time passes, and nobody looks at the clock
 //! status [n1]          log n1                     members n1           lease n1
@@ -62,6 +62,9 @@ impl Script {
         }
         if let Some(bytes) = option(words, "uncommitted") {
             settings.uncommitted_bytes_max = bytes;
+        }
+        if let Some(millis) = option::<u64>(words, "rest") {
+            settings.rest_after_us = millis * 1_000;
         }
         let voters = option(words, "nodes").unwrap_or(3);
         let mut cluster = Cluster::new(settings, 1, voters);
@@ -131,6 +134,12 @@ impl Script {
             }
             "unreachable" => {
                 cluster.at(first(), |raft, _| raft.unreachable(second()));
+            }
+            "wake" => {
+                cluster.at(first(), |raft, now| raft.wake(now));
+            }
+            "silent" => {
+                cluster.at(first(), |raft, now| raft.leader_silent(now));
             }
             "compact" => cluster.compact(first()),
             "deliver" if rest.is_empty() => cluster.deliver_all(),

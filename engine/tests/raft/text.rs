@@ -86,6 +86,8 @@ fn message(message: &Message) -> String {
         Message::Heartbeat { commit, round, .. } => format!("{head} commit={commit} round={round}"),
         Message::HeartbeatReply { round, .. } => format!("{head} round={round}"),
         Message::TimeoutNow { .. } | Message::Returned { .. } => head,
+        Message::Rest { last, round, .. } => format!("{head} last={last} round={round}"),
+        Message::Resting { round, .. } => format!("{head} round={round}"),
         Message::Readmit { index, .. } => format!("{head} up to {index}"),
         Message::Snapshot { last, configuration, .. } => {
             format!("{head} last={} {}", place(*last), members(configuration))
@@ -137,6 +139,9 @@ pub fn status(id: NodeId, raft: &Raft) -> String {
     );
     for (follower, (matched, pace)) in status.followers {
         out += &format!(" n{follower}:{matched}/{pace:?}").to_lowercase();
+    }
+    if raft.is_resting() {
+        out += " at rest";
     }
     out
 }

@@ -283,7 +283,11 @@ fn config(
         members,
         joins,
         boots,
-        raft: chronos_engine::raft::Settings { leases, ..Default::default() },
+        raft: chronos_engine::raft::Settings {
+            leases,
+            rest_after_us: chronos_engine::node::REST_AFTER_US,
+            ..Default::default()
+        },
         fsync: match options.fsync {
             Fsync::Always => chronos_engine::node::Fsync::Always,
             Fsync::Interval(period) => chronos_engine::node::Fsync::Interval(micros(period)),

@@ -210,6 +210,7 @@ impl World {
             }
             PeerMessage::Raft { message: Message::AppendRejected { .. }, .. } => Mark::AppendRejected,
             PeerMessage::Raft { message: Message::TimeoutNow { .. }, .. } => Mark::TransferHandedOver,
+            PeerMessage::Beat(beat) if beat.resting != 0 => Mark::GroupAtRest,
             PeerMessage::Chunk(_) if self.network_is_cut() => Mark::SnapshotDuringPartition,
             _ => return,
         };
@@ -266,11 +267,14 @@ impl std::fmt::Display for Brief<'_> {
             },
             PeerMessage::Beat(beat) => {
                 f.write_str("Beat")?;
-                beat.groups.iter().try_for_each(|(_, t, c, r)| write!(f, " t{t} commit {c} round {r}"))
+                beat.groups.iter().try_for_each(|(_, t, c, r)| write!(f, " t{t} commit {c} round {r}"))?;
+                beat.rest.iter().try_for_each(|(_, t, l, r)| write!(f, " t{t} may rest at {l} round {r}"))?;
+                if beat.resting == 0 { Ok(()) } else { f.write_str(" and for what rests") }
             }
             PeerMessage::BeatReply(reply) => {
                 f.write_str("BeatReply")?;
-                reply.groups.iter().try_for_each(|(_, t, r)| write!(f, " t{t} round {r}"))
+                reply.groups.iter().try_for_each(|(_, t, r)| write!(f, " t{t} round {r}"))?;
+                reply.rest.iter().try_for_each(|(_, t, r)| write!(f, " t{t} rests, round {r}"))
             }
             PeerMessage::Forward(forward) => {
                 let (session, sequence) = (forward.request.session.0 as u64, forward.request.sequence);
