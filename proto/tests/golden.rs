@@ -369,6 +369,8 @@ fn messages() -> Vec<Message> {
         Message::Snapshot { term, last, configuration: configuration() },
         Message::Returned { term },
         Message::Readmit { term, index: commit },
+        Message::Rest { term, last: Index(7), round: 40 },
+        Message::Resting { term, round: 40 },
     ]
 }
 
