@@ -82,6 +82,70 @@ fails("out of range", errors.NumericValueOutOfRange, lambda: one.execute("INSERT
 fails("too long", errors.StringDataRightTruncation, lambda: one.execute("INSERT INTO kinds (id, v) VALUES (9, %s)", ("x" * 11,)))
 one.execute("DROP TABLE kinds")
 
+# COPY, in and out: as text, as CSV and as binary.
+one.execute("CREATE TABLE copied (id INTEGER PRIMARY KEY, name TEXT, n NUMERIC(8,2), at TIMESTAMPTZ, ok BOOLEAN DEFAULT true)")
+lines = [(1, "tab\tand\nline", Decimal("1.50"), noon), (2, "\\N", None, None), (3, "", Decimal("0.00"), noon), (4, None, None, noon)]
+for form in ("text", "csv", "binary"):
+    with one.cursor() as cursor:
+        with cursor.copy(f"COPY copied (id, name, n, at) FROM STDIN (FORMAT {form})") as copy:
+            copy.set_types(["int4", "text", "numeric", "timestamptz"])
+            if form == "csv":
+                copy.write('1,"tab\tand\nline",1.5,2026-11-22 12:00:00.123456+00\r\n2,\\N,,\r\n3,"",0,')
+                copy.write("2026-11-22T12:00:00.123456Z\r\n4,,,2026-11-22 12:00:00.123456+00\r\n")
+            else:
+                for line in lines:
+                    copy.write_row(line)
+        check(f"COPY FROM as {form}", (cursor.rowcount, cursor.statusmessage), (4, "COPY 4"))
+        got = cursor.execute("SELECT id, name, n, at FROM copied WHERE ok ORDER BY id").fetchall()
+        check(f"rows of COPY as {form}", got, lines)
+    with one.cursor() as cursor, cursor.copy(f"COPY (SELECT id, name, n, at FROM copied ORDER BY id) TO STDOUT (FORMAT {form})") as copy:
+        copy.set_types(["int4", "text", "numeric", "timestamptz"])
+        if form == "csv":
+            text = b"".join(copy).decode()
+            check("COPY TO as csv", text, '1,"tab\tand\nline",1.50,2026-11-22 12:00:00.123456+00\n2,\\N,,\n'
+                  '3,"",0.00,2026-11-22 12:00:00.123456+00\n4,,,2026-11-22 12:00:00.123456+00\n')
+        else:
+            check(f"COPY TO as {form}", list(copy.rows()), lines)
+    one.execute("DELETE FROM copied")
+
+
+def copies(data, how=""):
+    with one.cursor() as cursor, cursor.copy(f"COPY copied FROM STDIN {how}") as copy:
+        copy.write(data)
+
+
+fails("too few columns", errors.BadCopyFileFormat, lambda: copies("1\ta\n"))
+fails("too many columns", errors.BadCopyFileFormat, lambda: copies("1\ta\t1\t\\N\tt\tx\n"))
+fails("no number in COPY", errors.InvalidTextRepresentation, lambda: copies("1\ta\t1\t\\N\tt\nx\ta\t1\t\\N\tt\n"))
+fails("a key twice in COPY", errors.UniqueViolation, lambda: copies("1\ta\t1\t\\N\tt\n1\ta\t1\t\\N\tt\n"))
+fails("out of range in COPY", errors.NumericValueOutOfRange, lambda: copies("1\ta\t1234567\t\\N\tt\n"))
+fails("no binary data", errors.BadCopyFileFormat, lambda: copies(b"nonsense, and long enough", "BINARY"))
+fails("an open quote", errors.BadCopyFileFormat, lambda: copies('1,"a\n', "CSV"))
+check("nothing of a COPY that failed", one.execute("SELECT count(*) FROM copied").fetchone(), (0,))
+try:
+    with one.cursor() as cursor, cursor.copy("COPY copied (id) FROM STDIN") as copy:
+        copy.write("1\n")
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    pass
+check("nothing of a COPY given up", one.execute("SELECT count(*) FROM copied").fetchone(), (0,))
+with one.cursor() as cursor:
+    with cursor.copy("COPY copied FROM STDIN WITH (FORMAT csv, HEADER match, NULL 'none', DELIMITER ';')") as copy:
+        copy.write("id;name;n;at;ok\n7;none;1;none;f\n8;\"none\";;none;\"t\"\n".replace(";;", ";none;"))
+check("options of COPY", one.execute("SELECT id, name, n, ok FROM copied ORDER BY id").fetchall(),
+      [(7, None, Decimal("1.00"), False), (8, "none", None, True)])
+with one.transaction():
+    copies("9\tx\t\\N\t\\N\t\\N\n\\.\n")
+    check("COPY in a transaction", one.execute("SELECT count(*) FROM copied").fetchone(), (3,))
+with one.cursor() as cursor, cursor.copy("COPY copied (id, name) TO STDOUT CSV HEADER FORCE QUOTE name") as copy:
+    check("COPY TO with a header", b"".join(copy), b'id,name\n7,\n8,"none"\n9,"x"\n')
+big_copy = 20_000
+with one.cursor() as cursor, cursor.copy("COPY copied (id, name) FROM STDIN") as copy:
+    for i in range(big_copy):
+        copy.write_row((i + 100, f"row {i}"))
+check("a long COPY", one.execute("SELECT count(*), max(name) FROM copied WHERE id >= 100").fetchone(), (big_copy, "row 9999"))
+one.execute("DROP TABLE copied")
+
 # An aggregate.
 got = one.execute("SELECT alive, count(*), sum(height) FROM plants WHERE id < 100 GROUP BY alive ORDER BY alive").fetchall()
 check("an aggregate", got, [(False, 50, 625.0), (True, 50, 612.5)])

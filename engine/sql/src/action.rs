@@ -1,5 +1,6 @@
 //! What a prepared statement does when it is executed.
 
+use crate::copy::Copy;
 use crate::expr::Expr;
 use crate::plan::Plan;
 use crate::prepared::Prepared;
@@ -19,6 +20,15 @@ pub(crate) enum Action {
     CreateAs {
         change: SchemaChange,
         plan: Plan,
+    },
+    /// COPY … FROM: the rows come with the execution.
+    CopyIn {
+        insert: Insert,
+        copy: Copy,
+    },
+    CopyOut {
+        plan: Plan,
+        copy: Copy,
     },
     Savepoint(String),
     RollbackTo(String),
@@ -109,6 +119,8 @@ pub(crate) enum Target {
 pub(crate) enum Rows {
     Values(Vec<Vec<Expr>>),
     Query(Box<Plan>),
+    /// Of COPY: over its columns.
+    Copied(Vec<Expr>),
 }
 
 impl Rows {
@@ -116,7 +128,7 @@ impl Rows {
     pub fn len_hint(&self) -> usize {
         match self {
             Rows::Values(rows) => rows.len(),
-            Rows::Query(_) => usize::MAX,
+            Rows::Query(_) | Rows::Copied(_) => usize::MAX,
         }
     }
 }

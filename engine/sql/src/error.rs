@@ -180,13 +180,15 @@ pub struct SqlError {
     pub hint: Option<String>,
     /// Where in the statement: a character count from 1.
     pub position: Option<u32>,
+    /// Where it happened, if not in the statement: `COPY t, line 3`.
+    pub context: Option<String>,
 }
 
 impl SqlError {
     /// With a code and a message alone.
     #[cold]
     pub fn new(code: SqlState, message: impl Into<String>) -> SqlError {
-        SqlError { code, message: message.into(), detail: None, hint: None, position: None }
+        SqlError { code, message: message.into(), detail: None, hint: None, position: None, context: None }
     }
 
     /// Something that is left out as yet.

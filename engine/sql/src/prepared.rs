@@ -1,6 +1,7 @@
 //! What preparing a statement gives: its parameters, its result columns and a plan that can be run many times.
 
 use crate::action::{Action, Rows};
+use crate::copy::Copy;
 use crate::parse::Statement;
 use crate::plan::SHORT_ROWS;
 use chronos_engine::Catalog;
@@ -76,10 +77,11 @@ impl Prepared {
             Action::Insert(insert) => match &insert.rows {
                 Rows::Values(rows) => rows.len() <= SHORT_ROWS,
                 Rows::Query(plan) => plan.is_short(),
+                Rows::Copied(_) => false,
             },
             Action::Update(update) => update.plan.is_short(),
             Action::Delete(delete) => delete.plan.is_short(),
-            Action::Schema(_) => false,
+            Action::Schema(_) | Action::CopyIn { .. } | Action::CopyOut { .. } => false,
             _ => true,
         }
     }
@@ -92,6 +94,14 @@ impl Prepared {
         }
         let relations = self.relations.iter().filter_map(|(id, _)| catalog.get(*id));
         relations.filter(|relation| relation.is_partitioned()).flat_map(|relation| relation.homes()).collect()
+    }
+
+    /// What it moves, if it is a COPY.
+    pub fn copy(&self) -> Option<&Copy> {
+        match &self.action {
+            Action::CopyIn { copy, .. } | Action::CopyOut { copy, .. } => Some(copy),
+            _ => None,
+        }
     }
 
     /// What of the wire's prepared statements is gone once it has run.

@@ -9,6 +9,7 @@ use crate::bind;
 use crate::error::{SqlError, SqlState};
 use crate::exec::eval::{EvalCx, eval_value};
 use crate::exec::statement::{Done, Job};
+use crate::exec::vector::Batch;
 use crate::exec::write::Writes;
 use crate::exec::{Commit, Completion, Context, Outcome, RowSet};
 use crate::parse::Statement;
@@ -228,7 +229,33 @@ impl Session {
         params: &[Value],
         cx: &Context<'_>,
     ) -> Result<Outcome, SqlError> {
-        let result = self.execute_inner(prepared, params, cx);
+        let result = self.execute_inner(prepared, params, None, cx);
+        if result.is_err() {
+            self.fail();
+        }
+        result
+    }
+
+    /// Whether a COPY … FROM may run now, before its data is asked for.
+    pub fn begin_copy(&mut self, prepared: &Prepared) -> Result<(), SqlError> {
+        let allowed = match &self.block {
+            Block::Failed(_) => Err(aborted()),
+            _ => self.check_writable(prepared),
+        };
+        if allowed.is_err() {
+            self.fail();
+        }
+        allowed
+    }
+
+    /// The same for a COPY … FROM, with the rows that came in.
+    pub fn execute_copied(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        rows: &[Batch],
+        cx: &Context<'_>,
+    ) -> Result<Outcome, SqlError> {
+        let result = self.execute_inner(prepared, &[], Some(rows), cx);
         if result.is_err() {
             self.fail();
         }
@@ -315,6 +342,7 @@ impl Session {
         &mut self,
         prepared: &Arc<Prepared>,
         params: &[Value],
+        copied: Option<&[Batch]>,
         cx: &Context<'_>,
     ) -> Result<Outcome, SqlError> {
         if params.is_empty() && !prepared.params.is_empty() {
@@ -340,21 +368,13 @@ impl Session {
             let eval = EvalCx { params, now: cx.read_time.0, ..EvalCx::bare(&self.info) };
             let values: Result<Vec<Value>, SqlError> = args.iter().map(|e| eval_value(e, &eval)).collect();
             let values = values?;
-            return self.execute_inner(prepared, &values, cx);
+            return self.execute_inner(prepared, &values, None, cx);
         }
         if prepared.kind == Kind::Setting {
             return self.setting_action(&prepared.action);
         }
-        let read_only = self.read_only
-            || matches!(&self.block, Block::Open(open) if open.read_only)
-            || matches!(&self.block, Block::None) && self.reads_only_by_default();
-        if read_only && matches!(prepared.kind, Kind::Write | Kind::Schema) {
-            let what = first_words(prepared.statement.text());
-            return Err(SqlError::new(
-                SqlState::READ_ONLY,
-                format!("cannot execute {what} in a read-only transaction"),
-            ));
-        }
+        let read_only = self.is_read_only();
+        self.check_writable(prepared)?;
         self.begin_if_open(cx);
         let catalog = match &self.block {
             Block::Open(Open { begun: Some(begun), .. }) => begun.writes.view.catalog.clone(),
@@ -370,8 +390,15 @@ impl Session {
         match &mut self.block {
             Block::Open(Open { begun: Some(begun), .. }) => {
                 let mut notices = Vec::new();
-                let job =
-                    Job { prepared, params, cx, info: &self.info, now: begun.now, record: !begun.read_only };
+                let job = Job {
+                    prepared,
+                    params,
+                    copied,
+                    cx,
+                    info: &self.info,
+                    now: begun.now,
+                    record: !begun.read_only,
+                };
                 let done = job.run(&mut begun.writes, &mut notices);
                 begun.schema_changed |= prepared.kind == Kind::Schema;
                 let given = std::mem::take(&mut begun.writes.given);
@@ -395,7 +422,7 @@ impl Session {
                     Writes::new(cx.snapshot.clone(), cx.read_time, cx.limits.transaction_bytes, false);
                 let record = prepared.kind != Kind::Query;
                 let mut notices = Vec::new();
-                let job = Job { prepared, params, cx, info: &self.info, now: cx.read_time, record };
+                let job = Job { prepared, params, copied, cx, info: &self.info, now: cx.read_time, record };
                 let done = job.run(&mut writes, &mut notices);
                 self.notice_all(notices);
                 self.note_given(std::mem::take(&mut writes.given));
@@ -416,6 +443,21 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only
+            || matches!(&self.block, Block::Open(open) if open.read_only)
+            || matches!(&self.block, Block::None) && self.reads_only_by_default()
+    }
+
+    fn check_writable(&self, prepared: &Prepared) -> Result<(), SqlError> {
+        if !self.is_read_only() || !matches!(prepared.kind, Kind::Write | Kind::Schema) {
+            return Ok(());
+        }
+        let what = first_words(prepared.statement.text());
+        let message = format!("cannot execute {what} in a read-only transaction");
+        Err(SqlError::new(SqlState::READ_ONLY, message))
     }
 
     fn notice_all(&mut self, messages: Vec<String>) {
@@ -732,6 +774,7 @@ fn first_words(text: &str) -> String {
     let first = words.next().unwrap_or_default();
     match (first.as_str(), words.next()) {
         ("CREATE" | "DROP", Some(second)) => format!("{first} {second}"),
+        ("COPY", _) => "COPY FROM".into(),
         _ => first,
     }
 }

@@ -19,7 +19,8 @@ use chronos_proto::schema::Relation;
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Type, Value};
 use chronos_sql::{
-    Context, Kind, Limits, Outcome, Prepared, RowSet, Session, SessionOptions, SqlError, SqlState, Statement,
+    Batch, Context, Kind, Limits, Outcome, Prepared, RowSet, Session, SessionOptions, SqlError, SqlState,
+    Statement,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -319,6 +320,23 @@ impl Gateway {
         let run = |session: &mut Session, cx: &Context<'_>| {
             let mut work = || session.execute(prepared, params, cx);
             if prepared.is_short() { work() } else { tokio::task::block_in_place(work) }
+        };
+        let answer = self.run(session, prepared.kind, Some(prepared), cancel, run).await;
+        self.metrics.statement(prepared.kind, began.elapsed());
+        answer.inspect_err(|e| self.count(e))
+    }
+
+    /// Runs a COPY … FROM with the rows that came in, its commit included.
+    pub async fn copy(
+        &self,
+        session: &mut Session,
+        prepared: &Arc<Prepared>,
+        rows: &[Batch],
+        cancel: &AtomicBool,
+    ) -> Result<Answer, SqlError> {
+        let began = Instant::now();
+        let run = |session: &mut Session, cx: &Context<'_>| {
+            tokio::task::block_in_place(|| session.execute_copied(prepared, rows, cx))
         };
         let answer = self.run(session, prepared.kind, Some(prepared), cancel, run).await;
         self.metrics.statement(prepared.kind, began.elapsed());

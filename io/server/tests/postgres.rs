@@ -502,6 +502,55 @@ fn flush_sends_what_there_is_and_transactions_show_in_the_status() {
 }
 
 #[test]
+fn a_copy_takes_its_data_and_leaves_the_connection_usable() {
+    let world = World::start();
+    world.sql("CREATE TABLE t (id INT PRIMARY KEY, name TEXT)");
+    let mut raw = Raw3::session(&world);
+    let counted = |world: &World| world.sql("SELECT count(*) FROM t")["rows"][0][0].clone();
+    // Within a simple query, with a statement behind it.
+    raw.send(&[(b'Q', b"COPY t FROM STDIN; SELECT count(*) FROM t\0")]);
+    assert_eq!(raw.message(), (b'G', b"\0\0\x02\0\0\0\0".to_vec()));
+    raw.send(&[(b'd', b"1\to"), (b'H', b""), (b'd', b"ne\n2\t\\N\n"), (b'c', b"")]);
+    assert_eq!(raw.kinds(), "CTDCZI");
+    assert_eq!(counted(&world), 2);
+    // An error ends it before its data does, and nothing of the query is there.
+    raw.send(&[(b'Q', b"INSERT INTO t VALUES (3); COPY t FROM STDIN; INSERT INTO t VALUES (4)\0")]);
+    assert_eq!(raw.message().0, b'C');
+    assert_eq!(raw.message().0, b'G');
+    raw.send(&[(b'd', b"x\ty\n"), (b'd', b"5\ty\n"), (b'c', b""), (b'Q', b"SELECT 1\0")]);
+    assert_eq!(raw.kinds(), "EZI");
+    assert_eq!(raw.kinds(), "TDCZI");
+    assert_eq!(counted(&world), 2);
+    // The client gives up; a message that has no place there; a key that is there.
+    for (message, wrong) in [((b'f', &b"no more\0"[..]), "57014"), ((b'Q', b"SELECT 1\0"), "08P01")] {
+        raw.send(&[(b'Q', b"COPY t FROM STDIN\0"), (b'd', b"6\tsix\n"), message]);
+        assert_eq!(raw.message().0, b'G');
+        assert_eq!(raw.error().0, wrong);
+        assert_eq!(raw.kinds(), "ZI");
+    }
+    raw.send(&[(b'Q', b"COPY t FROM STDIN\0"), (b'd', b"1\tagain\n"), (b'c', b"")]);
+    assert_eq!(raw.message().0, b'G');
+    assert_eq!(raw.error().0, "23505");
+    assert_eq!(raw.kinds(), "ZI");
+    // By the extended protocol: a Sync sent ahead is not looked at, an error skips to the next one.
+    let parse = (b'P', &b"\0COPY t (id) FROM STDIN\0\0\0"[..]);
+    let bind = (b'B', &b"\0\0\0\0\0\0\0\0"[..]);
+    for (data, kinds, rows) in [(&b"7\n"[..], "CZI", 3), (b"seven\n", "EZI", 3)] {
+        raw.send(&[parse, bind, (b'D', b"P\0"), EXECUTE, SYNC]);
+        let begun: Vec<u8> = (0..4).map(|_| raw.message().0).collect();
+        assert_eq!(begun, b"12nG");
+        raw.send(&[(b'd', data), (b'c', b""), SYNC]);
+        assert_eq!(raw.kinds(), kinds);
+        assert_eq!(counted(&world), rows);
+    }
+    // Out again, and refused where there is nobody to send it.
+    raw.send(&[(b'Q', b"COPY t TO STDOUT\0"), (b'Q', b"COPY (SELECT 1) TO STDOUT (FORMAT binary)\0")]);
+    assert_eq!(raw.kinds(), "HdddcCZI");
+    assert_eq!(raw.kinds(), "HddcCZI");
+    assert_eq!(world.request("POST", "/sql", "COPY t FROM STDIN").code(), "0A000");
+}
+
+#[test]
 fn what_does_not_exist_is_an_error_of_that_message_alone() {
     let world = World::start();
     let mut raw = Raw3::session(&world);

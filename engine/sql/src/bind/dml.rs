@@ -19,11 +19,11 @@ use chronos_proto::{Type, Value};
 use sqlparser::ast::{self, OnConflictAction, OnInsert, SetExpr};
 
 /// What can be written to, with its columns and what an absent one becomes.
-struct Writable {
-    target: Target,
+pub(super) struct Writable {
+    pub target: Target,
     kind: SourceKind,
-    name: String,
-    columns: Vec<NamedColumn>,
+    pub name: String,
+    pub columns: Vec<NamedColumn>,
 }
 
 impl Writable {
@@ -35,7 +35,7 @@ impl Writable {
 }
 
 impl Binder<'_> {
-    fn writable(&mut self, name: &ast::ObjectName) -> Result<Writable, SqlError> {
+    pub(super) fn writable(&mut self, name: &ast::ObjectName) -> Result<Writable, SqlError> {
         let (kind, table, columns) = self.named_source(name)?;
         let target = match &kind {
             SourceKind::Table(relation) => Target::Table(relation.clone()),
@@ -94,7 +94,11 @@ impl Binder<'_> {
     }
 
     /// The places of the columns that are given, all if none is named.
-    fn insert_columns(&mut self, w: &Writable, names: &[ast::ObjectName]) -> Result<Vec<usize>, SqlError> {
+    pub(super) fn insert_columns(
+        &mut self,
+        w: &Writable,
+        names: &[ast::ObjectName],
+    ) -> Result<Vec<usize>, SqlError> {
         if names.is_empty() {
             // A topic's position and times are its own; what is given in order is what may be given.
             return Ok(match w.target {
@@ -188,7 +192,7 @@ impl Binder<'_> {
     }
 
     /// The CHECK constraints of a table.
-    fn checks(&mut self, w: &Writable) -> Result<Vec<Check>, SqlError> {
+    pub(super) fn checks(&mut self, w: &Writable) -> Result<Vec<Check>, SqlError> {
         let Target::Table(relation) = &w.target else { return Ok(Vec::new()) };
         let relation = relation.clone();
         let mut checks = Vec::new();
@@ -301,7 +305,7 @@ impl Binder<'_> {
     }
 
     /// A value for a column: casts that PostgreSQL makes on assignment are made.
-    fn assign(&mut self, typed: Typed, w: &Writable, place: usize) -> Result<Expr, SqlError> {
+    pub(super) fn assign(&mut self, typed: Typed, w: &Writable, place: usize) -> Result<Expr, SqlError> {
         let (name, ty, _) = &w.columns[place];
         // Text given for a payload is stored as its bytes.
         let payload = *ty == Type::Bytes && name == "payload" && !matches!(w.target, Target::Table(_));
@@ -322,7 +326,11 @@ impl Binder<'_> {
         })
     }
 
-    fn fill_defaults(&mut self, w: &Writable, given: Vec<Option<Expr>>) -> Result<Vec<Expr>, SqlError> {
+    pub(super) fn fill_defaults(
+        &mut self,
+        w: &Writable,
+        given: Vec<Option<Expr>>,
+    ) -> Result<Vec<Expr>, SqlError> {
         let mut out = Vec::with_capacity(given.len());
         for (place, e) in given.into_iter().enumerate() {
             out.push(match e {

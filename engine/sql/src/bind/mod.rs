@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod call;
+mod copy;
 mod cte;
 mod ddl;
 mod dml;
@@ -102,6 +103,11 @@ pub(crate) fn bind(
     let mut binder = Binder::new(Some(statement), catalog, session, declared.to_vec());
     let (action, kind, columns) = match statement.ast() {
         Ast::Sql(ast) => binder.bind_statement(ast)?,
+        Ast::Copy(copy) => {
+            let (action, kind) = binder.bind_copy(copy)?;
+            (action, kind, Vec::new())
+        }
+        Ast::Vacuum => (Action::Nothing("VACUUM"), Kind::Setting, Vec::new()),
         Ast::CreateTopic(create) => (binder.bind_create_topic(create)?, Kind::Schema, Vec::new()),
         Ast::DropTopic(drop) => (binder.bind_drop_topic(drop)?, Kind::Schema, Vec::new()),
     };

@@ -37,6 +37,9 @@ pub(super) fn options(
     };
     let (ttl, column) = read(given)?;
     let Some(micros) = ttl else {
+        if column.is_none() {
+            return Ok(());
+        }
         return Err(SqlError::new(SqlState::INVALID_PARAMETER, "ttl_column is given without ttl"));
     };
     let column = match column {
@@ -61,6 +64,8 @@ fn read(options: &[ast::SqlOption]) -> Result<(Option<u64>, Option<String>), Sql
         match key.as_str() {
             "ttl" => ttl = Some(lifetime(&value)?),
             "ttl_column" => column = Some(value),
+            // What PostgreSQL's pages and their cleaning need has no meaning here.
+            "fillfactor" | "autovacuum_enabled" => {}
             _ => {
                 return Err(SqlError::unsupported(format!("table option \"{key}\""))
                     .hint("ttl and ttl_column are options of tables"));

@@ -27,6 +27,8 @@ use std::sync::Arc;
 pub(crate) struct Job<'a> {
     pub prepared: &'a Prepared,
     pub params: &'a [Value],
+    /// The rows of a COPY … FROM.
+    pub copied: Option<&'a [Batch]>,
     pub cx: &'a Context<'a>,
     pub info: &'a SessionInfo,
     /// The transaction's time.
@@ -84,7 +86,21 @@ impl Job<'_> {
                     tag: format!("SELECT {rows}"),
                 })
             }
-            Action::Insert(insert) => Done::Wrote(run_insert(insert, self.prepared, &exec, writes)?),
+            Action::Insert(insert) => {
+                Done::Wrote(run_insert(insert, "INSERT 0", &[], self.prepared, &exec, writes)?)
+            }
+            Action::CopyIn { insert, .. } => {
+                let copied = self.copied.ok_or_else(|| {
+                    SqlError::unsupported("COPY FROM STDIN over this interface")
+                        .hint("use the PostgreSQL port")
+                })?;
+                Done::Wrote(run_insert(insert, "COPY", copied, self.prepared, &exec, writes)?)
+            }
+            Action::CopyOut { plan, copy } => {
+                let batches = collect(plan, &exec)?;
+                let rows: usize = batches.iter().map(Batch::len).sum();
+                Done::Rows(RowSet { columns: copy.columns.clone(), batches, tag: format!("COPY {rows}") })
+            }
             Action::Update(update) => Done::Wrote(run_update(update, self.prepared, &exec, writes)?),
             Action::Delete(delete) => Done::Wrote(run_delete(delete, self.prepared, &exec, writes)?),
             Action::Show(name) => {
@@ -173,6 +189,8 @@ fn slot_types(e: &Expr, out: &mut Vec<Option<Type>>) {
 
 fn run_insert(
     insert: &Insert,
+    verb: &'static str,
+    copied: &[Batch],
     prepared: &Prepared,
     exec: &ExecCx<'_>,
     writes: &mut Writes,
@@ -189,7 +207,7 @@ fn run_insert(
             if checked::wants(table, &insert.conflict) {
                 writes.look_back();
                 let mut inserter = Inserter::new(relation, table, &insert.conflict, &insert.checks);
-                each_row(&insert.rows, exec, |row| {
+                each_row(&insert.rows, copied, exec, |row| {
                     let row: Vec<Value> = row.iter().map(|v| v.clone().into_owned()).collect();
                     match inserter.insert(&row, writes, &exec.eval)? {
                         Inserted::New => returning.add(&row),
@@ -200,11 +218,11 @@ fn run_insert(
                     Ok(())
                 })?;
                 let rows = returning.finish(exec)?;
-                return Ok(Completion::Count { verb: "INSERT 0", count, rows });
+                return Ok(Completion::Count { verb, count, rows });
             }
             let skip = matches!(insert.conflict, OnConflict::Skip(_));
             let mut rows = insert::Rows::new(relation, table, skip, insert.rows.len_hint());
-            let fed = each_row(&insert.rows, exec, |row| {
+            let fed = each_row(&insert.rows, copied, exec, |row| {
                 if !insert.checks.is_empty() {
                     let values: Vec<Value> = row.iter().map(|v| v.clone().into_owned()).collect();
                     checked::check(&insert.checks, relation, table, &values, &exec.eval)?;
@@ -225,22 +243,23 @@ fn run_insert(
             fed?;
             count = rows.inserted;
         }
-        Target::Topic(relation) => each_row(&insert.rows, exec, |row| {
+        Target::Topic(relation) => each_row(&insert.rows, copied, exec, |row| {
             count += 1;
             writes.publish(relation, row, &exec.eval)
         })?,
-        Target::Timers => each_row(&insert.rows, exec, |row| {
+        Target::Timers => each_row(&insert.rows, copied, exec, |row| {
             count += 1;
             writes.insert_timer(row, &exec.eval)
         })?,
     }
     let rows = returning.finish(exec)?;
-    Ok(Completion::Count { verb: "INSERT 0", count, rows })
+    Ok(Completion::Count { verb, count, rows })
 }
 
 /// Calls `one` with every row to be inserted.
 fn each_row<'a>(
     rows: &'a Rows,
+    copied: &[Batch],
     exec: &'a ExecCx<'_>,
     mut one: impl FnMut(&[Cow<'a, Value>]) -> Result<(), SqlError>,
 ) -> Result<(), SqlError> {
@@ -264,6 +283,26 @@ fn each_row<'a>(
                 for i in 0..batch.len() {
                     values.clear();
                     values.extend(row_values(&batch, i).into_iter().map(Cow::Owned));
+                    one(&values)?;
+                }
+            }
+        }
+        Rows::Copied(exprs) => {
+            let mut types: Vec<Option<Type>> = Vec::new();
+            exprs.iter().for_each(|e| slot_types(e, &mut types));
+            for batch in copied {
+                exec.check_cancel()?;
+                let same = |(ty, column): (&Option<Type>, &Vector)| ty.is_none_or(|ty| ty == column.ty);
+                if batch.columns.len() < types.len() || !types.iter().zip(&batch.columns).all(same) {
+                    let message = "the table was changed while COPY was under way";
+                    return Err(SqlError::new(SqlState::SERIALIZATION_FAILURE, message));
+                }
+                let columns: Result<Vec<_>, SqlError> =
+                    exprs.iter().map(|e| eval(e, batch, &exec.eval)).collect();
+                let columns = columns?;
+                for i in 0..batch.len() {
+                    values.clear();
+                    values.extend(columns.iter().map(|c| Cow::Owned(c.get(i).to_value())));
                     one(&values)?;
                 }
             }

@@ -1,8 +1,10 @@
 //! From text to statements, with limits on size and depth before anything recursive is built.
 //!
 //! The tree is sqlparser's. It overflows the stack when a deep one is dropped, so the depth is bounded on the tokens,
-//! before there is a tree. Statements that PostgreSQL does not have (CREATE TOPIC) are read here, with its tokenizer.
+//! before there is a tree. Statements that PostgreSQL does not have (CREATE TOPIC), and COPY
+//! with all its options, are read here, with its tokenizer.
 
+pub(crate) mod copy;
 mod depth;
 mod rows;
 mod topic;
@@ -32,6 +34,9 @@ pub(crate) struct Parsed {
 
 pub(crate) enum Ast {
     Sql(Box<ast::Statement>),
+    Copy(copy::Copy),
+    /// Whatever it is of: there is nothing to do.
+    Vacuum,
     CreateTopic(CreateTopic),
     DropTopic(DropTopic),
 }
@@ -106,13 +111,7 @@ fn parse_tokens(sql: &str, lift: bool) -> Result<Option<Vec<Statement>>, SqlErro
         if first.token == Token::EOF {
             return Ok(lifted.is_empty().then_some(statements));
         }
-        let mut ast = match topic::parse(&mut parser).map_err(|e| syntax_error(sql, &mut parser, e))? {
-            Some(ast) => ast,
-            None => {
-                let ast = parser.parse_statement().map_err(|e| syntax_error(sql, &mut parser, e))?;
-                Ast::Sql(Box::new(ast))
-            }
-        };
+        let mut ast = own(&mut parser).map_err(|e| syntax_error(sql, &mut parser, e))?;
         rows::put_back(&mut ast, &mut lifted);
         let next = parser.peek_token();
         if next.token != Token::EOF && next.token != Token::SemiColon {
@@ -125,6 +124,23 @@ fn parse_tokens(sql: &str, lift: bool) -> Result<Option<Vec<Statement>>, SqlErro
         let end = start + text.len();
         statements.push(Statement(Arc::new(Parsed { source: source.clone(), start, end, ast })));
     }
+}
+
+/// A statement of those that are read here, or of sqlparser's.
+fn own(parser: &mut Parser<'_>) -> Result<Ast, ParserError> {
+    if let Some(ast) = topic::parse(parser)? {
+        return Ok(ast);
+    }
+    if let Some(ast) = copy::parse(parser)? {
+        return Ok(ast);
+    }
+    if parser.parse_keyword(Keyword::VACUUM) {
+        while !matches!(parser.peek_token().token, Token::SemiColon | Token::EOF) {
+            parser.next_token();
+        }
+        return Ok(Ast::Vacuum);
+    }
+    Ok(Ast::Sql(Box::new(parser.parse_statement()?)))
 }
 
 /// One expression by itself: a stored DEFAULT.

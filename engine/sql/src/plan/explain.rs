@@ -12,6 +12,7 @@ pub(crate) fn explain(action: &Action) -> Vec<String> {
             match &insert.rows {
                 Rows::Values(rows) => line(1, format!("Values ({} rows)", rows.len()), &mut lines),
                 Rows::Query(plan) => show(plan, 1, &mut lines),
+                Rows::Copied(_) => line(1, "Copied rows".into(), &mut lines),
             }
         }
         Action::Update(update) => {

@@ -157,13 +157,47 @@ impl Output {
         });
     }
 
+    /// CopyInResponse: the client may send its data.
+    pub fn copy_in(&mut self, columns: usize, binary: bool) {
+        self.copy(b'G', columns, binary);
+    }
+
+    /// CopyOutResponse: data follows.
+    pub fn copy_out(&mut self, columns: usize, binary: bool) {
+        self.copy(b'H', columns, binary);
+    }
+
+    fn copy(&mut self, kind: u8, columns: usize, binary: bool) {
+        self.message(kind, |b| {
+            b.push(u8::from(binary));
+            b.extend_from_slice(&(columns as u16).to_be_bytes());
+            (0..columns).for_each(|_| b.extend_from_slice(&u16::from(binary).to_be_bytes()));
+        });
+    }
+
+    /// CopyData, unless there is nothing in it.
+    pub fn copy_data(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let at = self.bytes.len();
+        self.message(b'd', write);
+        if self.bytes.len() == at + 5 {
+            self.bytes.truncate(at);
+        }
+    }
+
+    /// CopyDone.
+    pub fn copy_done(&mut self) {
+        self.bytes.extend_from_slice(b"c\0\0\0\x04");
+    }
+
     /// ErrorResponse; `fatal` ends the session.
     pub fn error(&mut self, error: &SqlError, fatal: bool) {
         let severity = if fatal { "FATAL" } else { "ERROR" };
         self.message(b'E', |b| {
             fields(b, severity, error.code.as_str(), &error.message);
             let position = error.position.map(|p| p.to_string());
-            for (kind, value) in [(b'D', &error.detail), (b'H', &error.hint), (b'P', &position)] {
+            let fields =
+                [(b'D', &error.detail), (b'H', &error.hint), (b'P', &position), (b'W', &error.context)];
+            for (kind, value) in fields {
                 if let Some(value) = value {
                     field(b, kind, value);
                 }

@@ -5,6 +5,7 @@
 //! as a statement of its own, so that a conflict is retried for the client.
 
 use super::backend::Output;
+use super::copy;
 use super::frontend::{self, Bind, Formats, Malformed, Message, Target};
 use super::startup::Started;
 use super::{Listener, Registered, types};
@@ -12,8 +13,9 @@ use crate::gateway::{Answer, Gateway};
 use crate::stream::{Stream, linger};
 use bytes::{Buf, BytesMut};
 use chronos_proto::{Type, Value};
+use chronos_sql::copy::Format;
 use chronos_sql::{Deallocated, Prepared, RowSet, Session, SqlError, SqlState, TransactionStatus, oid};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,6 +48,16 @@ pub(super) struct Connection<'a> {
     implicit: bool,
     /// An error happened: skip to Sync.
     skipping: bool,
+    /// A COPY … FROM waits for its data.
+    copying: Option<Copying>,
+}
+
+/// A COPY … FROM under way.
+struct Copying {
+    prepared: Arc<Prepared>,
+    reader: copy::Reader,
+    /// Of a simple query: what follows in it, and whether it is of several statements.
+    query: Option<(VecDeque<chronos_sql::Statement>, bool)>,
 }
 
 /// A prepared statement.
@@ -115,6 +127,7 @@ impl<'a> Connection<'a> {
             portals: HashMap::new(),
             implicit: false,
             skipping: false,
+            copying: None,
         }
     }
 
@@ -160,6 +173,7 @@ impl<'a> Connection<'a> {
             }
             self.input.reserve(8192);
             let idle_limit = match self.session.transaction_status() {
+                _ if self.copying.is_some() => None,
                 TransactionStatus::Idle => None,
                 _ => self.session.idle_in_transaction_timeout(),
             };
@@ -176,6 +190,9 @@ impl<'a> Connection<'a> {
     }
 
     async fn handle(&mut self, message: Message<'_>, next: &[u8]) -> Result<(), End> {
+        if self.copying.is_some() {
+            return self.copy_in(message).await;
+        }
         match message {
             Message::Sync => return self.sync().await,
             Message::Terminate => return Err(End::Client),
@@ -272,18 +289,36 @@ impl<'a> Connection<'a> {
     }
 
     async fn query(&mut self, sql: &str) -> Result<(), End> {
-        let mut done = self.statements_of(sql).await;
-        if let Ok(Err(_)) = &done {
+        let done = match chronos_sql::parse(sql) {
+            Ok(statements) => {
+                if statements.is_empty() {
+                    self.out.empty_query();
+                }
+                let several = statements.len() > 1;
+                self.statements_of(statements.into(), several).await?
+            }
+            Err(error) => {
+                self.gateway.count(&error);
+                Some(Err(error))
+            }
+        };
+        self.end_query(done).await
+    }
+
+    /// Ends a simple query; not yet, if it waits for data.
+    async fn end_query(&mut self, done: Option<Result<(), SqlError>>) -> Result<(), End> {
+        let Some(mut done) = done else { return Ok(self.send().await?) };
+        if done.is_err() {
             self.session.fail();
         }
-        if matches!(done, Ok(Ok(()))) || self.implicit {
+        if done.is_ok() || self.implicit {
             let finished = self.finish_implicit().await;
-            if matches!(done, Ok(Ok(()))) {
-                done = Ok(finished);
+            if done.is_ok() {
+                done = finished;
             }
         }
         self.notices();
-        if let Err(error) = done? {
+        if let Err(error) = done {
             self.out.error(&error, false);
             if self.is_without_node(&error).await {
                 return Err(End::Unknown);
@@ -292,20 +327,14 @@ impl<'a> Connection<'a> {
         Ok(self.ready().await?)
     }
 
-    /// Runs the statements of a simple query.
-    async fn statements_of(&mut self, sql: &str) -> Result<Result<(), SqlError>, End> {
-        let statements = match chronos_sql::parse(sql) {
-            Ok(statements) => statements,
-            Err(error) => {
-                self.gateway.count(&error);
-                return Ok(Err(error));
-            }
-        };
-        if statements.is_empty() {
-            self.out.empty_query();
-        }
-        let several = statements.len() > 1;
-        for statement in &statements {
+    /// Runs the statements of a simple query. None: one of them waits for data, and the others for it.
+    async fn statements_of(
+        &mut self,
+        mut statements: VecDeque<chronos_sql::Statement>,
+        several: bool,
+    ) -> Result<Option<Result<(), SqlError>>, End> {
+        while let Some(statement) = statements.pop_front() {
+            let statement = &statement;
             if several && self.session.transaction_status() == TransactionStatus::Idle {
                 self.session.begin_implicit();
                 self.implicit = true;
@@ -313,11 +342,15 @@ impl<'a> Connection<'a> {
             self.registered.cancel.store(false, Ordering::Relaxed);
             let prepared = match self.gateway.prepare(&mut self.session, statement, &[]).await {
                 Ok(prepared) => prepared,
-                Err(error) => return Ok(Err(error)),
+                Err(error) => return Ok(Some(Err(error))),
             };
             if !prepared.params.is_empty() {
                 let message = "there is no parameter $1: a simple query has none";
-                return Ok(Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message)));
+                return Ok(Some(Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message))));
+            }
+            if prepared.copy().is_some_and(|copy| copy.from) {
+                let begun = self.begin_copy(&prepared, Some((statements, several)));
+                return Ok(begun.err().map(Err));
             }
             let cancel = &self.registered.cancel;
             let answer = self.gateway.execute(&mut self.session, &prepared, &[], cancel).await;
@@ -325,16 +358,126 @@ impl<'a> Connection<'a> {
             let answer = answer.and_then(|answer| self.deallocate(&prepared).map(|()| answer));
             match answer {
                 Ok(Answer::Tag(tag)) => self.out.complete(&tag),
+                Ok(Answer::Rows(rows)) if prepared.copy().is_some() => self.copy_out(&prepared, rows).await?,
                 Ok(Answer::Rows(rows)) => {
                     self.out.columns(&rows.columns, &Formats::Text);
                     let mut cursor = Cursor::new(rows);
                     self.rows(&mut cursor, &Formats::Text, usize::MAX).await?;
                     self.out.complete(&cursor.rows.tag);
                 }
-                Err(error) => return Ok(Err(error)),
+                Err(error) => return Ok(Some(Err(error))),
             }
         }
-        Ok(Ok(()))
+        Ok(Some(Ok(())))
+    }
+
+    /// Asks the client for the data of a COPY.
+    fn begin_copy(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        query: Option<(VecDeque<chronos_sql::Statement>, bool)>,
+    ) -> Result<(), SqlError> {
+        let Some(copy) = prepared.copy() else { return Ok(()) };
+        self.session.begin_copy(prepared)?;
+        self.out.copy_in(copy.columns.len(), copy.options.format == Format::Binary);
+        self.copying = Some(Copying { prepared: prepared.clone(), reader: copy::Reader::new(copy), query });
+        Ok(())
+    }
+
+    /// What comes while a COPY waits for its data.
+    async fn copy_in(&mut self, message: Message<'_>) -> Result<(), End> {
+        let Some(copying) = &mut self.copying else { return Ok(()) };
+        let failed = match message {
+            // A client may have sent them ahead.
+            Message::Flush | Message::Sync => return Ok(()),
+            Message::Terminate => return Err(End::Client),
+            Message::CopyData(piece) => {
+                let fed = match self.registered.cancel.load(Ordering::Relaxed) {
+                    true => {
+                        let message = "canceling statement due to user request";
+                        Err(SqlError::new(SqlState::CANCELED, message))
+                    }
+                    false => copying.reader.feed(piece, self.session.zone()),
+                };
+                match fed {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                }
+            }
+            Message::CopyDone => return self.copied().await,
+            Message::CopyFail(why) => {
+                SqlError::new(SqlState::CANCELED, format!("COPY from stdin failed: {why}"))
+            }
+            _ => protocol("an unexpected message came while COPY waited for its data"),
+        };
+        let query = self.copying.take().and_then(|copying| copying.query);
+        self.gateway.count(&failed);
+        self.copy_failed(query.is_some(), failed).await
+    }
+
+    /// All data of a COPY is there.
+    async fn copied(&mut self) -> Result<(), End> {
+        let Some(Copying { prepared, reader, query }) = self.copying.take() else { return Ok(()) };
+        let answer = match reader.finish(self.session.zone()) {
+            Ok(rows) => {
+                let cancel = &self.registered.cancel;
+                self.gateway.copy(&mut self.session, &prepared, &rows, cancel).await
+            }
+            Err(error) => Err(error),
+        };
+        self.notices();
+        match (answer, query) {
+            (Ok(Answer::Tag(tag)), query) => {
+                self.out.complete(&tag);
+                if let Some((rest, several)) = query {
+                    let done = self.statements_of(rest, several).await?;
+                    return self.end_query(done).await;
+                }
+                Ok(())
+            }
+            (Ok(Answer::Rows(_)), query) => {
+                let error = SqlError::new(SqlState::INTERNAL, "COPY gave rows");
+                self.copy_failed(query.is_some(), error).await
+            }
+            (Err(error), query) => self.copy_failed(query.is_some(), error).await,
+        }
+    }
+
+    async fn copy_failed(&mut self, simple: bool, error: SqlError) -> Result<(), End> {
+        if simple {
+            return self.end_query(Some(Err(error))).await;
+        }
+        self.session.fail();
+        self.notices();
+        self.out.error(&error, false);
+        self.skipping = true;
+        if self.is_without_node(&error).await {
+            return Err(End::Unknown);
+        }
+        // The client may wait for a word before it ends its data.
+        Ok(self.send().await?)
+    }
+
+    /// Sends the rows of a COPY … TO.
+    async fn copy_out(&mut self, prepared: &Prepared, rows: RowSet) -> io::Result<()> {
+        let Some(copy) = prepared.copy() else { return Ok(()) };
+        let mut writer = copy::Writer::new(copy, self.session.zone());
+        self.out.copy_out(copy.columns.len(), copy.options.format == Format::Binary);
+        self.out.copy_data(|out| writer.header(out));
+        for batch in &rows.batches {
+            for row in 0..batch.len() {
+                self.out.copy_data(|out| writer.row(batch, row, out));
+                if self.out.bytes.len() > SEND_AT_BYTES {
+                    self.stream.write_all(&self.out.bytes).await?;
+                    self.stream.flush().await?;
+                    self.out.bytes.clear();
+                }
+            }
+        }
+        self.out.copy_data(|out| writer.end(out));
+        self.out.copy_done();
+        self.out.complete(&rows.tag);
+        Ok(())
     }
 
     async fn parse(&mut self, name: &str, sql: &str, mut types: Vec<u32>) -> Result<(), SqlError> {
@@ -494,11 +637,24 @@ impl<'a> Connection<'a> {
                     self.implicit = true;
                 }
                 self.registered.cancel.store(false, Ordering::Relaxed);
+                if prepared.copy().is_some_and(|copy| copy.from) {
+                    portal.state = State::Done;
+                    if let Err(error) = self.begin_copy(prepared, None) {
+                        return Ok(Err(error));
+                    }
+                    self.send().await?;
+                    return Ok(Ok(()));
+                }
                 let cancel = &self.registered.cancel;
                 let answer = self.gateway.execute(&mut self.session, prepared, &portal.params, cancel).await;
                 self.notices();
                 let answer = answer.and_then(|answer| self.deallocate(prepared).map(|()| answer));
                 match answer {
+                    Ok(Answer::Rows(rows)) if prepared.copy().is_some() => {
+                        portal.state = State::Done;
+                        self.copy_out(prepared, rows).await?;
+                        return Ok(Ok(()));
+                    }
                     Ok(Answer::Rows(rows)) => portal.state = State::Open(Cursor::new(rows)),
                     Ok(Answer::Tag(tag)) => {
                         portal.state = State::Done;

@@ -85,8 +85,12 @@ pub enum Message<'a> {
     Terminate,
     /// A password, or a message of an exchange that proves it.
     Password(&'a [u8]),
-    /// COPY data or its end, which nobody asked for.
-    Copy,
+    /// A piece of the data of a COPY.
+    CopyData(&'a [u8]),
+    /// The end of it.
+    CopyDone,
+    /// The client gives it up, for this reason.
+    CopyFail(&'a str),
 }
 
 /// A statement or a portal.
@@ -222,7 +226,9 @@ pub fn message(input: &[u8], max_bytes: usize) -> Result<Option<(Message<'_>, us
         b'S' => Message::Sync,
         b'X' => Message::Terminate,
         b'p' => Message::Password(std::mem::take(&mut body.rest)),
-        _ => return Ok(Some((Message::Copy, total))),
+        b'd' => Message::CopyData(std::mem::take(&mut body.rest)),
+        b'c' => Message::CopyDone,
+        _ => Message::CopyFail(body.text()?),
     };
     body.end()?;
     Ok(Some((message, total)))
@@ -250,7 +256,9 @@ fn what(kind: u8) -> Option<&'static str> {
         b'S' => "Sync",
         b'X' => "Terminate",
         b'p' => "Password",
-        b'd' | b'c' | b'f' => "Copy",
+        b'd' => "CopyData",
+        b'c' => "CopyDone",
+        b'f' => "CopyFail",
         _ => return None,
     })
 }

@@ -3,13 +3,14 @@
 //! ```text
 //! frontend    what a client sends, read in place      backend   what the server sends
 //! startup     from a connection to a session          types     values, text and binary
-//! connection  the session: statements, portals, pipelines
+//! connection  the session: statements, portals, pipelines        copy    COPY's data
 //! ```
 //!
-//! Not implemented: COPY, LISTEN/NOTIFY, function calls.
+//! Not implemented: LISTEN/NOTIFY, function calls.
 
 pub mod backend;
 mod connection;
+mod copy;
 pub mod frontend;
 mod startup;
 pub mod types;
