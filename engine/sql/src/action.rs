@@ -1,6 +1,7 @@
 //! What a prepared statement does when it is executed.
 
 use crate::copy::Copy;
+use crate::cursor::Direction;
 use crate::expr::Expr;
 use crate::plan::Plan;
 use crate::prepared::Prepared;
@@ -41,6 +42,19 @@ pub(crate) enum Action {
         prepared: Arc<Prepared>,
         args: Vec<Expr>,
     },
+    Declare {
+        name: String,
+        prepared: Arc<Prepared>,
+        hold: bool,
+    },
+    Fetch {
+        name: String,
+        direction: Direction,
+        /// FETCH; else MOVE.
+        shown: bool,
+    },
+    /// All, if none is named.
+    CloseCursor(Option<String>),
     Begin {
         read_only: Option<bool>,
     },

@@ -6,6 +6,7 @@
 
 use crate::action::Action;
 use crate::bind;
+use crate::cursor::{self, CURSORS_MAX, Cursor};
 use crate::error::{SqlError, SqlState};
 use crate::exec::eval::{EvalCx, eval_value};
 use crate::exec::statement::{Done, Job};
@@ -88,6 +89,7 @@ pub(crate) struct SessionInfo {
     pub settings: Settings,
     /// Statements that PREPARE has named.
     pub prepared: BTreeMap<String, Arc<Prepared>>,
+    pub cursors: BTreeMap<String, Cursor>,
     /// The last number that each sequence gave here, the last one last.
     pub given: Vec<(RelationId, i64)>,
 }
@@ -157,6 +159,7 @@ impl Session {
                 backend_pid: options.backend_pid,
                 settings,
                 prepared: BTreeMap::new(),
+                cursors: BTreeMap::new(),
                 given: Vec::new(),
             },
             read_only: options.read_only,
@@ -370,6 +373,9 @@ impl Session {
             let values = values?;
             return self.execute_inner(prepared, &values, None, cx);
         }
+        if let Action::Declare { name, prepared, hold } = &prepared.action {
+            return self.declare(name, prepared, *hold, cx);
+        }
         if prepared.kind == Kind::Setting {
             return self.setting_action(&prepared.action);
         }
@@ -465,6 +471,42 @@ impl Session {
         self.notices.extend(messages.into_iter().map(|message| Notice { warning: false, code, message }));
     }
 
+    /// DECLARE: the query runs at once, and its rows are kept.
+    fn declare(
+        &mut self,
+        name: &str,
+        prepared: &Arc<Prepared>,
+        hold: bool,
+        cx: &Context<'_>,
+    ) -> Result<Outcome, SqlError> {
+        if !hold && !matches!(&self.block, Block::Open(open) if open.explicit) {
+            return Err(SqlError::new(
+                SqlState::NO_ACTIVE_TRANSACTION,
+                "DECLARE CURSOR can only be used in transaction blocks",
+            ));
+        }
+        if self.info.cursors.contains_key(name) {
+            return Err(SqlError::new(SqlState(*b"42P03"), format!("cursor \"{name}\" already exists")));
+        }
+        let Outcome::Rows(rows) = self.execute_inner(prepared, &[], None, cx)? else {
+            return Err(SqlError::unsupported("a cursor over a query that takes numbers of a sequence"));
+        };
+        let cursor = Cursor::new(rows, hold);
+        let held: usize = self.info.cursors.values().map(|c| c.bytes).sum();
+        if self.info.cursors.len() >= CURSORS_MAX || held + cursor.bytes > cx.limits.memory_bytes {
+            return Err(SqlError::new(
+                SqlState::OUT_OF_MEMORY,
+                format!(
+                    "the session's cursors may be {CURSORS_MAX}, and hold {} MB together",
+                    cx.limits.memory_bytes >> 20
+                ),
+            )
+            .hint("CLOSE those that are no longer used, or select fewer rows"));
+        }
+        self.info.cursors.insert(name.to_owned(), cursor);
+        Ok(Outcome::Tag("DECLARE CURSOR".into()))
+    }
+
     /// Keeps what sequences gave, for `currval`.
     fn note_given(&mut self, given: Vec<(RelationId, i64)>) {
         for (id, number) in given {
@@ -555,6 +597,9 @@ impl Session {
         cx: &Context<'_>,
     ) -> Result<Option<Outcome>, SqlError> {
         let tag = |tag: &str| Ok(Some(Outcome::Tag(tag.into())));
+        if matches!(action, Action::Commit | Action::Rollback) {
+            self.info.cursors.retain(|_, cursor| cursor.hold);
+        }
         match action {
             Action::Savepoint(_) | Action::RollbackTo(_) | Action::Release(_) => self.savepoint(action, cx),
             Action::Begin { read_only } => {
@@ -662,6 +707,7 @@ impl Session {
                 }
                 self.info.settings.reset_all();
                 self.info.prepared.clear();
+                self.info.cursors.clear();
                 self.info.given.clear();
                 self.replanned.clear();
                 "DISCARD ALL"
@@ -682,6 +728,22 @@ impl Session {
                 }
                 self.info.prepared.insert(name.clone(), prepared.clone());
                 "PREPARE"
+            }
+            Action::Fetch { name, direction, shown } => {
+                let cursor = self.info.cursors.get_mut(name).ok_or_else(|| cursor::undefined(name))?;
+                let rows = cursor.fetch(*direction);
+                return Ok(match shown {
+                    true => Outcome::Rows(rows),
+                    false => Outcome::Tag(format!("MOVE {}", rows.len())),
+                });
+            }
+            Action::CloseCursor(None) => {
+                self.info.cursors.clear();
+                "CLOSE CURSOR ALL"
+            }
+            Action::CloseCursor(Some(name)) => {
+                self.info.cursors.remove(name).ok_or_else(|| cursor::undefined(name))?;
+                "CLOSE CURSOR"
             }
             Action::Deallocate(None) => {
                 self.info.prepared.clear();

@@ -107,6 +107,7 @@ pub(crate) fn bind(
             let (action, kind) = binder.bind_copy(copy)?;
             (action, kind, Vec::new())
         }
+        Ast::Fetch(fetch) => binder.bind_fetch(fetch)?,
         Ast::Vacuum => (Action::Nothing("VACUUM"), Kind::Setting, Vec::new()),
         Ast::CreateTopic(create) => (binder.bind_create_topic(create)?, Kind::Schema, Vec::new()),
         Ast::DropTopic(drop) => (binder.bind_drop_topic(drop)?, Kind::Schema, Vec::new()),

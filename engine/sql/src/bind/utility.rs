@@ -5,7 +5,9 @@ use super::expr::string;
 use super::names::{data_type, folded, qualified};
 use super::{Binder, Scope};
 use crate::action::Action;
+use crate::cursor;
 use crate::error::{SqlError, SqlState};
+use crate::parse::fetch::Fetch;
 use crate::prepared::{ColumnDesc, Kind};
 use crate::settings::Settings;
 use crate::types::CastContext;
@@ -50,9 +52,50 @@ impl Binder<'_> {
                 let all = name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all");
                 setting(Action::Deallocate((!all).then(|| folded(name))))
             }
+            Statement::Declare { stmts } => self.declare(stmts),
+            Statement::Close { cursor } => setting(Action::CloseCursor(match cursor {
+                ast::CloseCursor::All => None,
+                ast::CloseCursor::Specific { name } => Some(folded(name)),
+            })),
             Statement::Analyze(_) => setting(Action::Nothing("ANALYZE")),
             other => Err(unsupported_statement(other)),
         }
+    }
+
+    pub(super) fn bind_fetch(&mut self, fetch: &Fetch) -> Result<Utility, SqlError> {
+        let name = folded(&fetch.name);
+        let cursor = self.session.cursors.get(&name).ok_or_else(|| cursor::undefined(&name))?;
+        let columns = if fetch.shown { cursor.columns.to_vec() } else { Vec::new() };
+        let action = Action::Fetch { name, direction: fetch.direction, shown: fetch.shown };
+        Ok((action, Kind::Setting, columns))
+    }
+
+    fn declare(&mut self, declared: &[ast::Declare]) -> Result<Utility, SqlError> {
+        let [
+            ast::Declare {
+                names, declare_type: Some(ast::DeclareType::Cursor), for_query, hold, binary, ..
+            },
+        ] = declared
+        else {
+            return Err(SqlError::unsupported("this form of DECLARE"));
+        };
+        let ([name], Some(query)) = (names.as_slice(), for_query) else {
+            return Err(SqlError::unsupported("this form of DECLARE"));
+        };
+        if *binary == Some(true) {
+            return Err(SqlError::unsupported("a BINARY cursor"));
+        }
+        let parsed = crate::parse::parse(&query.to_string())?;
+        let [statement] = parsed.as_slice() else {
+            return Err(SqlError::unsupported("this form of DECLARE"));
+        };
+        let prepared = crate::session::prepare(statement, &[], self.catalog, false, self.session)?;
+        if prepared.kind != Kind::Query {
+            return Err(SqlError::unsupported("a cursor over a statement that writes"));
+        }
+        let (name, hold) = (folded(name), *hold == Some(true));
+        let prepared = std::sync::Arc::new(prepared);
+        Ok((Action::Declare { name, prepared, hold }, Kind::Query, Vec::new()))
     }
 
     /// PREPARE: the statement is bound at once.
@@ -204,7 +247,6 @@ fn unsupported_statement(statement: &Statement) -> SqlError {
     let name = match statement {
         Statement::Copy { .. } => "COPY",
         Statement::Execute { .. } => "EXECUTE",
-        Statement::Declare { .. } | Statement::Fetch { .. } | Statement::Close { .. } => "a cursor",
         Statement::Grant(_) | Statement::Revoke(_) => "GRANT and REVOKE",
         Statement::CreateRole(_) => "CREATE ROLE",
         Statement::CreateSchema { .. } => "CREATE SCHEMA",

@@ -6,6 +6,7 @@
 
 pub(crate) mod copy;
 mod depth;
+pub(crate) mod fetch;
 mod rows;
 mod topic;
 mod ttl;
@@ -35,6 +36,7 @@ pub(crate) struct Parsed {
 pub(crate) enum Ast {
     Sql(Box<ast::Statement>),
     Copy(copy::Copy),
+    Fetch(fetch::Fetch),
     /// Whatever it is of: there is nothing to do.
     Vacuum,
     CreateTopic(CreateTopic),
@@ -132,6 +134,9 @@ fn own(parser: &mut Parser<'_>) -> Result<Ast, ParserError> {
         return Ok(ast);
     }
     if let Some(ast) = copy::parse(parser)? {
+        return Ok(ast);
+    }
+    if let Some(ast) = fetch::parse(parser)? {
         return Ok(ast);
     }
     if parser.parse_keyword(Keyword::VACUUM) {
