@@ -63,6 +63,20 @@ pub fn named(name: &str) -> Option<Type> {
     TYPES.iter().find(|t| t.3 == name).map(|t| t.0)
 }
 
+/// The type that an [`modifier`] makes of one without.
+pub fn with_modifier(ty: Type, modifier: i32) -> Type {
+    match (ty, modifier.checked_sub(4)) {
+        (Type::Varchar(0), Some(n @ 1..)) => Type::Varchar(n as u32),
+        (Type::Char(0), Some(n @ 1..)) => Type::Char(n as u32),
+        (Type::Numeric, Some(n @ 0..)) => {
+            // Eleven bits with a sign.
+            let scale = ((n & 0x7FF) ^ 0x400) - 0x400;
+            Type::Decimal { precision: (n >> 16) as u16, scale: scale as i16 }
+        }
+        (ty, _) => ty,
+    }
+}
+
 /// Types that are no arrays.
 pub fn all() -> impl Iterator<Item = Type> {
     TYPES.iter().map(|t| t.0)

@@ -25,6 +25,12 @@ impl Binder<'_> {
         let (mut star, mut distinct) = (false, false);
         match &f.args {
             FunctionArguments::None => {}
+            FunctionArguments::Subquery(query) if name == "array" => {
+                // The aggregate of the same rows; of none it is empty, and not NULL.
+                let gathered = format!("coalesce((SELECT array_agg(x) FROM ({query}) AS q(x)), '{{}}')");
+                let gathered = crate::parse::parse_expression(&gathered)?;
+                return self.expr(&gathered, scope);
+            }
             FunctionArguments::Subquery(_) => return Err(SqlError::unsupported("a subquery as an argument")),
             FunctionArguments::List(list) => {
                 if !list.clauses.is_empty() {

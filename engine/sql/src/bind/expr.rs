@@ -480,6 +480,11 @@ impl Binder<'_> {
 
     fn operator(&mut self, op: &BinaryOperator, left: Typed, right: Typed) -> Result<Typed, SqlError> {
         use BinaryOperator as B;
+        let spelled_out = match op {
+            B::PGCustomBinaryOperator(name) => named_operator(name),
+            _ => None,
+        };
+        let op = spelled_out.as_ref().unwrap_or(op);
         if let Some(comparison) = comparison(op) {
             return Ok(Typed::known(self.compare(comparison, left, right)?));
         }
@@ -755,6 +760,36 @@ type ArrayOperator = (&'static str, (Type, Type));
 
 fn not(condition: Typed) -> Typed {
     Typed::known(Expr::boolean(ExprKind::Not(Box::new(condition.expr))))
+}
+
+/// `OPERATOR(pg_catalog.~)`, as tools write operators that they want to be sure of.
+fn named_operator(name: &[String]) -> Option<BinaryOperator> {
+    use BinaryOperator as B;
+    let (symbol, schema) = name.split_last()?;
+    if !matches!(schema, [] | [_]) || schema.first().is_some_and(|s| s != "pg_catalog") {
+        return None;
+    }
+    Some(match symbol.as_str() {
+        "~" => B::PGRegexMatch,
+        "~*" => B::PGRegexIMatch,
+        "!~" => B::PGRegexNotMatch,
+        "!~*" => B::PGRegexNotIMatch,
+        "~~" => B::PGLikeMatch,
+        "!~~" => B::PGNotLikeMatch,
+        "=" => B::Eq,
+        "<>" => B::NotEq,
+        "<" => B::Lt,
+        "<=" => B::LtEq,
+        ">" => B::Gt,
+        ">=" => B::GtEq,
+        "+" => B::Plus,
+        "-" => B::Minus,
+        "*" => B::Multiply,
+        "/" => B::Divide,
+        "%" => B::Modulo,
+        "||" => B::StringConcat,
+        _ => return None,
+    })
 }
 
 /// The lower bound of BETWEEN SYMMETRIC without its mark ([`crate::parse`] puts it there).

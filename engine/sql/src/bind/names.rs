@@ -179,7 +179,7 @@ pub(crate) fn data_type(ty: &DataType) -> Result<Type, SqlError> {
                 "string" | "name" | "citext" | "regtype" | "regproc" => Type::Text,
                 "int" | "integer" => Type::Integer,
                 "smallint" => Type::SmallInt,
-                "int64" | "bigint" | "oid" | "xid" => Type::Int,
+                "int64" | "bigint" | "oid" | "xid" | "regclass" | "regnamespace" | "regrole" => Type::Int,
                 "double" => Type::Float,
                 "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" => {
                     return Err(SqlError::unsupported(format!("type {folded}")).hint(

@@ -1,6 +1,6 @@
 //! `information_schema` and `pg_catalog`: enough of them for a shell to list and describe tables.
 
-use super::SystemTable;
+use super::{SystemTable, more};
 use crate::exec::checked::primary_name;
 use crate::exec::eval::EvalCx;
 use crate::oid;
@@ -11,7 +11,7 @@ use chronos_proto::value::Element;
 use chronos_proto::{Type, Value};
 
 const NAMESPACE_CATALOG: i64 = 11;
-const NAMESPACE_PUBLIC: i64 = 2200;
+pub(super) const NAMESPACE_PUBLIC: i64 = 2200;
 const NAMESPACE_INFORMATION: i64 = 13_000;
 const NAMESPACE_CHRONOS: i64 = 13_001;
 const OWNER: i64 = 10;
@@ -99,6 +99,21 @@ pub(super) static TABLES: &[SystemTable] = &[
             ("relhasindex", Type::Bool),
             ("reltuples", Type::Float),
             ("relispartition", Type::Bool),
+            ("relam", Type::Int),
+            ("reltablespace", Type::Int),
+            ("reloftype", Type::Int),
+            ("reltoastrelid", Type::Int),
+            ("relpages", Type::Int),
+            ("relchecks", Type::Int),
+            ("relhasrules", Type::Bool),
+            ("relhastriggers", Type::Bool),
+            ("relhassubclass", Type::Bool),
+            ("relrowsecurity", Type::Bool),
+            ("relforcerowsecurity", Type::Bool),
+            ("relreplident", Type::Text),
+            ("relpartbound", Type::Text),
+            ("relacl", Type::Array(Element::TEXT)),
+            ("reloptions", Type::Array(Element::TEXT)),
         ],
         rows: classes,
     },
@@ -117,6 +132,9 @@ pub(super) static TABLES: &[SystemTable] = &[
             ("attidentity", Type::Text),
             ("attgenerated", Type::Text),
             ("attisdropped", Type::Bool),
+            ("attcollation", Type::Int),
+            ("attndims", Type::Int),
+            ("attacl", Type::Array(Element::TEXT)),
         ],
         rows: attributes,
     },
@@ -133,6 +151,11 @@ pub(super) static TABLES: &[SystemTable] = &[
             ("typrelid", Type::Int),
             ("typelem", Type::Int),
             ("typbasetype", Type::Int),
+            ("typarray", Type::Int),
+            ("typcollation", Type::Int),
+            ("typtypmod", Type::Int),
+            ("typnotnull", Type::Bool),
+            ("typdelim", Type::Text),
         ],
         rows: types,
     },
@@ -147,6 +170,12 @@ pub(super) static TABLES: &[SystemTable] = &[
             ("indisprimary", Type::Bool),
             ("indisvalid", Type::Bool),
             ("indkey", Type::Text),
+            ("indisclustered", Type::Bool),
+            ("indisreplident", Type::Bool),
+            ("indnkeyatts", Type::Int),
+            ("indoption", Type::Text),
+            ("indexprs", Type::Text),
+            ("indpred", Type::Text),
         ],
         rows: indexes,
     },
@@ -169,8 +198,33 @@ pub(super) static TABLES: &[SystemTable] = &[
             ("datname", Type::Text),
             ("datdba", Type::Int),
             ("encoding", Type::Int),
+            ("datcollate", Type::Text),
+            ("datctype", Type::Text),
+            ("daticulocale", Type::Text),
+            ("datlocprovider", Type::Text),
+            ("datacl", Type::Array(Element::TEXT)),
+            ("datistemplate", Type::Bool),
+            ("datallowconn", Type::Bool),
+            ("datconnlimit", Type::Int),
+            ("dattablespace", Type::Int),
         ],
-        rows: |_, cx| vec![vec![Value::Int(1), text(&cx.session.database), Value::Int(OWNER), Value::Int(6)]],
+        rows: |_, cx| {
+            vec![vec![
+                Value::Int(1),
+                text(&cx.session.database),
+                Value::Int(OWNER),
+                Value::Int(6),
+                text("C"),
+                text("C"),
+                Value::Null,
+                text("c"),
+                Value::Null,
+                Value::Bool(false),
+                Value::Bool(true),
+                Value::Int(-1),
+                Value::Int(0),
+            ]]
+        },
     },
     SystemTable {
         schema: "pg_catalog",
@@ -180,9 +234,20 @@ pub(super) static TABLES: &[SystemTable] = &[
             ("rolname", Type::Text),
             ("rolsuper", Type::Bool),
             ("rolcanlogin", Type::Bool),
+            ("rolinherit", Type::Bool),
+            ("rolcreaterole", Type::Bool),
+            ("rolcreatedb", Type::Bool),
+            ("rolreplication", Type::Bool),
+            ("rolbypassrls", Type::Bool),
+            ("rolconnlimit", Type::Int),
+            ("rolvaliduntil", Type::Timestamp),
         ],
         rows: |_, cx| {
-            vec![vec![Value::Int(OWNER), text(&cx.session.user), Value::Bool(true), Value::Bool(true)]]
+            let mut row = vec![Value::Int(OWNER), text(&cx.session.user)];
+            // Of the seven, the last but one and the one before it are not so here.
+            row.extend([true, true, true, false, false, false, false].map(Value::Bool));
+            row.extend([Value::Int(-1), Value::Null]);
+            vec![row]
         },
     },
     SystemTable {
@@ -201,12 +266,12 @@ fn int(i: usize) -> Value {
     Value::Int(i64::try_from(i).unwrap_or(i64::MAX))
 }
 
-fn oid_of(relation: &Relation) -> i64 {
+pub(super) fn oid_of(relation: &Relation) -> i64 {
     FIRST_OID + i64::from(relation.id.0) * 4_096
 }
 
 /// The columns of a relation, tables and topics alike: name, type, not null, default.
-fn columns_of(relation: &Relation) -> Vec<(String, Type, bool, Option<String>)> {
+pub(super) fn columns_of(relation: &Relation) -> Vec<(String, Type, bool, Option<String>)> {
     match &relation.kind {
         RelationKind::Table(table) => table
             .columns
@@ -286,7 +351,7 @@ fn columns(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
     rows.extend(
         timers.map(|(i, (name, ty))| row("chronos", "timers", i, ((*name).to_owned(), *ty, false, None))),
     );
-    for table in TABLES {
+    for table in super::tables() {
         let columns = table.columns.iter().enumerate();
         rows.extend(
             columns.map(|(i, (n, ty))| row(table.schema, table.name, i, ((*n).to_owned(), *ty, false, None))),
@@ -314,21 +379,42 @@ fn key_columns(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
 }
 
 fn classes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
-    let row = |oid: i64, name: &str, namespace: i64, kind: &str, columns: usize, indexed: bool| {
-        vec![
-            Value::Int(oid),
-            text(name),
-            Value::Int(namespace),
-            Value::Int(0),
-            Value::Int(OWNER),
-            text(kind),
-            text("p"),
-            int(columns),
-            Value::Bool(indexed),
-            Value::Float(-1.0),
-            Value::Bool(false),
-        ]
-    };
+    let row =
+        |oid: i64, name: &str, namespace: i64, kind: &str, columns: usize, indexed: bool, checks: usize| {
+            let method = match kind {
+                "r" => more::HEAP,
+                "i" => more::BTREE,
+                _ => 0,
+            };
+            vec![
+                Value::Int(oid),
+                text(name),
+                Value::Int(namespace),
+                Value::Int(0),
+                Value::Int(OWNER),
+                text(kind),
+                text("p"),
+                int(columns),
+                Value::Bool(indexed),
+                Value::Float(-1.0),
+                Value::Bool(false),
+                Value::Int(method),
+                Value::Int(0),
+                Value::Int(0),
+                Value::Int(0),
+                Value::Int(0),
+                int(checks),
+                Value::Bool(false),
+                Value::Bool(false),
+                Value::Bool(false),
+                Value::Bool(false),
+                Value::Bool(false),
+                text("d"),
+                Value::Null,
+                Value::Null,
+                Value::Null,
+            ]
+        };
     let mut rows = Vec::new();
     for relation in catalog.iter() {
         let columns = columns_of(relation).len();
@@ -338,18 +424,94 @@ fn classes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
             RelationKind::Sequence(_) => "S",
             _ => "r",
         };
-        rows.push(row(oid_of(relation), &relation.name, NAMESPACE_PUBLIC, kind, columns, indexed));
+        let checks = constraints_of(relation).iter().filter(|c| c.kind == "c").count();
+        rows.push(row(oid_of(relation), &relation.name, NAMESPACE_PUBLIC, kind, columns, indexed, checks));
         for (i, (name, columns, _)) in indexes_of(relation).into_iter().enumerate() {
             let oid = oid_of(relation) + 1 + i as i64;
-            rows.push(row(oid, &name, NAMESPACE_PUBLIC, "i", columns.len(), false));
+            rows.push(row(oid, &name, NAMESPACE_PUBLIC, "i", columns.len(), false, 0));
         }
     }
-    rows.push(row(FIRST_OID, "timers", NAMESPACE_CHRONOS, "v", super::TIMER_COLUMNS.len(), false));
-    for (i, table) in TABLES.iter().enumerate() {
+    rows.push(row(FIRST_OID, "timers", NAMESPACE_CHRONOS, "v", super::TIMER_COLUMNS.len(), false, 0));
+    for (i, table) in super::tables().enumerate() {
         let namespace = if table.schema == "pg_catalog" { NAMESPACE_CATALOG } else { NAMESPACE_INFORMATION };
-        rows.push(row(12_000 + i as i64, table.name, namespace, "v", table.columns.len(), false));
+        rows.push(row(12_000 + i as i64, table.name, namespace, "v", table.columns.len(), false, 0));
     }
     rows
+}
+
+/// A constraint of a table.
+pub(crate) struct Constraint {
+    pub oid: i64,
+    pub name: String,
+    /// `p`, `u` or `c`.
+    pub kind: &'static str,
+    /// The number of its index.
+    pub index: Option<i64>,
+    /// The places of its columns.
+    pub columns: Vec<usize>,
+    /// As ALTER TABLE … ADD takes it.
+    pub definition: String,
+}
+
+pub(crate) fn constraints_of(relation: &Relation) -> Vec<Constraint> {
+    let Some(table) = relation.table() else { return Vec::new() };
+    let named = |columns: &[usize]| {
+        columns.iter().map(|c| table.columns[*c].name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let mut out = Vec::new();
+    for (i, (name, columns, primary)) in indexes_of(relation).into_iter().enumerate() {
+        let own = table.indexes.iter().find(|index| index.name == name).map(|index| index.id);
+        let is_constraint =
+            |e: &Extra| matches!(e, Extra::Unique { index, constraint: true } if Some(*index) == own);
+        let (kind, word) = match primary {
+            true => ("p", "PRIMARY KEY"),
+            false if table.extras.iter().any(is_constraint) => ("u", "UNIQUE"),
+            false => continue,
+        };
+        let definition = format!("{word} ({})", named(&columns));
+        let index = Some(oid_of(relation) + 1 + i as i64);
+        out.push(Constraint { oid: 0, name, kind, index, columns, definition });
+    }
+    for extra in &table.extras {
+        if let Extra::Check { name, condition } = extra {
+            let (name, definition) = (name.clone(), format!("CHECK ({condition})"));
+            out.push(Constraint { oid: 0, name, kind: "c", index: None, columns: Vec::new(), definition });
+        }
+    }
+    for (i, constraint) in out.iter_mut().enumerate() {
+        constraint.oid = oid_of(relation) + 2_048 + i as i64;
+    }
+    out
+}
+
+/// What `pg_get_constraintdef` says.
+pub(crate) fn constraint_definition(catalog: &Catalog, oid: i64) -> Option<String> {
+    let mut all = catalog.iter().flat_map(|r| constraints_of(r));
+    all.find(|c| c.oid == oid).map(|c| c.definition)
+}
+
+/// What `pg_get_indexdef` says: of the whole index, or of one of its columns (from 1).
+pub(crate) fn index_definition(catalog: &Catalog, oid: i64, column: i64) -> Option<String> {
+    let relation = catalog.iter().find(|r| (1..2_048).contains(&(oid - oid_of(r))))?;
+    let at = usize::try_from(oid - oid_of(relation) - 1).ok()?;
+    let (name, columns, primary) = indexes_of(relation).into_iter().nth(at)?;
+    match usize::try_from(column).ok().and_then(|c| c.checked_sub(1)) {
+        None => Some(definition(relation, &name, &columns, primary)),
+        Some(place) => columns_of(relation).get(*columns.get(place)?).map(|c| c.0.clone()),
+    }
+}
+
+fn is_unique(relation: &Relation, name: &str, primary: bool) -> bool {
+    let unique =
+        |t: &chronos_proto::schema::Table| t.indexes.iter().any(|i| i.name == name && t.is_unique(i.id));
+    primary || relation.table().is_some_and(unique)
+}
+
+fn definition(relation: &Relation, name: &str, columns: &[usize], primary: bool) -> String {
+    let names = columns_of(relation);
+    let unique = if is_unique(relation, name, primary) { "UNIQUE " } else { "" };
+    let list = columns.iter().map(|c| names[*c].0.as_str()).collect::<Vec<_>>().join(", ");
+    format!("CREATE {unique}INDEX {name} ON public.{} USING btree ({list})", relation.name)
 }
 
 /// Name, places of the columns, whether it is the primary key.
@@ -378,16 +540,34 @@ fn attributes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
                 Value::Int(i64::from(oid::of(ty))),
                 Value::Int(i64::from(oid::length(ty))),
                 int(i + 1),
-                Value::Int(-1),
+                Value::Int(i64::from(oid::modifier(ty))),
                 Value::Bool(not_null),
                 Value::Bool(default.is_some()),
-                text(""),
+                text(identity(relation, i)),
                 text(""),
                 Value::Bool(false),
+                Value::Int(0),
+                Value::Int(i64::from(matches!(ty, Type::Array(_)))),
+                Value::Null,
             ]);
         }
     }
     rows
+}
+
+/// GENERATED ALWAYS or BY DEFAULT AS IDENTITY, in a letter.
+fn identity(relation: &Relation, place: usize) -> &'static str {
+    let Some(table) = relation.table() else { return "" };
+    let id = table.columns.get(place).map(|c| c.id);
+    let found = table.extras.iter().find_map(|e| match e {
+        Extra::Identity { column, always, .. } if Some(*column) == id => *always,
+        _ => None,
+    });
+    match found {
+        Some(true) => "a",
+        Some(false) => "d",
+        None => "",
+    }
 }
 
 fn types(_: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
@@ -409,8 +589,16 @@ fn types(_: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
             text("b"),
             text(category),
             Value::Int(0),
+            Value::Int(match ty {
+                Type::Array(element) => i64::from(oid::of(element.ty())),
+                _ => 0,
+            }),
             Value::Int(0),
+            Value::Int(Element::of(ty).map_or(0, |element| i64::from(oid::of(Type::Array(element))))),
             Value::Int(0),
+            Value::Int(-1),
+            Value::Bool(false),
+            text(","),
         ]
     };
     let arrays = || oid::all().filter_map(Element::of).map(Type::Array);
@@ -428,10 +616,16 @@ fn indexes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
                 Value::Int(oid_of(relation) + 1 + i as i64),
                 Value::Int(oid_of(relation)),
                 int(columns.len()),
-                Value::Bool(primary),
+                Value::Bool(is_unique(relation, &name, primary)),
                 Value::Bool(primary),
                 Value::Bool(valid),
                 Value::Text(keys),
+                Value::Bool(false),
+                Value::Bool(false),
+                int(columns.len()),
+                Value::Text(vec!["0"; columns.len()].join(" ")),
+                Value::Null,
+                Value::Null,
             ]);
         }
     }
@@ -441,12 +635,8 @@ fn indexes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
 fn index_definitions(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for relation in catalog.iter() {
-        let names = columns_of(relation);
         for (name, columns, primary) in indexes_of(relation) {
-            let unique = if primary { "UNIQUE " } else { "" };
-            let list = columns.iter().map(|c| names[*c].0.as_str()).collect::<Vec<_>>().join(", ");
-            let definition =
-                format!("CREATE {unique}INDEX {name} ON public.{} USING btree ({list})", relation.name);
+            let definition = definition(relation, &name, &columns, primary);
             rows.push(vec![text("public"), text(&relation.name), Value::Text(name), Value::Text(definition)]);
         }
     }

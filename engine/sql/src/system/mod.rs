@@ -1,6 +1,7 @@
 //! Relations that are not tables: topics, timers, and the catalogue as tables of itself.
 
-mod catalog;
+pub(crate) mod catalog;
+mod more;
 
 use crate::exec::eval::EvalCx;
 use chronos_engine::Catalog;
@@ -23,7 +24,11 @@ impl std::fmt::Debug for SystemTable {
 
 /// A system relation by name; without a schema, `pg_catalog` is searched, as PostgreSQL does.
 pub(crate) fn find(schema: Option<&str>, name: &str) -> Option<&'static SystemTable> {
-    catalog::TABLES.iter().find(|t| t.name == name && t.schema == schema.unwrap_or("pg_catalog"))
+    tables().find(|t| t.name == name && t.schema == schema.unwrap_or("pg_catalog"))
+}
+
+fn tables() -> impl Iterator<Item = &'static SystemTable> {
+    catalog::TABLES.iter().chain(more::TABLES)
 }
 
 /// The columns of a topic.
