@@ -203,3 +203,38 @@ fn events_published_by_grpc_are_delivered_from_every_partition() {
         assert_eq!(delivered, published);
     });
 }
+
+#[test]
+fn savepoints_and_prepared_statements_decide_what_the_outbox_gets() {
+    let world = world();
+    world.sql("CREATE TABLE t (id BIGINT PRIMARY KEY)");
+    world.sql("CREATE TOPIC orders WITH (partitions = 6)");
+    client(async {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(world.pg_port()).user("u").dbname("chronos");
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        for statement in [
+            "PREPARE put (text) AS INSERT INTO orders (message_id) VALUES ($1)",
+            "BEGIN",
+            "INSERT INTO t VALUES (1)",
+            "EXECUTE put('kept')",
+            "SAVEPOINT s",
+            "EXECUTE put('undone')",
+            "INSERT INTO t VALUES (2)",
+            "ROLLBACK TO s",
+            "EXECUTE put('kept too')",
+            "COMMIT",
+            "BEGIN",
+            "EXECUTE put('never')",
+            "ROLLBACK",
+            "EXECUTE put('alone')",
+        ] {
+            client.batch_execute(statement).await.unwrap_or_else(|e| panic!("{statement}: {e:?}"));
+        }
+    });
+    until(&world, "SELECT count(*) FROM orders", json!(3));
+    let ids = world.sql("SELECT message_id FROM orders ORDER BY message_id");
+    assert_eq!(ids["rows"], json!([["alone"], ["kept"], ["kept too"]]));
+    assert_eq!(world.sql("SELECT id FROM t")["rows"], json!([[1]]));
+}
