@@ -78,6 +78,8 @@ struct Cluster {
     noise: Option<Rng>,
     /// The next message of this kind is lost.
     lose: Option<&'static str>,
+    /// Who tells whom nothing of the members: that is lost.
+    secret: Option<(NodeId, NodeId)>,
     /// How many messages were sent, by kind.
     sent: BTreeMap<&'static str, usize>,
     traces: Vec<(NodeId, Trace)>,
@@ -285,7 +287,9 @@ impl Cluster {
                 }
                 Action::Send { to, message } => {
                     *self.sent.entry(message.kind()).or_default() += 1;
-                    if self.lose.take_if(|kind| *kind == message.kind()).is_none() {
+                    let lost = message.kind() == "Members" && self.secret == Some((id, to))
+                        || self.lose.take_if(|kind| *kind == message.kind()).is_some();
+                    if !lost {
                         self.net.push_back((id, to, message));
                     }
                 }
@@ -1421,6 +1425,35 @@ fn who_the_cluster_knows_takes_part_though_another_is_gone() {
     cluster.write(next, vec![put(1)]);
     cluster.pass(1_000 * MS);
     cluster.check_equal();
+}
+
+/// One that heard that the others had nothing, but not all of them, asks again: meanwhile they have begun without it.
+#[test]
+fn who_had_nothing_once_is_asked_again_by_a_node_that_waits() {
+    let mut cluster = Cluster::default();
+    let config = |number| Config { members: (1..=3).map(member).collect(), ..Cluster::config(number) };
+    cluster.add(1, config(1));
+    cluster.add(2, config(2));
+    cluster.pass(1_000 * MS);
+    cluster.secret = Some((NodeId(3), NodeId(1)));
+    cluster.add(3, config(3));
+    let awaits = |cluster: &Cluster, number| cluster.node(NodeId(number)).status().awaits.clone();
+    cluster.pass(10 * MS);
+    assert_eq!(awaits(&cluster, 3), []);
+    cluster.isolate(NodeId(1));
+    assert_eq!(awaits(&cluster, 1), [NodeId(3)]);
+    cluster.pass(3_000 * MS);
+    let leader = cluster.leader();
+    cluster.make_relations(leader);
+    // Neither is there who leads and could tell it, nor the one it waits for.
+    cluster.kill(NodeId(2));
+    cluster.kill(NodeId(3));
+    cluster.start(NodeId(2));
+    cluster.heal();
+    cluster.pass(5_000 * MS);
+    assert_eq!(awaits(&cluster, 1), []);
+    let leader = cluster.leader();
+    cluster.write(leader, vec![put(1)]);
 }
 
 #[test]

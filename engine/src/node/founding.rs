@@ -29,11 +29,13 @@ impl Node {
         self.config.joins && group.is_some_and(|group| group.state.members().next().is_none())
     }
 
-    /// Asks who does not know better, and the one that a node which joins was told of for all the others.
+    /// Asks all, until it is known whether there is a cluster; a node that joins asks for all the others too.
     pub(super) fn ask_members(&mut self, out: &mut Outputs) {
-        let joins = self.waits_to_join();
-        let awaited = self.awaits();
-        for to in self.links.keys().filter(|peer| joins || awaited.contains(peer)) {
+        // Who had nothing when it was asked may know the cluster by now.
+        if !self.waits_to_join() && self.awaits().is_empty() {
+            return;
+        }
+        for to in self.links.keys() {
             out.now(Action::Send { to: *to, message: PeerMessage::AskMembers });
         }
     }
@@ -56,7 +58,7 @@ impl Node {
             self.config.members.extend(members.into_iter().filter(|member| !known.contains(&member.node)));
             return self.relink(out);
         }
-        if !self.awaits().contains(&from) {
+        if self.awaits().is_empty() {
             return;
         }
         let (node, incarnation) = (self.config.node, self.config.incarnation);
