@@ -109,6 +109,9 @@ planted! {
     /// Deleting a row leaves its index entries.
     LeaveIndexEntry => "leave-index-entry", "sql", ["state", "digest"],
         "an index that points to nothing: SQLite's integrity check looks for it";
+    /// What the leader names as expired is deleted without another look.
+    ExpireUnchecked => "expire-unchecked", "ttl", ["state"],
+        "check, then act: the row was renewed between the two";
     /// An acknowledgement is one of all offsets below it.
     AckJumpsGap => "ack-jumps-gap", "delivery", ["one-effect", "state", "delivery"],
         "Kafka: the committed offset jumps over a message that failed";

@@ -309,6 +309,8 @@ pub struct Knobs {
     pub shared_ids: u64,
     /// The topics' dedup window.
     pub dedup: u64,
+    /// How long rows live in some of the tables, in microseconds; none in none if zero.
+    pub ttl: u64,
     /// Distance of due times, at the most.
     pub timer_spread: u64,
     /// What clients do, in the order of [`Job::ALL`].
@@ -375,6 +377,7 @@ impl Knobs {
             keys: *rng.pick(&[3, 12, 100]),
             shared_ids: *rng.pick(&[2, 8, 40]),
             dedup: *rng.pick(&[0, 500_000, 5_000_000, 3_600_000_000]),
+            ttl: *rng.pick(&[0, 200_000, 1_000_000, 5_000_000]),
             timer_spread: *rng.pick(&[1_000, 200_000, 5_000_000, 20_000_000, 300_000_000]),
             jobs: Job::USUAL,
             subscribers: *rng.pick(&[0, 1, 3, 6]),

@@ -5,6 +5,10 @@
 pub enum Mark {
     /// A power cut left a hole in the WAL's unsynced tail, and recovery cut it.
     TornTailCut,
+    /// Rows expired and were deleted.
+    RowsExpired,
+    /// A row that was named as expired had been written anew, or deleted, when that was applied.
+    RowOutlivedItsExpiry,
     /// A power cut lost a write that nobody had been told of.
     UnsyncedWriteLost,
     /// A bit of a synced write flipped.
@@ -189,6 +193,8 @@ macro_rules! marks {
 
 marks! {
     TornTailCut => "torn tail cut",
+    RowsExpired => "rows expired",
+    RowOutlivedItsExpiry => "row outlived its expiry",
     UnsyncedWriteLost => "unsynced write lost",
     WalBitFlipped => "WAL bit flipped",
     WriteLost => "synced write lost",

@@ -6,8 +6,10 @@ use chronos_engine::state::records::StoredEvent;
 use chronos_proto::Event;
 use chronos_proto::command::{Command, Entry, Op, OpOutcome, TimerRef, Work};
 use chronos_proto::id::{IndexId, RelationId, SessionId};
-use chronos_proto::schema::{IndexState, Relation, RelationKind};
+use chronos_proto::row;
+use chronos_proto::schema::{IndexState, Relation, RelationKind, Table};
 use chronos_proto::time::Timestamp;
+use chronos_proto::value::ValueRef;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A pending timer.
@@ -61,6 +63,10 @@ pub struct Applied {
     pub published_index: bool,
     /// Offsets acknowledged above a gap.
     pub gap: bool,
+    /// Rows were deleted because they had expired.
+    pub expired: bool,
+    /// A row that was named as expired is another by now, or gone.
+    pub outlived: bool,
 }
 
 /// The whole state of one group.
@@ -123,6 +129,7 @@ impl Model {
             Command::Work(Work::PublishIndex { relation, index }) => {
                 out.published_index = self.publish_index(*relation, *index);
             }
+            Command::Work(Work::ExpireRows { relation, keys }) => self.expire(*relation, keys, &mut out),
             Command::Work(_) => {}
             Command::StartGroup { topic, consumer_group, floors } => {
                 for (partition, floor) in floors {
@@ -307,6 +314,33 @@ impl Model {
         found.state = IndexState::Public;
         relation.version += 1;
         true
+    }
+
+    /// The last moment of a row's life has passed at `time`.
+    pub fn has_expired(table: &Table, row: &[u8], time: Timestamp) -> bool {
+        let Some((column, _, micros)) = table.ttl() else { return false };
+        let mut expired = false;
+        // What does not decode is of no table here.
+        let _ = row::visit(row, |id, value| {
+            if let (true, ValueRef::Timestamp(at)) = (id == column, value) {
+                expired = at.saturating_add_unsigned(micros) <= time.0;
+            }
+        });
+        expired
+    }
+
+    fn expire(&mut self, id: RelationId, keys: &[Bytes], out: &mut Applied) {
+        let Some(table) = self.relations.get(&id).and_then(Relation::table) else { return };
+        let Some(rows) = self.rows.get_mut(&id) else { return };
+        for key in keys {
+            match rows.get(key) {
+                Some(row) if Model::has_expired(table, row, self.time) => {
+                    rows.remove(key);
+                    out.expired = true;
+                }
+                _ => out.outlived = true,
+            }
+        }
     }
 
     fn drop_relation(&mut self, id: RelationId) {

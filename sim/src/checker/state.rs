@@ -205,7 +205,7 @@ fn due_order(snapshot: &Snapshot, model: &Model) -> Result<(), Difference> {
     same("due order", &found, &expected)
 }
 
-/// Keys that dropped relations and indexes left behind.
+/// Keys that dropped relations and indexes left behind, and rows that have expired.
 pub fn leftovers(snapshot: &Snapshot, model: &Model) -> Result<usize, Difference> {
     let mut count = 0;
     for tag in [tag::PURGE, tag::PURGE_INDEX, tag::BACKFILL] {
@@ -218,6 +218,10 @@ pub fn leftovers(snapshot: &Snapshot, model: &Model) -> Result<usize, Difference
                 count += 1;
             }
         }
+    }
+    for (id, rows) in &model.rows {
+        let Some(table) = model.relations.get(id).and_then(|r| r.table()) else { continue };
+        count += rows.values().filter(|row| Model::has_expired(table, row, model.time)).count();
     }
     let timers = snapshot.scan(&keys::due_all(), false).count();
     Ok(count + timers.saturating_sub(model.timers.len()))

@@ -142,6 +142,12 @@ impl World {
         if applied.gap {
             self.marks.hit(Mark::AckGap);
         }
+        if applied.expired {
+            self.marks.hit(Mark::RowsExpired);
+        }
+        if applied.outlived {
+            self.marks.hit(Mark::RowOutlivedItsExpiry);
+        }
         if applied.published_index {
             self.marks.hit(Mark::BackfillFinished);
             if let Command::Work(chronos_proto::command::Work::PublishIndex { relation, .. }) =

@@ -14,7 +14,9 @@ use chronos_engine::state::records::ReadError;
 use chronos_engine::step::Published;
 use chronos_proto::command::{Event, IndexChange, Op};
 use chronos_proto::id::{ColumnId, IndexId};
-use chronos_proto::schema::{Column, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic};
+use chronos_proto::schema::{
+    Column, Extra, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic,
+};
 use chronos_proto::time::Timestamp;
 use chronos_proto::value::{Type, Value};
 use chronos_proto::{codec, key, row};
@@ -24,6 +26,8 @@ const ID: ColumnId = ColumnId(0);
 const AMOUNT: ColumnId = ColumnId(1);
 const TAG: ColumnId = ColumnId(2);
 const NUMBER: ColumnId = ColumnId(3);
+/// A row's time, in tables whose rows expire.
+const AT: ColumnId = ColumnId(4);
 /// The row into which sums are written.
 const SUM_ROW: i64 = 1_000_000;
 const PARTITION: u32 = 0;
@@ -34,15 +38,17 @@ struct Row {
     amount: i64,
     tag: String,
     number: i64,
+    at: Option<Timestamp>,
 }
 
 impl Row {
     fn encode(&self) -> Bytes {
-        let columns = [
+        let mut columns = vec![
             (AMOUNT, Value::Int(self.amount)),
             (TAG, Value::Text(self.tag.clone())),
             (NUMBER, Value::Int(self.number)),
         ];
+        columns.extend(self.at.map(|at| (AT, Value::Timestamp(at.0))));
         row::encode(columns.iter().map(|(column, value)| (*column, value)))
     }
 
@@ -52,6 +58,7 @@ impl Row {
             (AMOUNT, Value::Int(amount)) => out.amount = amount,
             (TAG, Value::Text(tag)) => out.tag = tag,
             (NUMBER, Value::Int(number)) => out.number = number,
+            (AT, Value::Timestamp(at)) => out.at = Some(Timestamp(at)),
             _ => {}
         })?;
         Ok(out)
@@ -110,7 +117,8 @@ impl Built {
         self.reads.push(KeyRange::point(state_key.clone()));
         self.saw.push(Saw::Row(relation.id, key.clone(), old.clone()));
         let decoded = old.as_deref().map(Row::decode).transpose()?;
-        let new = change(decoded).map(|row| row.encode());
+        let at = table.ttl().map(|_| snapshot.applied_time);
+        let new = change(decoded).map(|row| Row { at, ..row }.encode());
         let replaces = old.as_ref().map_or(0, |old| codec::digest(&state_key, old));
         let mut indexes = Vec::new();
         for index in &table.indexes {
@@ -241,21 +249,21 @@ impl World {
                 }
                 built.reads.push(range);
                 built.saw.push(Saw::Rows(table.id, from, to, rows));
-                let sum = Row { amount, tag: "sum".into(), number };
+                let sum = Row { amount, tag: "sum".into(), number, at: None };
                 built.put(snapshot, table, SUM_ROW + (id % 4), |_| Some(sum))?;
             }
             Job::Bulk => {
                 let bytes = *rng.pick(&[100, 2_000, 9_000]);
                 for place in 0..rng.range(2, 40) as i64 {
                     let tag = "x".repeat(bytes);
-                    let row = Row { amount: place, tag, number: number + place };
+                    let row = Row { amount: place, tag, number: number + place, at: None };
                     built.put(snapshot, table, 10_000 + place, |_| Some(row))?;
                 }
                 self.last_number += 40;
             }
             _ => {
                 let tag = format!("tag {}", rng.below(5));
-                let row = Row { amount: rng.below(1_000) as i64, tag, number };
+                let row = Row { amount: rng.below(1_000) as i64, tag, number, at: None };
                 built.put(snapshot, table, id, |_| Some(row))?;
             }
         }
@@ -268,7 +276,8 @@ impl World {
         for _ in 0..rng.range(1, 3) {
             let number = self.next_number() as i64;
             let row =
-                Row { amount: rng.below(100) as i64, tag: format!("tag {}", rng.below(5)), number }.encode();
+                Row { amount: rng.below(100) as i64, tag: format!("tag {}", rng.below(5)), number, at: None }
+                    .encode();
             // The entry without the rowid's key, which apply appends.
             let columns =
                 |index: &SecondaryIndex| (index.id, Bytes::from(index_entry(table, index, &[], &row)));
@@ -405,14 +414,20 @@ impl World {
                 dedup_micros: self.knobs.dedup,
                 payload: Type::Bytes,
             }),
-            first => RelationKind::Table(Table {
-                columns: columns(first == b't'),
-                primary_key: if first == b't' { vec![ID] } else { Vec::new() },
-                indexes: Vec::new(),
-                next_column: 4,
-                next_index: 1,
-                extras: Vec::new(),
-            }),
+            first => {
+                let mut table = Table {
+                    columns: columns(first == b't'),
+                    primary_key: if first == b't' { vec![ID] } else { Vec::new() },
+                    indexes: Vec::new(),
+                    next_column: 4,
+                    next_index: 1,
+                    extras: Vec::new(),
+                };
+                if first == b't' && self.knobs.ttl > 0 && rng.chance(500) {
+                    expire(&mut table, &name, self.knobs.ttl);
+                }
+                RelationKind::Table(table)
+            }
         };
         let id = snapshot.catalog.next_id();
         let relation = Relation { id, name, group: GROUP, version: 1, kind };
@@ -423,6 +438,23 @@ impl World {
             valid_until: None,
         }
     }
+}
+
+/// Makes the rows of a new table expire.
+fn expire(table: &mut Table, name: &str, micros: u64) {
+    let (column, index) = (AT, IndexId(table.next_index));
+    table.columns.push(Column {
+        id: AT,
+        name: "at".into(),
+        ty: Type::Timestamp,
+        not_null: false,
+        default: None,
+    });
+    table.next_column += 1;
+    table.next_index += 1;
+    let name = format!("{name}_ttl");
+    table.indexes.push(SecondaryIndex { id: index, name, columns: vec![AT], state: IndexState::Public });
+    table.extras.push(Extra::Ttl { column, index, micros });
 }
 
 fn drop_relation(snapshot: &Snapshot, rng: &mut Rng) -> Option<Built> {
@@ -454,8 +486,15 @@ fn change_index(job: Job, snapshot: &Snapshot, rng: &mut Rng) -> Option<Built> {
             let name = format!("{}_{}", old.name, id.0);
             table.indexes.push(SecondaryIndex { id, name, columns, state: IndexState::WriteOnly });
         }
-        Job::DropIndex if !table.indexes.is_empty() => {
-            table.indexes.remove(rng.below(table.indexes.len() as u64) as usize);
+        Job::DropIndex => {
+            let needed = table.ttl().map(|(_, index, _)| index);
+            let others: Vec<IndexId> =
+                table.indexes.iter().map(|i| i.id).filter(|i| Some(*i) != needed).collect();
+            if others.is_empty() {
+                return None;
+            }
+            let gone = *rng.pick(&others);
+            table.indexes.retain(|i| i.id != gone);
         }
         _ => return None,
     }

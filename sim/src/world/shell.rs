@@ -382,10 +382,18 @@ impl World {
                 if !self.solo() {
                     return self.told_group(m, *write, logged);
                 }
+                // A log that cannot be committed is written anew as it is, so that it does not keep old segments.
+                let mut owed = None;
                 for logged in logged {
                     match logged {
+                        Logged::Truncated(GROUP, from) => {
+                            owed = Some(from.0).filter(|from| *from <= self.log.last())
+                        }
                         Logged::Entry(GROUP, entry) => {
                             let about = entry.index;
+                            if owed == Some(about.0) {
+                                owed = Some(about.0 + 1).filter(|next| *next <= self.log.last());
+                            }
                             let cut = self.log.appended(*write, &entry)?;
                             self.say(WALS[m], format_args!("  entry {about} {}", brief(&entry)));
                             self.logged(m, *write, &entry);
@@ -395,9 +403,13 @@ impl World {
                         }
                         Logged::Voted(..) | Logged::Compacted(..) => {}
                         Logged::Entry(..) | Logged::Truncated(..) => {
-                            return Err(Violation::safety("log", "a single voter never truncates its log"));
+                            return Err(Violation::safety("log", "of a group that there is not"));
                         }
                     }
+                }
+                if let Some(from) = owed {
+                    let what = format!("a single voter truncates its log from {from} on");
+                    return Err(Violation::safety("log", what));
                 }
             }
             other => self.say(WALS[m], format_args!("{}", Handed(other))),
