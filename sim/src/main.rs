@@ -19,7 +19,7 @@ cargo sim --seed N               one seed, replayed twice: knobs, marks, verdict
 cargo sim explain N              the same in words: who led, what was wrong, who asked for what, where it broke
 cargo sim --seeds N [--seed S]   N seeds, fresh or from S on; with 1000 or more every mark must be hit
 cargo sim partitions             another stage: topics of several partitions; --help tells
-cargo sim --time SECONDS         fresh seeds for so long
+cargo sim --time TIME            fresh seeds for so long: 90, 90s, 10m, 8h
   --profile swarm|single|network|disk|clock|membership|timers|lease   what a run leans towards (default swarm)
   --steps N                      stop after N events
   --trace                        print every event

@@ -29,7 +29,8 @@ impl Seeds {
             "--time" => &mut self.time,
             _ => return Ok(false),
         };
-        *field = Some(number(&value()?)?);
+        let value = value()?;
+        *field = Some(if word == "--time" { seconds(&value)? } else { number(&value)? });
         Ok(true)
     }
 
@@ -55,6 +56,18 @@ impl Seeds {
     pub fn lasts(&self) -> Option<Duration> {
         self.time.map(Duration::from_secs)
     }
+}
+
+/// A time of the command line, in seconds unless it ends with `s`, `m` or `h`.
+fn seconds(word: &str) -> Result<u64, String> {
+    let unit = |letter| word.strip_suffix(letter);
+    let (count, of) = match (unit('s'), unit('m'), unit('h')) {
+        (Some(count), ..) => (count, 1),
+        (_, Some(count), _) => (count, 60),
+        (.., Some(count)) => (count, 3_600),
+        _ => (word, 1),
+    };
+    number(count)?.checked_mul(of).ok_or_else(|| format!("{word:?} is too long"))
 }
 
 /// A number of the command line: decimal, or hexadecimal behind `0x`.
@@ -127,6 +140,10 @@ mod tests {
         assert_eq!((many.one(), many.begin(), many.most(7)), (None, 5, 3));
         let timed = said(&["--time", "9"]).unwrap();
         assert_eq!((timed.most(7), timed.lasts()), (u64::MAX, Some(Duration::from_secs(9))));
+        for (word, lasts) in [("90s", 90), ("10m", 600), ("8h", 28_800)] {
+            assert_eq!(said(&["--time", word]).unwrap().lasts(), Some(Duration::from_secs(lasts)));
+        }
+        assert!(said(&["--time", "m"]).is_err() && said(&["--time", "10d"]).is_err());
         assert!(said(&["--seed", "0xg"]).is_err() && said(&["--seeds"]).is_err());
         assert_eq!(Seeds::default().take("--trace", || unreachable!()), Ok(false));
     }
