@@ -5,7 +5,8 @@
 //! without one, so that it answers reads and knows whom to forward writes to. A node that is wanted becomes a learner
 //! first, gets a vote when its log has caught up, and one that is not wanted loses its vote last; one step at a time a
 //! group, and each is a log entry, so a new leader goes on where the old one was. A leader lets new learners into at
-//! most [`MOVES_MAX`] groups until they have caught up: what moves does not crowd out what is written.
+//! most [`MOVES_MAX`] groups until they have caught up: what moves does not crowd out what is written. Group 0 lets a node
+//! go last, for one that leads another group learns from group 0 that it is to go.
 //!
 //! Not implemented: replacing nodes that are silent for long by themselves.
 
@@ -13,6 +14,7 @@ use super::Node;
 use crate::raft::{self, Change, Pace, Raft};
 use chronos_proto::codec;
 use chronos_proto::id::{GroupId, NodeId};
+use chronos_proto::membership::Configuration;
 use chronos_proto::peer::PeerHello;
 use chronos_proto::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +70,7 @@ impl Node {
             .values()
             .filter(|group| group.serves(&self.clock) && moves(&group.raft, links))
             .count();
+        let elsewhere = self.kept_elsewhere();
         for (id, group) in &mut self.groups {
             if !group.serves(&self.clock) {
                 continue;
@@ -81,7 +84,8 @@ impl Node {
             let learned =
                 configuration.learners.iter().find(|node| wanted.contains(node) && caught_up(&status, node));
             let complete = wanted.iter().all(|node| configuration.voters.contains(node));
-            let gone = configuration.members().into_iter().find(|node| !nodes.contains(node));
+            let may_go = |node: &NodeId| *id != GroupId(0) || !elsewhere(node);
+            let gone = configuration.members().into_iter().find(|node| !nodes.contains(node) && may_go(node));
             let surplus = configuration.voters.iter().find(|node| complete && !wanted.contains(node));
             let change = match (missing, learned, gone, surplus) {
                 (Some(node), ..) => Change::AddLearner(*node),
@@ -97,6 +101,15 @@ impl Node {
                 self.dirty.insert(*id);
             }
         }
+    }
+
+    /// Whether a node is in another group than group 0, or may be: this node follows all of them, but not yet if it is new.
+    fn kept_elsewhere(&self) -> impl Fn(&NodeId) -> bool + use<> {
+        let me = self.config.node;
+        let others = self.groups.iter().filter(|(id, _)| **id != GroupId(0));
+        let configurations: Vec<Configuration> =
+            others.map(|(_, group)| group.raft.configuration().clone()).collect();
+        move |node| configurations.iter().any(|c| !c.contains(me) || c.contains(*node))
     }
 
     pub(super) fn placement_deadline(&self) -> Option<Instant> {
