@@ -421,6 +421,18 @@ impl World {
                 return Some(format!("group {group} has pending timers"));
             }
         }
+        // What has fired ahead of its time is not seen before it.
+        let topic = self.topic();
+        for partition in 0..self.knobs.partitions {
+            for host in members {
+                let Some(published) = self.published(*host, topic.home(partition)) else { continue };
+                let now = published.clock.at(self.hosts[*host].clock.now(self.now).mono);
+                let record = published.snapshot.partition(TOPIC, partition);
+                if record.is_ok_and(|record| record.armed.iter().any(|(_, release, _)| *release > now)) {
+                    return Some(format!("events of partition {partition} are not released yet"));
+                }
+            }
+        }
         let place = self.ledger.not_handed();
         place.map(|(partition, offset)| {
             format!("offset {offset} of partition {partition} is with no consumer")
