@@ -46,6 +46,13 @@ SELECT name FROM plants WHERE id = 7;
 COMMIT;
 SELECT 'two' AS one\; SELECT 'statements' AS line;
 SELECT true AS t, false AS f, NULL AS n, 1.5::float8 AS x, 'text' AS s, '2026-11-22T12:00:00Z'::timestamptz AS at;
+-- What psql asks of the catalogue.
+\d plants
+\d waterings
+\dt
+\di
+\dv
+\d nowhere
 DROP TABLE waterings;
 DROP TABLE plants;
 SELECT * FROM plants;

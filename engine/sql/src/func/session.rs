@@ -25,7 +25,7 @@ functions! { TABLE:
         cx.session.settings.get(str(a[0])).map(Value::Text).ok_or_else(|| crate::settings::unknown(str(a[0])))
     };
     "pg_is_in_recovery" () -> Bool Stable Row |_, _| Ok(Value::Bool(false));
-    "pg_table_is_visible" (Int) -> Bool Stable Row |_, _| Ok(Value::Bool(true));
+    "pg_table_is_visible" (Int) -> Bool Stable Row |a, _| Ok(Value::Bool(int(a[0]) != catalog::TIMERS_OID));
     "pg_get_userbyid" (Int) -> Text Stable Row |_, _| text("chronos");
     "pg_encoding_to_char" (Int) -> Text Stable Row |_, _| text("UTF8");
     "format_type" (Int, Int) -> Text Stable RowNulls |a, _| match a[0] {

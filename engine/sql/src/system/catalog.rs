@@ -17,6 +17,8 @@ const NAMESPACE_CHRONOS: i64 = 13_001;
 const OWNER: i64 = 10;
 /// Numbers of user relations begin above PostgreSQL's own.
 const FIRST_OID: i64 = 16_384;
+/// `chronos.timers`, which goes by no shorter name.
+pub(crate) const TIMERS_OID: i64 = FIRST_OID;
 
 pub(super) static TABLES: &[SystemTable] = &[
     SystemTable {
@@ -431,7 +433,7 @@ fn classes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
             rows.push(row(oid, &name, NAMESPACE_PUBLIC, "i", columns.len(), false, 0));
         }
     }
-    rows.push(row(FIRST_OID, "timers", NAMESPACE_CHRONOS, "v", super::TIMER_COLUMNS.len(), false, 0));
+    rows.push(row(TIMERS_OID, "timers", NAMESPACE_CHRONOS, "v", super::TIMER_COLUMNS.len(), false, 0));
     for (i, table) in super::tables().enumerate() {
         let namespace = if table.schema == "pg_catalog" { NAMESPACE_CATALOG } else { NAMESPACE_INFORMATION };
         rows.push(row(12_000 + i as i64, table.name, namespace, "v", table.columns.len(), false, 0));
