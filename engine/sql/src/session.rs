@@ -94,6 +94,22 @@ pub(crate) struct SessionInfo {
     pub given: Vec<(RelationId, i64)>,
 }
 
+impl SessionInfo {
+    pub fn new(options: &SessionOptions) -> SessionInfo {
+        let mut settings = Settings::default();
+        settings.authorize(&options.user);
+        SessionInfo {
+            user: options.user.clone(),
+            database: options.database.clone(),
+            backend_pid: options.backend_pid,
+            settings,
+            prepared: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            given: Vec::new(),
+        }
+    }
+}
+
 /// One connection.
 pub struct Session {
     info: SessionInfo,
@@ -150,18 +166,8 @@ impl Session {
 
     /// A connection that has just been made.
     pub fn new(options: SessionOptions) -> Session {
-        let mut settings = Settings::default();
-        settings.authorize(&options.user);
         Session {
-            info: SessionInfo {
-                user: options.user,
-                database: options.database,
-                backend_pid: options.backend_pid,
-                settings,
-                prepared: BTreeMap::new(),
-                cursors: BTreeMap::new(),
-                given: Vec::new(),
-            },
+            info: SessionInfo::new(&options),
             read_only: options.read_only,
             block: Block::None,
             notices: Vec::new(),

@@ -5,18 +5,19 @@ use super::from::NamedColumn;
 use super::names::{folded, qualified};
 use super::scope::ScopeTable;
 use super::select::conjuncts;
-use super::{Binder, Scope, ScopeColumn, Typed};
+use super::{Binder, Scope, ScopeColumn, Typed, literal};
 use crate::action::{Action, Arbiter, Check, Delete, Insert, OnConflict, Rows, Target, Update, Upsert};
 use crate::error::{SqlError, SqlState};
 use crate::expr::Expr;
+use crate::parse::rows::{Literal, values};
 use crate::plan;
 use crate::prepared::ColumnDesc;
 use crate::rel::{Rel, Source, SourceKind};
-use crate::types::CastContext;
+use crate::types::{CastContext, plain};
 use chronos_proto::id::ColumnId;
 use chronos_proto::schema::{DefaultValue, Extra, Relation, SecondaryIndex};
 use chronos_proto::{Type, Value};
-use sqlparser::ast::{self, OnConflictAction, OnInsert, SetExpr};
+use sqlparser::ast::{self, OnConflictAction, OnInsert};
 
 /// What can be written to, with its columns and what an absent one becomes.
 pub(super) struct Writable {
@@ -66,23 +67,10 @@ impl Binder<'_> {
         // Where no column is named, those behind the last that is given have their defaults.
         self.all_columns = insert.columns.is_empty();
         let rows = match &insert.source {
-            None => Rows::Values(vec![self.insert_row(&w, &places, &[])?]),
-            Some(query) => match &*query.body {
-                SetExpr::Values(values) if query.order_by.is_none() && query.limit_clause.is_none() => {
-                    let mut rows = Vec::with_capacity(values.rows.len());
-                    let width = values.rows.first().map_or(0, |row| row.len());
-                    for row in &values.rows {
-                        if row.len() != width {
-                            return Err(SqlError::new(
-                                SqlState::SYNTAX_ERROR,
-                                "VALUES lists must all be the same length",
-                            ));
-                        }
-                        rows.push(self.insert_row(&w, &places, row)?);
-                    }
-                    Rows::Values(rows)
-                }
-                _ => Rows::Query(Box::new(self.insert_query(&w, &places, query)?)),
+            None => Rows::Values(vec![self.absent(&w, &[])?]),
+            Some(query) => match values(insert) {
+                Some(values) => Rows::Values(self.insert_values(&w, &places, &values.rows)?),
+                None => Rows::Query(Box::new(self.insert_query(&w, &places, query)?)),
             },
         };
         let alias = insert.table_alias.as_ref().map(|a| folded(&a.alias));
@@ -147,25 +135,86 @@ impl Binder<'_> {
         })
     }
 
+    /// The rows of VALUES, those that the parser did not see among them.
+    fn insert_values(
+        &mut self,
+        w: &Writable,
+        places: &[usize],
+        rows: &[ast::Parens<Vec<ast::Expr>>],
+    ) -> Result<Vec<Vec<Expr>>, SqlError> {
+        let width = rows.first().map_or(0, |row| row.len());
+        let absent = self.absent(w, &places[..width.min(places.len())])?;
+        let literals = self.statement.and_then(|statement| statement.literals());
+        let mut out = Vec::with_capacity(rows.len() + literals.as_ref().map_or(0, |rows| rows.len()));
+        let (first, others) = rows.split_at(rows.len().min(1));
+        for row in first {
+            out.push(self.insert_row(w, places, row, &absent)?);
+        }
+        for row in literals.into_iter().flatten() {
+            let mut values = absent.clone();
+            for (literal, place) in row.zip(places) {
+                values[*place] = self.store(&literal, w, *place)?;
+            }
+            out.push(values);
+        }
+        for row in others {
+            if row.len() != width {
+                return Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    "VALUES lists must all be the same length",
+                ));
+            }
+            out.push(self.insert_row(w, places, row, &absent)?);
+        }
+        Ok(out)
+    }
+
+    /// What the columns of a row become that gives values for some places: their defaults, and NULL in these places.
+    fn absent(&mut self, w: &Writable, given: &[usize]) -> Result<Vec<Expr>, SqlError> {
+        let column = |place: usize| match given.contains(&place) {
+            true => Ok(Expr::constant(w.columns[place].1, Value::Null)),
+            false => self.default(w, place),
+        };
+        (0..w.columns.len()).map(column).collect()
+    }
+
     /// One row of VALUES as one expression for every column of the target.
     fn insert_row(
         &mut self,
         w: &Writable,
         places: &[usize],
         row: &[ast::Expr],
+        absent: &[Expr],
     ) -> Result<Vec<Expr>, SqlError> {
         self.check_count(row.len(), places.len(), row.is_empty() || self.all_columns)?;
         self.aggregates = Aggregates::Forbidden("VALUES");
-        let mut out: Vec<Option<Expr>> = (0..w.columns.len()).map(|_| None).collect();
+        let mut out = absent.to_vec();
         for (e, place) in row.iter().zip(places) {
-            if is_default(e) {
-                continue;
-            }
-            self.check_given(w, *place)?;
-            let typed = self.expr(e, &Scope::default())?;
-            out[*place] = Some(self.assign(typed, w, *place)?);
+            out[*place] = if is_default(e) {
+                self.default(w, *place)?
+            } else {
+                self.check_given(w, *place)?;
+                match Literal::of(e).and_then(|literal| stored(&literal, w, *place)) {
+                    Some(stored) => stored,
+                    None => {
+                        let typed = self.expr(e, &Scope::default())?;
+                        self.assign(typed, w, *place)?
+                    }
+                }
+            };
         }
-        self.fill_defaults(w, out)
+        Ok(out)
+    }
+
+    /// A literal as what a column holds.
+    fn store(&mut self, literal: &Literal<'_>, w: &Writable, place: usize) -> Result<Expr, SqlError> {
+        match stored(literal, w, place) {
+            Some(stored) => Ok(stored),
+            None => {
+                let typed = self.literal(&literal.value())?;
+                self.assign(typed, w, place)
+            }
+        }
     }
 
     /// GENERATED ALWAYS takes no value of one's own.
@@ -440,7 +489,7 @@ impl Binder<'_> {
         let mut scope = Scope::default();
         let columns = w.columns.iter().enumerate().map(|(slot, (name, ty, origin))| ScopeColumn {
             name: name.clone(),
-            expr: Expr::slot(crate::types::plain(*ty), slot),
+            expr: Expr::slot(plain(*ty), slot),
             origin: *origin,
             hidden: w.is_hidden(slot),
         });
@@ -552,6 +601,13 @@ impl Binder<'_> {
             _ => Err(SqlError::unsupported("this target")),
         }
     }
+}
+
+/// A literal that is read straight as what a table's column holds.
+fn stored(literal: &Literal<'_>, w: &Writable, place: usize) -> Option<Expr> {
+    let ty = w.columns[place].1;
+    let Target::Table(_) = w.target else { return None };
+    literal::stored(literal, ty).map(|value| Expr::constant(plain(ty), value))
 }
 
 /// The unique constraint over exactly these columns.

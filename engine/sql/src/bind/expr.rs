@@ -369,7 +369,7 @@ impl Binder<'_> {
         }
     }
 
-    fn literal(&mut self, value: &ast::Value) -> Result<Typed, SqlError> {
+    pub(super) fn literal(&mut self, value: &ast::Value) -> Result<Typed, SqlError> {
         let unknown = |value: Value| Typed { expr: Expr::constant(Type::Text, value), known: false };
         Ok(match value {
             ast::Value::Number(digits, _) => {

@@ -11,6 +11,7 @@ mod ddl;
 mod dml;
 mod expr;
 mod from;
+mod literal;
 mod names;
 mod query;
 mod scope;

@@ -7,7 +7,7 @@
 pub(crate) mod copy;
 mod depth;
 pub(crate) mod fetch;
-mod rows;
+pub(crate) mod rows;
 mod topic;
 mod ttl;
 
@@ -18,7 +18,8 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Whitespace};
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 pub(crate) use topic::{CreateTopic, DropTopic, option};
 
@@ -31,6 +32,9 @@ pub(crate) struct Parsed {
     start: usize,
     end: usize,
     pub ast: Ast,
+    /// Rows of the source that the tree was made without, and of this statement.
+    cut: Range<usize>,
+    rows: Option<rows::Cut>,
 }
 
 pub(crate) enum Ast {
@@ -53,9 +57,18 @@ impl Statement {
         &self.0.ast
     }
 
+    /// Rows of literals behind the first of an INSERT, which are not in the tree.
+    pub(crate) fn literals(
+        &self,
+    ) -> Option<impl ExactSizeIterator<Item = impl Iterator<Item = rows::Literal<'_>>>> {
+        self.0.rows.as_ref().map(|cut| cut.rows(&self.0.source))
+    }
+
     /// Where a token of the syntax tree stands: a character count from 1 in the whole text.
     pub(crate) fn position(&self, at: Location) -> Option<u32> {
-        position(&self.0.source, at)
+        let Parsed { source, cut, .. } = &*self.0;
+        let at = uncut(offset(&without(source, cut), at)?, cut);
+        characters(source, at)
     }
 }
 
@@ -92,17 +105,20 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
     }
 }
 
-/// The same. With `lift`, rows of literals are kept from the parser; none if they found no place in the trees.
-fn parse_tokens(sql: &str, lift: bool) -> Result<Option<Vec<Statement>>, SqlError> {
+/// The same. With `cut`, rows of literals are kept from the parser; none if they found no place in the trees.
+fn parse_tokens(sql: &str, cut: bool) -> Result<Option<Vec<Statement>>, SqlError> {
     let dialect = PostgreSqlDialect {};
+    let mut rows = if cut { rows::find(sql) } else { None };
+    let cut = rows.as_ref().map_or(0..0, |rows| rows.range.clone());
+    let source: Arc<str> = Arc::from(sql);
+    let seen = without(sql, &cut);
+    let sql = &*seen;
     let mut tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|e| SqlError::new(SqlState::SYNTAX_ERROR, e.message).at(position(sql, e.location)))?;
     depth::check(&tokens)?;
     ttl::spell_out(&mut tokens);
     mark_symmetric(&mut tokens);
-    let mut lifted = if lift { rows::lift(&mut tokens) } else { VecDeque::new() };
-    let source: Arc<str> = Arc::from(sql);
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(limits::EXPRESSION_DEPTH_MAX)
         .with_tokens_with_locations(tokens);
@@ -111,10 +127,9 @@ fn parse_tokens(sql: &str, lift: bool) -> Result<Option<Vec<Statement>>, SqlErro
         while parser.consume_token(&Token::SemiColon) {}
         let first = parser.peek_token();
         if first.token == Token::EOF {
-            return Ok(lifted.is_empty().then_some(statements));
+            return Ok(rows.is_none().then_some(statements));
         }
-        let mut ast = own(&mut parser).map_err(|e| syntax_error(sql, &mut parser, e))?;
-        rows::put_back(&mut ast, &mut lifted);
+        let ast = own(&mut parser).map_err(|e| syntax_error(sql, &mut parser, e))?;
         let next = parser.peek_token();
         if next.token != Token::EOF && next.token != Token::SemiColon {
             return Err(near(sql, &next.token, next.span.start));
@@ -122,10 +137,24 @@ fn parse_tokens(sql: &str, lift: bool) -> Result<Option<Vec<Statement>>, SqlErro
         let start = offset(sql, first.span.start).unwrap_or(0);
         let end = if next.token == Token::EOF { None } else { offset(sql, next.span.start) };
         let end = end.unwrap_or(sql.len());
-        let text = sql[start..end].trim_end();
-        let end = start + text.len();
-        statements.push(Statement(Arc::new(Parsed { source: source.clone(), start, end, ast })));
+        let end = uncut(start + sql[start..end].trim_end().len(), &cut);
+        let rows = rows.take_if(|rows| rows.belongs(&ast, |at| offset(sql, at)));
+        let (source, start, cut) = (source.clone(), uncut(start, &cut), cut.clone());
+        statements.push(Statement(Arc::new(Parsed { source, start, end, ast, cut, rows })));
     }
+}
+
+/// A text without a part of it.
+fn without<'a>(text: &'a str, cut: &Range<usize>) -> Cow<'a, str> {
+    match cut.is_empty() {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned([&text[..cut.start], &text[cut.end..]].concat()),
+    }
+}
+
+/// Where in the whole text a byte, or an end, of the one without a part is.
+fn uncut(at: usize, cut: &Range<usize>) -> usize {
+    if at < cut.start || cut.is_empty() { at } else { at + cut.len() }
 }
 
 /// A statement of those that are read here, or of sqlparser's.
@@ -230,46 +259,10 @@ fn offset(sql: &str, at: Location) -> Option<usize> {
 }
 
 fn position(sql: &str, at: Location) -> Option<u32> {
-    let bytes = offset(sql, at)?;
-    u32::try_from(sql[..bytes].chars().count() + 1).ok()
+    characters(sql, offset(sql, at)?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every tree, places included; none if it is to be parsed again.
-    fn trees(sql: &str, lift: bool) -> Option<Vec<String>> {
-        let shown = |statement: &Statement| match statement.ast() {
-            Ast::Sql(ast) => format!("{ast:?}"),
-            _ => statement.text().to_owned(),
-        };
-        Some(parse_tokens(sql, lift).ok()??.iter().map(shown).collect())
-    }
-
-    #[test]
-    fn rows_of_literals_make_the_parsers_own_trees() {
-        let row = "(1, -2, - 3.5e7, 'it''s', NULL, true, False)";
-        for sql in [
-            format!("INSERT INTO t VALUES {row}, {row},\n  {row}"),
-            format!("insert into t (a, b) values {row}, {row}, (1 + 1, $1), {row} ON CONFLICT DO NOTHING"),
-            format!("INSERT INTO t VALUES {row}, /* between */ {row} -- behind\n, {row} RETURNING a"),
-            format!("INSERT INTO t VALUES (f(1), (2)), {row}; ; INSERT INTO \"values\" VALUES (1), (2), (3)"),
-            format!(
-                "SELECT 1; INSERT INTO t VALUES {row}, (), {row}; INSERT INTO t SELECT * FROM (VALUES (1), (2)) v"
-            ),
-            "INSERT INTO t VALUES (1), (2) 'x'".into(),
-            "INSERT INTO t VALUES (1), (+2), ('a' 'b'), (\"null\"), (date '2020-01-01'), (1)".into(),
-            "INSERT INTO t DEFAULT VALUES; WITH x AS (SELECT 1) INSERT INTO t VALUES (1), (2)".into(),
-            "INSERT INTO t VALUES (1), (2".into(),
-            "INSERT INTO t VALUES (1), (2), ".into(),
-            "INSERT INTO t VALUES (1)), (2)".into(),
-        ] {
-            assert_eq!(trees(&sql, true), trees(&sql, false), "{sql}");
-        }
-        // Where they have no place in the tree, the parser is asked again.
-        let union = "INSERT INTO t VALUES (1), (2) UNION VALUES (3), (4)";
-        assert_eq!(trees(union, true), None);
-        assert!(parse(union).is_ok_and(|statements| statements.len() == 1));
-    }
+/// The place of a byte, in characters from 1.
+fn characters(sql: &str, at: usize) -> Option<u32> {
+    u32::try_from(sql[..at].chars().count() + 1).ok()
 }

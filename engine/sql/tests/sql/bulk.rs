@@ -107,3 +107,55 @@ fn rows_without_a_key_keep_their_order_and_their_index() {
         world.run(&mut s, "INSERT INTO t VALUES (1, 'a'), (2, 'b') RETURNING x, n").unwrap().lines();
     assert_eq!(returned, ["a|1", "b|2"]);
 }
+
+#[test]
+fn many_rows_of_literals_are_what_one_by_one_would_be() {
+    let rows = [
+        "(1, 12.25, 12.25, 12.25, 'it''s', '2024-02-29 12:00:00+00', true)",
+        "(2, -0.5, -0.0, -1.005, '', '2024-03-01', False)",
+        "(3.5, 7, - 7, 7, NULL, NULL, NULL)",
+        "(2.5, .5, 2., 123456789012345678901234567890, 'ü', 'epoch', 't')",
+        "('6', '1.5', '1e3', '1e-3', 'x', '1999-01-08', 'off')",
+    ];
+    let create = "(id INTEGER PRIMARY KEY, f REAL, d DOUBLE PRECISION, n NUMERIC, x VARCHAR(4), ts TIMESTAMPTZ, b BOOL)";
+    let (mut world, mut s) = (World::new(), session());
+    for table in ["together", "alone"] {
+        world.run(&mut s, &format!("CREATE TABLE {table} {create}")).unwrap();
+    }
+    let all = format!("INSERT INTO together VALUES {}", rows.join(", "));
+    assert_eq!(world.run(&mut s, &all).unwrap().tag(), "INSERT 0 5");
+    for row in rows {
+        world.run(&mut s, &format!("INSERT INTO alone VALUES {row}")).unwrap();
+    }
+    let mut of = |table| world.run(&mut s, &format!("SELECT * FROM {table} ORDER BY id")).unwrap().lines();
+    assert_eq!(of("together"), of("alone"));
+    // What is wrong is said as ever, and where.
+    let mut refused = |sql: &str| {
+        let error = world.run(&mut s, sql).unwrap_err();
+        (error.code.as_str().to_owned(), error.message, error.position)
+    };
+    for (bad, code, message) in [
+        ("(2147483647.5, 1)", "22003", "integer out of range"),
+        ("(9, 1), (2147483648, 1)", "22003", "integer out of range"),
+        ("(9, 'x')", "22P02", "invalid input syntax for type real: \"x\""),
+        ("(9, 1, 1)", "42601", "VALUES lists must all be the same length"),
+        ("(9, true)", "42804", "column \"f\" is of type real but expression is of type boolean"),
+    ] {
+        let sql = format!("INSERT INTO together (id, f) VALUES (7, 1), (8, 1), {bad}");
+        let (said, text, _) = refused(&sql);
+        assert_eq!((said.as_str(), text.as_str()), (code, message));
+    }
+    for (sql, code, wrong) in [
+        ("INSERT INTO alone (id) VALUES (7), (8),\n (9) RETURNING id, nosuch", "42703", "nosuch"),
+        ("INSERT INTO alone (id) VALUES (7), (8) RETURNNG id", "42601", "RETURNNG"),
+        (
+            "INSERT INTO alone (id) VALUES (7), (8), (9); SELECT count(*), nosuch FROM alone",
+            "42703",
+            "nosuch",
+        ),
+    ] {
+        let place = sql.find(wrong).map(|at| at as u32 + 1);
+        let (said, _, position) = refused(sql);
+        assert_eq!((said.as_str(), position), (code, place), "{sql}");
+    }
+}
