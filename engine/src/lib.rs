@@ -20,6 +20,7 @@ pub mod delivery;
 pub mod node;
 pub mod raft;
 pub mod rng;
+pub mod schedule;
 pub mod state;
 pub mod step;
 pub mod store;

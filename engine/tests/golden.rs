@@ -10,7 +10,10 @@
 use bytes::Bytes;
 use chronos_engine::state::keys::{self, tag};
 use chronos_engine::state::records::{ConsumerRecord, PartitionRecord, StoredEvent, TimerRecord};
-use chronos_engine::state::{GroupRecord, Outcome, Root, STATE_VERSION, Sessions, State, sealed};
+use chronos_engine::state::{
+    GroupRecord, Outcome, Root, RunRecord, RunningRecord, STATE_VERSION, ScheduleRecord, Sessions, State,
+    sealed,
+};
 use chronos_engine::store::{MemoryStore, SharedStore};
 use chronos_proto::Timestamp;
 use chronos_proto::command::{Command, Entry, Event, IndexChange, Op, TimerRef, Work};
@@ -19,6 +22,7 @@ use chronos_proto::id::{
 };
 use chronos_proto::membership::{Configuration, Member};
 use chronos_proto::raft::LogId;
+use chronos_proto::schedule::{Misfire, Rule, Schedule, ScheduleAction, Turn};
 use chronos_proto::schema::{Column, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic};
 use chronos_proto::value::{Type, Value};
 use chronos_proto::{codec, key, row};
@@ -36,6 +40,8 @@ const NOTES: RelationId = RelationId(17);
 const ALERTS: RelationId = RelationId(18);
 const DOOMED: RelationId = RelationId(19);
 const GONE: RelationId = RelationId(20);
+const STATEMENT: RelationId = RelationId(21);
+const BEAT: RelationId = RelationId(22);
 const INSTALLED: LogId = LogId { term: Term(1), index: Index(3) };
 
 fn path(name: &str) -> PathBuf {
@@ -123,6 +129,38 @@ fn schedule(id: &str, ms: i64) -> Op {
         deliver_at,
         claim: true,
     }
+}
+
+fn schedule_of(id: RelationId, name: &str) -> Op {
+    let action = match name {
+        "beat" => ScheduleAction::Publish {
+            topic: ALERTS,
+            key: None,
+            headers: None,
+            payload: Bytes::from_static(b"tick"),
+        },
+        _ => ScheduleAction::Statement("DELETE FROM orders".into()),
+    };
+    let schedule = Schedule {
+        rule: Rule::Every(60_000_000),
+        starting: Timestamp(START),
+        ending: None,
+        count: None,
+        jitter_micros: 5_000_000,
+        misfire: Misfire::FireOnce,
+        overlap: false,
+        paused: false,
+        action,
+        owner: "chronos".into(),
+        next: Some(Timestamp(START + 60_000_000)),
+    };
+    let kind = RelationKind::Schedule(Box::new(schedule));
+    Op::PutRelation(Relation { id, name: name.into(), group: GROUP, version: 1, kind })
+}
+
+fn turn(schedule: RelationId, sequence: u64) -> Turn {
+    let at = |minutes: i64| Timestamp(START + minutes * 60_000_000);
+    Turn { schedule, sequence, topic: None, fired: vec![at(1)], missed: 3, next: Some(at(5)) }
 }
 
 fn member(number: u64, incarnation: Option<Incarnation>) -> Member {
@@ -231,6 +269,8 @@ fn entries() -> Vec<Entry> {
         Command::PutMember(member(1, Some(Incarnation(7)))),
         Command::PutMember(member(9, None)),
         Command::DropMember(NodeId(9)),
+        batch(nobody, vec![schedule_of(STATEMENT, "statement"), schedule_of(BEAT, "beat")]),
+        Command::Occur(vec![turn(STATEMENT, 6), turn(BEAT, 7)]),
     ];
     (1..)
         .zip(commands)
@@ -309,6 +349,9 @@ fn the_state_is_written_as_it_was_and_what_was_written_is_read() {
             tag::REQUEST => reencodes::<Outcome>(&value),
             tag::CONSUMER => reencodes::<ConsumerRecord>(&value),
             tag::ROWID => reencodes::<i64>(&value),
+            tag::SCHEDULE => reencodes::<ScheduleRecord>(&value),
+            tag::RUNNING => reencodes::<RunningRecord>(&value),
+            tag::RUN => reencodes::<RunRecord>(&value),
             _ => {}
         }
     }
@@ -333,6 +376,9 @@ fn the_state_is_written_as_it_was_and_what_was_written_is_read() {
         tag::REQUEST,
         tag::SESSION,
         tag::CONSUMER,
+        tag::SCHEDULE,
+        tag::RUNNING,
+        tag::RUN,
     ];
     assert_eq!(tags, BTreeSet::from(all), "kinds of keys on file");
 
@@ -350,7 +396,7 @@ fn the_state_is_written_as_it_was_and_what_was_written_is_read() {
     let snapshot = state.snapshot(&store);
     assert_eq!(snapshot.applied, entries().last().expect("entries").index);
     let names: Vec<_> = snapshot.catalog.iter().map(|relation| relation.name.as_str()).collect();
-    assert_eq!(names, ["orders", "notes", "alerts"]);
+    assert_eq!(names, ["orders", "notes", "alerts", "statement", "beat"]);
     let timers: Vec<_> = snapshot.timers(ALERTS).map(|timer| timer.expect("it decodes").0).collect();
     assert_eq!(timers, ["moved", "pending"]);
     let released = |ms: i64| -> Vec<String> {

@@ -8,6 +8,7 @@
 
 use crate::id::{GroupId, IndexId, NodeId, RelationId, RequestId};
 use crate::membership::{Configuration, Member};
+use crate::schedule::{Occurrence, RunFailure, Turn};
 use crate::schema::Relation;
 use crate::time::Timestamp;
 use bytes::Bytes;
@@ -91,6 +92,8 @@ pub enum Command {
         /// The last number.
         upto: u64,
     },
+    /// Schedules that are due take their turn: what fires, what is passed over, and what is pending then.
+    Occur(Vec<Turn>),
 }
 
 /// Background work that keeps its cursor in the state, so it goes on after a crash or an election.
@@ -238,6 +241,22 @@ pub enum Op {
     PutRelation(Relation),
     /// Drops a relation: it is gone at once, its data goes in the background.
     DropRelation(RelationId),
+    /// Has a schedule occur at once, beside its rule.
+    Trigger {
+        /// The schedule.
+        schedule: RelationId,
+        /// The topic that it publishes to, if it does.
+        topic: Option<RelationId>,
+    },
+    /// An occurrence's statement has run, with the writes beside this one; or it has failed.
+    Ran {
+        /// The schedule.
+        schedule: RelationId,
+        /// The occurrence.
+        occurrence: Occurrence,
+        /// Why it came to nothing, if it did.
+        failure: Option<RunFailure>,
+    },
 }
 
 impl Command {
@@ -253,6 +272,7 @@ impl Command {
             Command::Membership(configuration) => configuration.members().len() * 16,
             Command::PutMember(member) => member.name.len() + member.address.len(),
             Command::Deliver { ops, .. } => ops.iter().map(Op::bytes).sum(),
+            Command::Occur(turns) => turns.iter().map(|turn| 64 + turn.fired.len() * 8).sum(),
             Command::Noop
             | Command::AdvanceTime
             | Command::Work(_)
@@ -282,6 +302,8 @@ impl Op {
             Op::Reschedule { payload, .. } => payload.as_ref().map_or(0, Bytes::len),
             Op::Cancel { timer_id, .. } => timer_id.len(),
             Op::PutRelation(_) | Op::DropRelation(_) => 1_024,
+            Op::Trigger { .. } => 0,
+            Op::Ran { failure, .. } => failure.as_ref().map_or(0, |f| f.code.len() + f.message.len()),
         }
     }
 }

@@ -37,6 +37,7 @@ pub mod numeric;
 pub mod peer;
 pub mod raft;
 pub mod row;
+pub mod schedule;
 pub mod schema;
 pub mod stamp;
 pub mod time;

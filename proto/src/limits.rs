@@ -36,3 +36,13 @@ pub const FRAME_MAX_BYTES: usize = 16 << 20;
 pub const INGEST_MAX_BODY_BYTES: usize = 8 << 20;
 /// The most timers fired by one log entry.
 pub const FIRE_MAX_TIMERS: usize = 4_096;
+/// The most occurrences of one schedule that one log entry decides about.
+pub const TURN_MAX_OCCURRENCES: usize = 256;
+/// The most occurrences of one schedule whose statement runs or waits to run; more are passed over.
+pub const SCHEDULE_RUNNING_MAX: u64 = 16;
+/// The most runs of one schedule that are remembered.
+pub const SCHEDULE_HISTORY_MAX: u64 = 100;
+/// The longest rule, zone or statement of a schedule, in bytes.
+pub const SCHEDULE_TEXT_MAX_BYTES: usize = 64 << 10;
+/// Where one occurrence is as late as that, `MISFIRE SKIP` passes it over, in microseconds.
+pub const MISFIRE_GRACE_MICROS: i64 = 60_000_000;

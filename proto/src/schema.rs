@@ -1,8 +1,9 @@
-//! Relations as the catalogue stores them: tables, topics, views and sequences.
+//! Relations as the catalogue stores them: tables, topics, views, sequences and schedules.
 
 use crate::codec;
 use crate::command::Event;
 use crate::id::{ColumnId, GroupId, IndexId, RelationId};
+use crate::schedule::Schedule;
 use crate::value::{Type, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 /// Keys the hash that chooses an event's partition.
 const PARTITION_SEED: u64 = 0x7061_7274;
 
-/// A table, a topic, a view or a sequence. Its `version` rises with every change, and a write that saw an older one conflicts.
+/// A table, a topic, a view, a sequence or a schedule. Its `version` rises with every change, and a write that saw an older one conflicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Relation {
     /// Its number.
@@ -39,6 +40,8 @@ pub enum RelationKind {
     Sequence(Sequence),
     /// A log of events whose partitions are in groups of their own.
     Partitioned(Partitioned),
+    /// Something that is done again and again.
+    Schedule(Box<Schedule>),
 }
 
 /// The same as it is stored. Append-only: a table without [`Extra`]s is still written as the first version wrote it.
@@ -50,6 +53,7 @@ enum StoredKind {
     View(View),
     Sequence(Sequence),
     Partitioned(Partitioned),
+    Schedule(Box<Schedule>),
 }
 
 /// The part of a table that the first version stored.
@@ -75,6 +79,7 @@ impl From<StoredKind> for RelationKind {
             StoredKind::View(view) => RelationKind::View(view),
             StoredKind::Sequence(sequence) => RelationKind::Sequence(sequence),
             StoredKind::Partitioned(partitioned) => RelationKind::Partitioned(partitioned),
+            StoredKind::Schedule(schedule) => RelationKind::Schedule(schedule),
         }
     }
 }
@@ -94,6 +99,7 @@ impl From<RelationKind> for StoredKind {
             RelationKind::View(view) => StoredKind::View(view),
             RelationKind::Sequence(sequence) => StoredKind::Sequence(sequence),
             RelationKind::Partitioned(partitioned) => StoredKind::Partitioned(partitioned),
+            RelationKind::Schedule(schedule) => StoredKind::Schedule(schedule),
         }
     }
 }
@@ -377,6 +383,14 @@ impl Relation {
     pub fn sequence(&self) -> Option<&Sequence> {
         match &self.kind {
             RelationKind::Sequence(sequence) => Some(sequence),
+            _ => None,
+        }
+    }
+
+    /// The schedule, if it is one.
+    pub fn schedule(&self) -> Option<&Schedule> {
+        match &self.kind {
+            RelationKind::Schedule(schedule) => Some(schedule),
             _ => None,
         }
     }

@@ -16,6 +16,7 @@ use chronos_proto::membership::{Configuration, Member};
 use chronos_proto::numeric::{self, Parts};
 use chronos_proto::peer::{Beat, BeatReply, Chunk, Forward, ForwardOutcome, PeerHello, PeerMessage};
 use chronos_proto::raft::{LogId, Message};
+use chronos_proto::schedule::{Misfire, Occurrence, Rule, RunFailure, Schedule, ScheduleAction, Turn};
 use chronos_proto::schema::{
     Column, DefaultValue, Extra, IndexState, Partitioned, Referential, Relation, RelationKind,
     SecondaryIndex, Sequence, Table, Topic, View, ViewColumn,
@@ -87,6 +88,7 @@ impl Golden {
 
 const TABLE: RelationId = RelationId(16);
 const TOPIC: RelationId = RelationId(17);
+const SCHEDULE: RelationId = RelationId(18);
 const TIME: Timestamp = Timestamp(1_733_856_000_123_456);
 
 fn request() -> RequestId {
@@ -118,6 +120,8 @@ fn ops() -> Vec<(&'static str, Op)> {
         Op::Cancel { .. } => "cancel",
         Op::PutRelation(_) => "put-relation",
         Op::DropRelation(_) => "drop-relation",
+        Op::Trigger { .. } => "trigger",
+        Op::Ran { .. } => "ran",
     };
     let ops = vec![
         Op::PutRow {
@@ -158,6 +162,8 @@ fn ops() -> Vec<(&'static str, Op)> {
         Op::Cancel { topic: TOPIC, timer_id: "t-1".into(), if_version: None },
         Op::PutRelation(table()),
         Op::DropRelation(TABLE),
+        Op::Trigger { schedule: SCHEDULE, topic: Some(TOPIC) },
+        Op::Ran { schedule: SCHEDULE, occurrence: Occurrence { nominal: TIME, by_hand: 3 }, failure: None },
     ];
     ops.into_iter().map(|op| (name(&op), op)).collect()
 }
@@ -181,6 +187,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::DropMember(_) => "drop-member",
         Command::Deliver { .. } => "deliver",
         Command::Delivered { .. } => "delivered",
+        Command::Occur(_) => "occur",
     };
     let timer = |sequence| TimerRef {
         due: TIME,
@@ -191,7 +198,8 @@ fn commands() -> Vec<(&'static str, Command)> {
     };
     let commands = vec![
         Command::Noop,
-        Command::Batch { request: request(), ops: ops().into_iter().map(|(_, op)| op).collect() },
+        // Those that there were when the first file was written.
+        Command::Batch { request: request(), ops: ops().into_iter().map(|(_, op)| op).take(9).collect() },
         Command::AdvanceTime,
         Command::Fire { timers: vec![timer(8), timer(9)] },
         Command::Work(Work::Backfill { relation: TABLE, index: IndexId(1), limit: 500 }),
@@ -207,6 +215,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::DropMember(NodeId::of_name("node1")),
         Command::Deliver { origin: GroupId(0), first: 7, ops: vec![Op::DropRelation(TABLE)] },
         Command::Delivered { target: GroupId(3), upto: 7 },
+        Command::Occur(vec![turn()]),
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -526,6 +535,45 @@ fn sequence() -> Relation {
     Relation { name: "readings_seq".into(), kind: RelationKind::Sequence(sequence), ..topic() }
 }
 
+fn schedule() -> Schedule {
+    Schedule {
+        rule: Rule::Every(300_000_000),
+        starting: TIME,
+        ending: Some(Timestamp(TIME.0 + 1)),
+        count: Some(7),
+        jitter_micros: 10_000_000,
+        misfire: Misfire::FireAll(Some(3_600_000_000)),
+        overlap: true,
+        paused: false,
+        action: ScheduleAction::Publish {
+            topic: TOPIC,
+            key: Some("k".into()),
+            headers: Some("{}".into()),
+            payload: Bytes::from_static(b"tick"),
+        },
+        owner: "chronos".into(),
+        next: Some(TIME),
+    }
+}
+
+fn schedule_of_a_statement() -> Schedule {
+    let (expression, zone) = ("0 7 * * 1-5".into(), "Europe/Berlin".into());
+    Schedule {
+        rule: Rule::Cron { expression, zone },
+        misfire: Misfire::Skip,
+        action: ScheduleAction::Statement("DELETE FROM t".into()),
+        ending: None,
+        count: None,
+        next: None,
+        ..schedule()
+    }
+}
+
+fn turn() -> Turn {
+    let (fired, next) = (vec![TIME, Timestamp(TIME.0 + 300_000_000)], Some(Timestamp(TIME.0 + 600_000_000)));
+    Turn { schedule: SCHEDULE, sequence: 8, topic: Some(TOPIC), fired, missed: 2, next }
+}
+
 /// Where its partitions are kept is as stored as the rest.
 fn partitioned() -> Relation {
     let settings = Topic { partitions: 5, dedup_micros: 7 * 86_400_000_000, payload: Type::Text };
@@ -573,6 +621,14 @@ fn every_format_is_as_it_was() {
     golden.sample("relation.partitioned", partitioned());
     golden.sample("relation.view", view());
     golden.sample("relation.sequence", sequence());
+    let of = |kind| Relation { name: "wake".into(), kind, ..topic() };
+    golden.sample("relation.schedule", of(RelationKind::Schedule(Box::new(schedule()))));
+    golden.sample(
+        "relation.schedule-of-a-statement",
+        of(RelationKind::Schedule(Box::new(schedule_of_a_statement()))),
+    );
+    let failure = RunFailure { code: "42P01".into(), message: "relation \"t\" does not exist".into() };
+    golden.sample("run-failure", failure);
     golden.sample("request-id", request());
     golden.sample("stamp", Stamp { time: 0x6758_A580_1F9A_DC50, node: NodeId(7) });
     golden.sample("hlc", Hlc::above(0x6758_A580_1F9A_DC50));

@@ -1,15 +1,20 @@
 //! The oracle: what the state must be, in plain maps, by applying the log's entries one by one. It is written from
 //! the description of the operations, and it is slow and simple on purpose.
 
+mod schedules;
+
 use bytes::Bytes;
+use chronos_engine::state::Pending;
 use chronos_engine::state::records::StoredEvent;
 use chronos_proto::Event;
 use chronos_proto::command::{Command, Entry, Op, OpOutcome, TimerRef, Work};
 use chronos_proto::id::{IndexId, RelationId, SessionId};
 use chronos_proto::row;
+use chronos_proto::schedule::{Occurrence, Turn};
 use chronos_proto::schema::{IndexState, Relation, RelationKind, Table};
 use chronos_proto::time::Timestamp;
 use chronos_proto::value::ValueRef;
+pub use schedules::Schedules;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A pending timer.
@@ -63,6 +68,10 @@ pub struct Applied {
     pub published_index: bool,
     /// Offsets acknowledged above a gap.
     pub gap: bool,
+    /// What leaders decided about schedules, where that was what was pending, with what it was.
+    pub turns: Vec<(Turn, Pending)>,
+    /// Occurrences whose statement is said to have run.
+    pub ran: Vec<(RelationId, Occurrence)>,
     /// Rows were deleted because they had expired.
     pub expired: bool,
     /// A row that was named as expired is another by now, or gone.
@@ -92,6 +101,8 @@ pub struct Model {
     outcomes: BTreeMap<(SessionId, u64), Vec<OpOutcome>>,
     /// Relations that were dropped.
     pub dropped: BTreeSet<RelationId>,
+    /// Schedules.
+    pub schedules: Schedules,
 }
 
 impl Model {
@@ -109,6 +120,7 @@ impl Model {
             // This stage has one group: nothing is sent to others.
             | Command::Deliver { .. }
             | Command::Delivered { .. } => {}
+            Command::Occur(turns) => turns.iter().for_each(|turn| self.turn(turn, &mut out)),
             Command::TimeEpoch(time) => self.time = *time,
             Command::Batch { request, ops } => {
                 let name = (request.session, request.sequence);
@@ -224,8 +236,15 @@ impl Model {
             }
             Op::PutRelation(relation) => {
                 self.relations.insert(relation.id, relation.clone());
+                if let Some(schedule) = relation.schedule() {
+                    self.put_schedule(relation.id, schedule);
+                }
             }
             Op::DropRelation(id) => self.drop_relation(*id),
+            Op::Trigger { schedule, .. } => return self.trigger(*schedule),
+            Op::Ran { schedule, occurrence, failure } => {
+                return self.ran(*schedule, *occurrence, failure.as_ref(), out);
+            }
         }
         OpOutcome::Done
     }
@@ -346,6 +365,7 @@ impl Model {
     fn drop_relation(&mut self, id: RelationId) {
         if self.relations.remove(&id).is_some() {
             self.dropped.insert(id);
+            self.drop_schedule(id);
             self.rows.remove(&id);
             self.rowids.remove(&id);
             self.events.retain(|(topic, _), _| *topic != id);

@@ -7,7 +7,9 @@ use crate::plan::Plan;
 use crate::prepared::Prepared;
 use chronos_proto::Type;
 use chronos_proto::id::IndexId;
+use chronos_proto::schedule::{Misfire, ScheduleAction};
 use chronos_proto::schema::{Column, Relation, Sequence};
+use chronos_proto::time::Timestamp;
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -199,6 +201,47 @@ pub(crate) enum SchemaChange {
         name: String,
         changes: Vec<Alteration>,
     },
+    CreateSchedule {
+        name: String,
+        if_not_exists: bool,
+        says: Box<ScheduleSays>,
+    },
+    AlterSchedule {
+        name: String,
+        if_exists: bool,
+        change: ScheduleChange,
+    },
+}
+
+/// What a statement says of a schedule. What it does not say is as it was, or as it is by itself.
+#[derive(Debug, Default)]
+pub(crate) struct ScheduleSays {
+    pub rule: Option<RuleSays>,
+    pub zone: Option<String>,
+    pub starting: Option<Timestamp>,
+    pub ending: Option<Timestamp>,
+    pub count: Option<u64>,
+    pub jitter_micros: Option<u64>,
+    pub misfire: Option<Misfire>,
+    pub overlap: Option<bool>,
+    pub action: Option<ScheduleAction>,
+}
+
+/// A rule, without the zone of its clock.
+#[derive(Debug)]
+pub(crate) enum RuleSays {
+    /// In microseconds.
+    Every(u64),
+    Cron(String),
+}
+
+/// ALTER SCHEDULE.
+#[derive(Debug)]
+pub(crate) enum ScheduleChange {
+    Pause,
+    Resume,
+    Trigger,
+    Set(Box<ScheduleSays>),
 }
 
 /// UNIQUE, or PRIMARY KEY of a table that has rows.
@@ -269,4 +312,5 @@ pub(crate) enum Dropped {
     Index,
     View,
     Sequence,
+    Schedule,
 }

@@ -6,7 +6,7 @@
 use crate::expr::Expr;
 use crate::plan::Plan;
 use crate::prepared::ColumnDesc;
-use crate::system::SystemTable;
+use crate::system::{StateTable, SystemTable};
 use chronos_proto::Type;
 use chronos_proto::schema::Relation;
 use std::sync::Arc;
@@ -106,6 +106,7 @@ pub(crate) enum SourceKind {
     /// `chronos.timers`.
     Timers,
     System(&'static SystemTable),
+    State(&'static StateTable),
     /// `generate_series(from, to, step)`.
     Series(Vec<Expr>),
     Query(Box<Rel>),

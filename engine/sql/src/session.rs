@@ -9,20 +9,22 @@ use crate::bind;
 use crate::cursor::{self, CURSORS_MAX, Cursor};
 use crate::error::{SqlError, SqlState};
 use crate::exec::eval::{EvalCx, eval_value};
+use crate::exec::scan::store_error;
 use crate::exec::statement::{Done, Job};
 use crate::exec::vector::Batch;
 use crate::exec::write::Writes;
 use crate::exec::{Commit, Completion, Context, Outcome, RowSet};
-use crate::parse::Statement;
+use crate::parse::{Statement, parse};
 use crate::prepared::{Kind, Prepared};
 use crate::settings::{self, Settings};
 use crate::types;
 use crate::zone::Zone;
-use chronos_engine::Snapshot;
 use chronos_engine::txn::{Committed, Refused, Transaction};
+use chronos_engine::{Snapshot, keys};
 use chronos_proto::id::{RelationId, RequestId};
+use chronos_proto::schedule::{Occurrence, ScheduleAction};
 use chronos_proto::time::Timestamp;
-use chronos_proto::{OpOutcome, Type, Value};
+use chronos_proto::{Op, OpOutcome, Type, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,6 +245,42 @@ impl Session {
             self.fail();
         }
         result
+    }
+
+    /// Runs the statement of a schedule's occurrence. What it writes commits together with [`Op::Ran`], and conflicts with
+    /// any other run of the occurrence. None if the occurrence does not wait to be run.
+    pub fn execute_run(
+        &mut self,
+        schedule: RelationId,
+        occurrence: Occurrence,
+        cx: &Context<'_>,
+    ) -> Result<Option<Outcome>, SqlError> {
+        let key = keys::running(schedule, occurrence);
+        let relation = cx.snapshot.catalog.get(schedule).and_then(|relation| relation.schedule());
+        let Some(ScheduleAction::Statement(sql)) = relation.map(|schedule| &schedule.action) else {
+            return Ok(None);
+        };
+        if cx.snapshot.get(&key).map_err(store_error)?.is_none() {
+            return Ok(None);
+        }
+        let statements = parse(sql)?;
+        let [statement] = statements.as_slice() else {
+            return Err(SqlError::unsupported("a schedule of several statements"));
+        };
+        let prepared = prepare(statement, &[], &cx.snapshot.catalog, false, &self.info)?;
+        if !matches!(prepared.kind, Kind::Query | Kind::Write) {
+            return Err(SqlError::unsupported("this statement in a schedule"));
+        }
+        // What it publishes to partitions of other groups leaves through the outbox: it commits here.
+        let mut writes = Writes::new(cx.snapshot.clone(), cx.read_time, cx.limits.transaction_bytes, true);
+        let (prepared, now) = (&prepared, cx.read_time);
+        let job = Job { prepared, params: &[], copied: None, cx, info: &self.info, now, record: true };
+        job.run(&mut writes, &mut Vec::new())?;
+        writes.reads.relation(schedule);
+        writes.reads.point(key);
+        writes.push(Op::Ran { schedule, occurrence, failure: None }, 64)?;
+        let completion = Completion::Tag("DO");
+        Ok(Some(Outcome::Commit(Box::new(commit(writes, cx.request, true, completion)?))))
     }
 
     /// Whether a COPY … FROM may run now, before its data is asked for.

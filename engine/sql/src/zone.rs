@@ -2,9 +2,10 @@
 
 use crate::error::{SqlError, SqlState};
 use crate::time::{self, SECOND};
+use chronos_engine::schedule::zones;
 use jiff::civil::DateTime;
-use jiff::tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase};
-use std::sync::{Arc, OnceLock};
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
+use std::sync::Arc;
 
 /// A time zone. The default is UTC.
 #[derive(Clone, Debug, Default)]
@@ -14,11 +15,6 @@ pub struct Zone(Option<Arc<Rules>>);
 struct Rules {
     name: String,
     zone: TimeZone,
-}
-
-fn database() -> &'static TimeZoneDatabase {
-    static DATABASE: OnceLock<TimeZoneDatabase> = OnceLock::new();
-    DATABASE.get_or_init(TimeZoneDatabase::bundled)
 }
 
 /// Abbreviations of PostgreSQL's default set that people write, and their offsets in hours.
@@ -78,7 +74,7 @@ impl Zone {
             let east = if posix || letters.len() < lower.len() { -1 } else { 1 };
             return Zone::fixed(name, east * offset(letters)?);
         }
-        let zone = database().get(name).ok()?;
+        let zone = zones().get(name).ok()?;
         let name = zone.iana_name().unwrap_or(name).to_owned();
         Some(Zone(Some(Arc::new(Rules { name, zone }))))
     }

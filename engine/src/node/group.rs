@@ -7,6 +7,7 @@ use crate::clock::ClusterClock;
 use crate::delivery::PartitionProgress;
 use crate::keys;
 use crate::raft::{self, ProposeError, Raft, Role};
+use crate::schedule::take_turn;
 use crate::state::apply::Change;
 use crate::state::{ReadError, State};
 use crate::step::{
@@ -17,14 +18,15 @@ use crate::txn::resolver::{self, Resolver};
 use crate::txn::{Committed, Refused, Transaction};
 use crate::wal::{Record, WriteId};
 use bytes::Bytes;
-use chronos_proto::command::{Command, Op};
+use chronos_proto::command::{Command, Op, TimerRef};
 use chronos_proto::id::{GroupId, Index, NodeId, RelationId, SessionId, Term};
 use chronos_proto::limits::{OUTBOX_MAX_BYTES, REPLICATED_TRANSACTION_MAX_BYTES, TRANSACTION_MAX_BYTES};
 use chronos_proto::peer::{ForwardOutcome, PeerMessage};
+use chronos_proto::schedule::Turn;
 use chronos_proto::schema::Relation;
 use chronos_proto::stamp::Hlc;
 use chronos_proto::time::{Instant, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,6 +174,23 @@ impl Group {
             WorkState::Proposed(_) => None,
         };
         look.into_iter().chain(self.advance_at).min().filter(|_| self.serves(clock))
+    }
+
+    /// What is to be done about schedules that came out of the wheel: of those that are still pending, one turn each.
+    fn turns(&self, due: &[TimerRef], now: Timestamp, store: &SharedStore) -> Result<Vec<Turn>, ReadError> {
+        let ids: BTreeSet<RelationId> = due.iter().map(|timer| timer.topic).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let snapshot = self.state.snapshot(store);
+        let mut turns = Vec::new();
+        for id in ids {
+            let relation = self.state.catalog.get(id);
+            let Some(schedule) = relation.and_then(|relation| relation.schedule()) else { continue };
+            let Some(record) = snapshot.schedule(id)? else { continue };
+            turns.extend(take_turn(id, schedule, &record, now));
+        }
+        Ok(turns)
     }
 
     /// Where events of a partition end for readers at `now`: at the first that is not released.
@@ -641,12 +660,21 @@ impl Node {
                 let snapshot = group.state.snapshot(store);
                 group.timers.refill(now, &snapshot).map_err(damaged)?;
             }
-            let timers = group.timers.take_due(horizon);
-            if !timers.is_empty()
-                && self.propose(id, Command::Fire { timers: timers.clone() }).is_err()
-                && let Some(group) = self.groups.get_mut(&id)
+            let due = group.timers.take_due(horizon);
+            let schedules = |timer: &TimerRef| {
+                group.state.catalog.get(timer.topic).is_some_and(|relation| relation.schedule().is_some())
+            };
+            let (schedules, timers): (Vec<_>, Vec<_>) = due.into_iter().partition(schedules);
+            let turns = group.turns(&schedules, horizon, store).map_err(damaged)?;
+            for (command, timers) in
+                [(Command::Fire { timers: timers.clone() }, timers), (Command::Occur(turns), schedules)]
             {
-                group.timers.put_back(timers);
+                if !timers.is_empty()
+                    && self.propose(id, command).is_err()
+                    && let Some(group) = self.groups.get_mut(&id)
+                {
+                    group.timers.put_back(timers);
+                }
             }
             self.release(id, now, out);
             self.propose_work(id, store)?;
@@ -845,6 +873,7 @@ fn name(command: &Command) -> &'static str {
         Command::DropMember(_) => "member gone",
         Command::Deliver { .. } => "deliver",
         Command::Delivered { .. } => "delivered",
+        Command::Occur(_) => "occur",
     }
 }
 

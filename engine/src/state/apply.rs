@@ -69,12 +69,12 @@ struct StoredTimer {
 }
 
 /// One entry being applied.
-struct Apply<'a> {
-    state: &'a mut State,
-    store: &'a SharedStore,
-    time: Timestamp,
+pub(super) struct Apply<'a> {
+    pub(super) state: &'a mut State,
+    pub(super) store: &'a SharedStore,
+    pub(super) time: Timestamp,
     appends: Appends,
-    changes: &'a mut Vec<Change>,
+    pub(super) changes: &'a mut Vec<Change>,
 }
 
 impl State {
@@ -153,17 +153,22 @@ impl Apply<'_> {
             }
             Command::Deliver { origin, first, ops } => self.receive(*origin, *first, ops)?,
             Command::Delivered { target, upto } => self.state.delivered(*target, *upto, self.store)?,
+            Command::Occur(turns) => {
+                for turn in turns {
+                    self.turn(turn)?;
+                }
+            }
         }
         Ok(Vec::new())
     }
 
     /// The group that a partition of a topic is kept by, if it is another than this one.
-    fn elsewhere(&self, topic: RelationId, partition: u32) -> Option<GroupId> {
+    pub(super) fn elsewhere(&self, topic: RelationId, partition: u32) -> Option<GroupId> {
         let relation = self.state.catalog.get(topic).filter(|relation| relation.is_partitioned())?;
         Some(relation.home(partition)).filter(|home| *home != self.state.group)
     }
 
-    fn send(&mut self, target: GroupId, op: &Op) {
+    pub(super) fn send(&mut self, target: GroupId, op: &Op) {
         self.state.send(target, op);
         if self.changes.last() != Some(&Change::Sent(target)) {
             self.changes.push(Change::Sent(target));
@@ -262,6 +267,10 @@ impl Apply<'_> {
             }
             Op::PutRelation(relation) => self.put_relation(relation)?,
             Op::DropRelation(id) => self.drop_relation(*id)?,
+            Op::Trigger { schedule, .. } => return self.trigger(*schedule),
+            Op::Ran { schedule, occurrence, failure } => {
+                return self.ran(*schedule, *occurrence, failure.as_ref());
+            }
         }
         Ok(OpOutcome::Done)
     }
@@ -371,8 +380,7 @@ impl Apply<'_> {
 
     /// Stores a timer under the next sequence, so that an older reference to it no longer matches.
     fn put_timer(&mut self, topic: RelationId, timer_id: &str, mut timer: TimerRecord) {
-        self.state.timer_sequence += 1;
-        timer.sequence = self.state.timer_sequence;
+        timer.sequence = self.state.next_timer_sequence();
         let reference = TimerRef {
             due: timer.deliver_at,
             sequence: timer.sequence,
@@ -417,16 +425,29 @@ impl Apply<'_> {
             deliver_at: Some(timer.deliver_at),
             fired_at: Some(fired_at),
         };
-        let offset = self.append(*topic, timer.partition, stored);
-        if fired_at > self.time {
-            let partition = self.state.partition_mut(*topic, timer.partition);
-            partition.record.armed.push((offset, fired_at, timer_id.clone()));
-        }
+        let offset = self.append_armed(*topic, timer.partition, stored, timer_id);
         if let Some(id) = claimed {
             let position = Some((timer.partition, offset));
             self.state.renew_claim(*topic, &id, timer.scheduled_at, position, self.time, self.store)?;
         }
         Ok(())
+    }
+
+    /// The same of an event that has fired, maybe ahead of its release.
+    pub(super) fn append_armed(
+        &mut self,
+        topic: RelationId,
+        partition: u32,
+        stored: StoredEvent,
+        timer_id: &str,
+    ) -> u64 {
+        let release = stored.released_at();
+        let offset = self.append(topic, partition, stored);
+        if release > self.time {
+            let record = &mut self.state.partition_mut(topic, partition).record;
+            record.armed.push((offset, release, timer_id.to_owned()));
+        }
+        offset
     }
 
     /// Gives an event its offset; it is stored when the entry ends.
@@ -538,6 +559,9 @@ impl Apply<'_> {
                 self.state.put(mark, Some(Bytes::new()), self.store)?;
             }
         }
+        if let Some(schedule) = relation.schedule() {
+            self.put_schedule(relation.id, schedule)?;
+        }
         self.tell_homes(relation, &Op::PutRelation(relation.clone()));
         self.store_relation(relation.clone())
     }
@@ -562,6 +586,9 @@ impl Apply<'_> {
 
     fn drop_relation(&mut self, id: RelationId) -> Result<(), ReadError> {
         let Some(relation) = self.state.catalog.get(id).cloned() else { return Ok(()) };
+        if relation.schedule().is_some() {
+            self.end_schedule(id)?;
+        }
         self.tell_homes(&relation, &Op::DropRelation(id));
         self.state.work = true;
         self.state.put(keys::catalog(id), None, self.store)?;
@@ -655,6 +682,7 @@ impl Apply<'_> {
                 self.state.put(keys::due(timer.deliver_at, timer.sequence), None, self.store)?;
                 self.state.timers_pending -= 1;
             }
+            self.state.forget_running(&key);
             let digest = codec::digest(&key, &value);
             self.state.put_known(key, None, digest);
         }

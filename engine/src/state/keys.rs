@@ -21,7 +21,7 @@
 //! 40 topic partition offset             block of events, by its first offset
 //! 41 topic partition                    next offset, armed events
 //! 50 topic timer_id                     timer
-//! 51 due sequence                       timer by due time: topic, partition, timer_id
+//! 51 due sequence                       timer by due time: topic, partition, timer_id; of a schedule: it, 0 and ""
 //! 60 topic bucket hash                  dedup claim
 //! 70 session sequence                   outcome of a request
 //! 71 session                            session: floor, time of last use
@@ -29,12 +29,16 @@
 //! 90 target number                      outbox: a write for another group
 //! 91 target                             the number of the last write that was put there
 //! 92 origin                             the last number of another group's outbox that was applied here
+//! A0 schedule                           what is pending of a schedule, and its counters
+//! A1 schedule nominal by_hand           an occurrence whose statement is to be run
+//! A2 schedule number                    a run that is over, by its number in the schedule's history
 //! ```
 //!
 //! Numbers are big-endian, so keys order as their values do.
 
 use bytes::Bytes;
 use chronos_proto::id::{GroupId, IndexId, NodeId, RelationId, SessionId};
+use chronos_proto::schedule::Occurrence;
 use chronos_proto::{Timestamp, key};
 use std::ops::Bound;
 
@@ -65,8 +69,12 @@ pub mod tag {
     pub const OUTBOX: u8 = 0x90;
     pub const OUTBOX_LAST: u8 = 0x91;
     pub const INBOX: u8 = 0x92;
+    pub const SCHEDULE: u8 = 0xA0;
+    pub const RUNNING: u8 = 0xA1;
+    pub const RUN: u8 = 0xA2;
     /// What a dropped relation leaves behind.
-    pub const OF_RELATION: [u8; 9] = [ROW, ROWID, INDEX, EVENT, PARTITION, TIMER, CLAIM, CONSUMER, BACKFILL];
+    pub const OF_RELATION: [u8; 12] =
+        [ROW, ROWID, INDEX, EVENT, PARTITION, TIMER, CLAIM, CONSUMER, BACKFILL, SCHEDULE, RUNNING, RUN];
 }
 
 /// Bytes of (group, generation) before a state key in the store.
@@ -441,4 +449,30 @@ pub fn inbox(origin: GroupId) -> Bytes {
 /// The group inside the state key of an outbox's last number or of an inbox.
 pub fn group_of(key: &[u8]) -> Option<GroupId> {
     relation(key).map(|number| GroupId(number.0))
+}
+
+/// What is pending of a schedule. It stands, in what a transaction reads, for all of a schedule's runs.
+pub fn schedule(schedule: RelationId) -> Bytes {
+    tagged(tag::SCHEDULE, schedule, &[])
+}
+
+/// An occurrence whose statement is to be run.
+pub fn running(schedule: RelationId, occurrence: Occurrence) -> Bytes {
+    let mut rest = Vec::with_capacity(16);
+    key::encode_i64(&mut rest, occurrence.nominal.0);
+    rest.extend_from_slice(&occurrence.by_hand.to_be_bytes());
+    tagged(tag::RUNNING, schedule, &rest)
+}
+
+/// Schedule and occurrence inside the state key of one whose statement is to be run.
+pub fn running_parts(key: &[u8]) -> Option<(RelationId, Occurrence)> {
+    let mut rest = key.get(5..)?;
+    let nominal = Timestamp(key::decode_i64(&mut rest)?);
+    let by_hand = u64::from_be_bytes(rest.try_into().ok()?);
+    Some((relation(key)?, Occurrence { nominal, by_hand }))
+}
+
+/// A run that is over.
+pub fn run(schedule: RelationId, number: u64) -> Bytes {
+    tagged(tag::RUN, schedule, &number.to_be_bytes())
 }

@@ -18,6 +18,7 @@ pub mod keys;
 mod outbox;
 pub mod overlay;
 pub mod records;
+mod schedules;
 pub mod sealed;
 mod sessions;
 pub mod snapshot;
@@ -41,6 +42,7 @@ use keys::tag;
 use overlay::Overlay;
 use records::PartitionRecord;
 pub use records::ReadError;
+pub use schedules::{Pending, RunOutcome, RunRecord, RunningRecord, ScheduleRecord};
 use serde::{Deserialize, Serialize};
 pub use sessions::{Outcome, SESSION_IDLE_US, SESSION_OUTCOMES_MAX, Sessions};
 use snapshot::Snapshot;
@@ -115,6 +117,8 @@ pub struct State {
     rowids: BTreeMap<RelationId, i64>,
     claims: BTreeMap<(RelationId, u32), u64>,
     outboxes: outbox::Outboxes,
+    /// Occurrences of schedules whose statement runs or waits to run.
+    running: u64,
 }
 
 impl State {
@@ -142,6 +146,7 @@ impl State {
             rowids: BTreeMap::new(),
             claims: BTreeMap::new(),
             outboxes: outbox::Outboxes::default(),
+            running: 0,
         };
         let key = keys::root(group);
         if let Some(sealed) = store.get(&key)? {
@@ -190,6 +195,7 @@ impl State {
         }
         self.sessions = Sessions::load(&snapshot)?;
         self.outboxes = outbox::Outboxes::load(&snapshot)?;
+        self.running = State::count_running(&snapshot)?;
         self.membership = snapshot.record("membership", &keys::membership())?;
         for entry in snapshot.scan(&keys::all(tag::MEMBER, None), false) {
             let member: Member = codec::decode("member", &entry?.1)?;
@@ -264,6 +270,7 @@ impl State {
             frozen: self.overlay.frozen.clone(),
             store: store.clone(),
             others: None,
+            statements_due: self.running,
         }
     }
 
@@ -396,6 +403,11 @@ impl State {
         let value = Bytes::from(codec::encode(&partition.record));
         let replaces = std::mem::replace(&mut partition.stored_digest, codec::digest(&key, &value));
         self.put_known(key, Some(value), replaces);
+    }
+
+    fn next_timer_sequence(&mut self) -> u64 {
+        self.timer_sequence += 1;
+        self.timer_sequence
     }
 
     fn next_rowid(&mut self, relation: RelationId, store: &SharedStore) -> Result<i64, ReadError> {

@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub(crate) store: SharedStore,
     /// States of other groups, each at an index of its own.
     pub(crate) others: Option<Arc<BTreeMap<GroupId, Snapshot>>>,
+    /// Occurrences of schedules whose statement runs or waits to run.
+    pub statements_due: u64,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -52,6 +54,7 @@ impl Snapshot {
             frozen: None,
             store,
             others: None,
+            statements_due: 0,
         }
     }
 

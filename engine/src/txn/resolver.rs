@@ -218,6 +218,14 @@ pub fn written_keys(op: &Op, out: &mut Vec<Bytes>) {
         }
         Op::PutRelation(relation) => out.push(keys::catalog(relation.id)),
         Op::DropRelation(relation) => out.push(keys::catalog(*relation)),
+        Op::Trigger { schedule, topic } => {
+            out.push(keys::schedule(*schedule));
+            out.extend(topic.map(|topic| keys::partition(topic, 0)));
+        }
+        Op::Ran { schedule, occurrence, .. } => {
+            out.push(keys::schedule(*schedule));
+            out.push(keys::running(*schedule, *occurrence));
+        }
     }
 }
 
@@ -246,6 +254,13 @@ pub fn command_keys(command: &Command, out: &mut Vec<Bytes>) {
             }
         }
         Command::Deliver { ops, .. } => ops.iter().for_each(|op| written_keys(op, out)),
+        // The topic's events are its partition 0's, unless they go to other groups.
+        Command::Occur(turns) => {
+            for turn in turns {
+                out.push(keys::schedule(turn.schedule));
+                out.extend(turn.topic.map(|topic| keys::partition(topic, 0)));
+            }
+        }
         // They write nothing that a transaction can read.
         Command::Noop
         | Command::AdvanceTime

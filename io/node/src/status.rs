@@ -90,6 +90,11 @@ impl NodeStatus {
         self.engine.has_time && self.engine.groups.first().is_some_and(leads)
     }
 
+    /// Whether this node leads group 0 and serves.
+    pub fn leads(&self) -> bool {
+        self.engine.has_time && self.engine.groups.first().is_some_and(|group| group.leader)
+    }
+
     /// Who leads group 0, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.engine.groups.first().and_then(|group| group.leads)

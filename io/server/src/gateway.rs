@@ -389,7 +389,7 @@ impl Gateway {
         answer.inspect_err(|e| self.count(e))
     }
 
-    async fn run(
+    pub(crate) async fn run(
         &self,
         session: &mut Session,
         kind: Kind,

@@ -25,6 +25,7 @@ pub mod grpc;
 pub mod http;
 pub mod metrics;
 pub mod pg;
+mod schedules;
 mod scram;
 pub mod server;
 pub mod signals;

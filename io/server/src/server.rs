@@ -3,7 +3,7 @@
 use crate::auth::Auth;
 use crate::config::{Address, Config};
 use crate::gateway::Gateway;
-use crate::{http, pg};
+use crate::{http, pg, schedules};
 use chronos_node::NodeHandle;
 use chronos_node::tls::{Credentials, Reload, TlsError};
 use std::net::SocketAddr;
@@ -109,6 +109,7 @@ impl Server {
         let (g, a, s) = (gateway.clone(), auth.clone(), stop.subscribe());
         listeners.spawn_on(http::serve(http, g, a, config.clone(), s), handle);
         listeners.spawn_on(pg::serve(pg, gateway.clone(), auth, config, stop.subscribe()), handle);
+        listeners.spawn_on(schedules::run(gateway.clone(), stop.subscribe()), handle);
         if let Some(credentials) = credentials {
             handle.spawn(keep_fresh(credentials, stop.subscribe()));
         }

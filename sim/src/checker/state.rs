@@ -8,6 +8,7 @@ use chronos_engine::keys::{self, KeyRange, tag};
 use chronos_engine::state::records::{ReadError, TimerRecord};
 use chronos_engine::store::StoreError;
 use chronos_proto::id::{ColumnId, RelationId};
+use chronos_proto::limits::SCHEDULE_HISTORY_MAX;
 use chronos_proto::schema::{IndexState, SecondaryIndex, Table};
 use chronos_proto::time::Timestamp;
 use chronos_proto::value::Value;
@@ -80,6 +81,7 @@ pub fn compare(snapshot: &Snapshot, model: &Model) -> Result<(), Difference> {
     for relation in model.relations.values() {
         match relation.table() {
             Some(table) => rows_and_indexes(snapshot, model, relation.id, table)?,
+            None if relation.schedule().is_some() => schedule(snapshot, model, relation.id)?,
             None => topic(snapshot, model, relation.id)?,
         }
     }
@@ -186,6 +188,28 @@ fn topic(snapshot: &Snapshot, model: &Model, id: RelationId) -> Result<(), Diffe
     Ok(())
 }
 
+fn schedule(snapshot: &Snapshot, model: &Model, id: RelationId) -> Result<(), Difference> {
+    let found: BTreeMap<_, _> = snapshot.schedule(id)?.map(|record| (id, record)).into_iter().collect();
+    let expected: BTreeMap<_, _> =
+        model.schedules.records.range(id..=id).map(|(i, r)| (*i, r.clone())).collect();
+    same("schedules", &found, &expected)?;
+    let mut found = BTreeMap::new();
+    for running in snapshot.running(Some(id)) {
+        let (id, occurrence, record) = running?;
+        found.insert((id, occurrence), record);
+    }
+    let running = model.schedules.running.iter().filter(|((schedule, _), _)| *schedule == id);
+    let expected: BTreeMap<_, _> = running.map(|(name, record)| (*name, record.clone())).collect();
+    same(&format!("running of schedule {id}"), &found, &expected)?;
+    let found = snapshot.runs(id).collect::<Result<Vec<_>, _>>()?;
+    let all = model.schedules.runs.get(&id).map(Vec::as_slice).unwrap_or_default();
+    let expected = &all[all.len().saturating_sub(SCHEDULE_HISTORY_MAX as usize)..];
+    if found != expected {
+        return Err(wrong(format!("the history of schedule {id} is {found:?}, it should be {expected:?}")));
+    }
+    Ok(())
+}
+
 /// The due order names exactly the pending timers (those of dropped topics may still go).
 fn due_order(snapshot: &Snapshot, model: &Model) -> Result<(), Difference> {
     let mut found = BTreeMap::new();
@@ -201,6 +225,10 @@ fn due_order(snapshot: &Snapshot, model: &Model) -> Result<(), Difference> {
         .timers
         .iter()
         .map(|((topic, id), t)| (Some((t.due, t.sequence)), (*topic, t.partition, id.clone())))
+        .chain(model.schedules.records.iter().filter_map(|(id, record)| {
+            let pending = record.pending.as_ref()?;
+            Some((Some((pending.due, pending.sequence)), (*id, 0, String::new())))
+        }))
         .collect();
     same("due order", &found, &expected)
 }
@@ -224,7 +252,8 @@ pub fn leftovers(snapshot: &Snapshot, model: &Model) -> Result<usize, Difference
         count += rows.values().filter(|row| Model::has_expired(table, row, model.time)).count();
     }
     let timers = snapshot.scan(&keys::due_all(), false).count();
-    Ok(count + timers.saturating_sub(model.timers.len()))
+    let pending = model.schedules.records.values().filter(|record| record.pending.is_some()).count();
+    Ok(count + timers.saturating_sub(model.timers.len() + pending))
 }
 
 /// Every key of a range, for those who look closer.

@@ -918,6 +918,10 @@ fn brief_op(op: &proto::command::Op) -> String {
         }
         Op::PutRelation(relation) => format!("define {} {:?}", relation.id, relation.name),
         Op::DropRelation(relation) => format!("drop {relation}"),
+        Op::Trigger { schedule, .. } => format!("trigger {schedule}"),
+        Op::Ran { schedule, occurrence, failure } => {
+            format!("ran {schedule} {} failed={}", occurrence.nominal, failure.is_some())
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::expr::{Comparison, Expr, ExprKind};
 use crate::rel::{
     Frame, FrameBound, FrameUnits, JoinKind, Rel, Source, SourceKind, WindowCall, WindowFunction,
 };
-use crate::system;
+use crate::system::{self, StateTable};
 use crate::types::CastContext;
 use chronos_proto::Type;
 use chronos_proto::id::{ColumnId, RelationId};
@@ -273,12 +273,20 @@ impl Binder<'_> {
                     return Err(SqlError::unsupported("reading a sequence as a table")
                         .hint("currval(), lastval() and pg_sequences tell where it is"));
                 }
+                RelationKind::Schedule(_) => {
+                    return Err(SqlError::unsupported("reading a schedule as a table")
+                        .hint("chronos.schedules and chronos.schedule_runs tell of it"));
+                }
             });
         }
         if schema.as_deref() == Some("chronos") && folded == "timers" {
             let columns = system::TIMER_COLUMNS.iter().map(own).collect();
             self.timers = true;
             return Ok((SourceKind::Timers, folded, columns));
+        }
+        let state = |t: &&'static StateTable| schema.as_deref() == Some("chronos") && t.name == folded;
+        if let Some(table) = system::state_tables().find(state) {
+            return Ok((SourceKind::State(table), folded, table.columns.iter().map(own).collect()));
         }
         if let Some(table) = system::find(schema.as_deref(), &folded) {
             return Ok((SourceKind::System(table), folded, table.columns.iter().map(own).collect()));

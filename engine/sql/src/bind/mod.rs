@@ -14,6 +14,7 @@ mod from;
 mod literal;
 mod names;
 mod query;
+mod schedule;
 mod scope;
 mod select;
 mod subquery;
@@ -112,6 +113,7 @@ pub(crate) fn bind(
         Ast::Vacuum => (Action::Nothing("VACUUM"), Kind::Setting, Vec::new()),
         Ast::CreateTopic(create) => (binder.bind_create_topic(create)?, Kind::Schema, Vec::new()),
         Ast::DropTopic(drop) => (binder.bind_drop_topic(drop)?, Kind::Schema, Vec::new()),
+        Ast::Schedule(statement) => (binder.bind_schedule(statement)?, Kind::Schema, Vec::new()),
     };
     let mut params = Vec::with_capacity(binder.params.len());
     for (i, ty) in binder.params.iter().enumerate() {

@@ -80,6 +80,10 @@ fn open_source<'a>(
             let rows = (table.rows)(&cx.view.catalog, &cx.eval);
             Box::new(Once(Some(from_rows(scan, rows.iter().map(Vec::as_slice)))))
         }
+        ScanSource::State(table) => {
+            let rows = (table.rows)(cx)?;
+            Box::new(Once(Some(from_rows(scan, rows.iter().map(Vec::as_slice)))))
+        }
         ScanSource::Series(args) => Box::new(series(scan, args, cx)?),
     })
 }

@@ -16,6 +16,7 @@ use chronos_proto::{Op, Value};
 use std::sync::Arc;
 
 mod alter;
+mod schedule;
 
 /// What a change made.
 pub(crate) struct Made {
@@ -81,12 +82,9 @@ pub(crate) fn run(
                         Dropped::View => ("view", SqlState::UNDEFINED_TABLE),
                         Dropped::Sequence => ("sequence", SqlState::UNDEFINED_TABLE),
                         Dropped::Index => ("index", SqlState::UNDEFINED_OBJECT),
+                        Dropped::Schedule => ("schedule", SqlState::UNDEFINED_OBJECT),
                     };
-                    let message = format!("{kind} \"{name}\" does not exist");
-                    if !if_exists {
-                        return Err(SqlError::new(code, message));
-                    }
-                    notices.push(format!("{message}, skipping"));
+                    missing(kind, code, name, *if_exists, notices)?;
                 }
             }
             done(match what {
@@ -95,6 +93,7 @@ pub(crate) fn run(
                 Dropped::Index => "DROP INDEX",
                 Dropped::View => "DROP VIEW",
                 Dropped::Sequence => "DROP SEQUENCE",
+                Dropped::Schedule => "DROP SCHEDULE",
             })
         }
         SchemaChange::Truncate { names, restart } => {
@@ -109,7 +108,31 @@ pub(crate) fn run(
             }
             done("ALTER TABLE")
         }
+        SchemaChange::CreateSchedule { name, if_not_exists, says } => {
+            schedule::create(writes, name, *if_not_exists, says, cx, notices)?;
+            done("CREATE SCHEDULE")
+        }
+        SchemaChange::AlterSchedule { name, if_exists, change } => {
+            schedule::alter(writes, name, *if_exists, change, cx, notices)?;
+            done("ALTER SCHEDULE")
+        }
     }
+}
+
+/// Something that is not there: an error, or with IF EXISTS a notice.
+fn missing(
+    kind: &str,
+    code: SqlState,
+    name: &str,
+    if_exists: bool,
+    notices: &mut Vec<String>,
+) -> Result<(), SqlError> {
+    let message = format!("{kind} \"{name}\" does not exist");
+    if !if_exists {
+        return Err(SqlError::new(code, message));
+    }
+    notices.push(format!("{message}, skipping"));
+    Ok(())
 }
 
 fn create(
@@ -420,6 +443,7 @@ fn drop(
         RelationKind::Topic(_) | RelationKind::Partitioned(_) => (Dropped::Topic, "DROP TOPIC"),
         RelationKind::View(_) => (Dropped::View, "DROP VIEW"),
         RelationKind::Sequence(_) => (Dropped::Sequence, "DROP SEQUENCE"),
+        RelationKind::Schedule(_) => (Dropped::Schedule, "DROP SCHEDULE"),
     };
     if is != what {
         let wanted = match what {
@@ -428,6 +452,7 @@ fn drop(
             Dropped::View => "view",
             Dropped::Sequence => "sequence",
             Dropped::Index => "index",
+            Dropped::Schedule => "schedule",
         };
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{name}\" is not a {wanted}"))
             .hint(format!("Use {use_instead} to remove it.")));
@@ -441,6 +466,7 @@ fn drop(
         )
         .detail(format!("default value of a column of table {} depends on sequence {name}", table.name)));
     }
+    schedule::check_unused(writes, &relation)?;
     drop_readers(writes, &relation, cascade, notices)?;
     remove(writes, relation.id)?;
     if let Some(table) = relation.table() {

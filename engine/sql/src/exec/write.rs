@@ -518,7 +518,12 @@ fn delivery_time(at: i64) -> Result<Timestamp, SqlError> {
     ))
 }
 
-fn event(message_id: String, key: &Value, headers: &Value, payload: &Value) -> Result<Event, SqlError> {
+pub(crate) fn event(
+    message_id: String,
+    key: &Value,
+    headers: &Value,
+    payload: &Value,
+) -> Result<Event, SqlError> {
     let key = take_text(key);
     for (what, text) in [("message id", Some(&message_id)), ("key", key.as_ref())] {
         if text.is_some_and(|t| t.len() > limits::MESSAGE_ID_MAX_BYTES) {

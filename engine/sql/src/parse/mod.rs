@@ -1,13 +1,14 @@
 //! From text to statements, with limits on size and depth before anything recursive is built.
 //!
 //! The tree is sqlparser's. It overflows the stack when a deep one is dropped, so the depth is bounded on the tokens,
-//! before there is a tree. Statements that PostgreSQL does not have (CREATE TOPIC), and COPY
+//! before there is a tree. Statements that PostgreSQL does not have (CREATE TOPIC, CREATE SCHEDULE), and COPY
 //! with all its options, are read here, with its tokenizer.
 
 pub(crate) mod copy;
 mod depth;
 pub(crate) mod fetch;
 pub(crate) mod rows;
+pub(crate) mod schedule;
 mod topic;
 mod ttl;
 
@@ -45,6 +46,7 @@ pub(crate) enum Ast {
     Vacuum,
     CreateTopic(CreateTopic),
     DropTopic(DropTopic),
+    Schedule(Box<schedule::ScheduleStatement>),
 }
 
 impl Statement {
@@ -129,7 +131,7 @@ fn parse_tokens(sql: &str, cut: bool) -> Result<Option<Vec<Statement>>, SqlError
         if first.token == Token::EOF {
             return Ok(rows.is_none().then_some(statements));
         }
-        let ast = own(&mut parser).map_err(|e| syntax_error(sql, &mut parser, e))?;
+        let ast = own(&mut parser, sql).map_err(|e| syntax_error(sql, &mut parser, e))?;
         let next = parser.peek_token();
         if next.token != Token::EOF && next.token != Token::SemiColon {
             return Err(near(sql, &next.token, next.span.start));
@@ -158,7 +160,10 @@ fn uncut(at: usize, cut: &Range<usize>) -> usize {
 }
 
 /// A statement of those that are read here, or of sqlparser's.
-fn own(parser: &mut Parser<'_>) -> Result<Ast, ParserError> {
+fn own(parser: &mut Parser<'_>, sql: &str) -> Result<Ast, ParserError> {
+    if let Some(ast) = schedule::parse(parser, sql)? {
+        return Ok(ast);
+    }
     if let Some(ast) = topic::parse(parser)? {
         return Ok(ast);
     }

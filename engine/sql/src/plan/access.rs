@@ -94,7 +94,7 @@ pub(super) fn choose(
         ScanSource::Topic(_) => consider(None, &[base, base + 1], true, false),
         // By topic and id.
         ScanSource::Timers => consider(None, &[base, base + 1], true, false),
-        ScanSource::System(_) | ScanSource::Series(_) => {}
+        ScanSource::System(_) | ScanSource::State(_) | ScanSource::Series(_) => {}
     }
     let mut at = 0;
     let mut rest = conditions;

@@ -105,6 +105,7 @@ fn show_scan(scan: &Scan) -> String {
         ScanSource::Topic(relation) => (relation.name.as_str(), None),
         ScanSource::Timers => ("chronos.timers", None),
         ScanSource::System(table) => (table.name, None),
+        ScanSource::State(table) => (table.name, None),
         ScanSource::Series(_) => ("generate_series", None),
     };
     let by = match scan.access.index {

@@ -8,7 +8,7 @@ mod join;
 use crate::error::SqlError;
 use crate::expr::{Expr, ExprKind};
 use crate::rel::{AggregateCall, Recursive, Rel, SortKey, Source, SourceKind, WindowCall};
-use crate::system::SystemTable;
+use crate::system::{StateTable, SystemTable};
 pub(crate) use access::{Access, Bound};
 use chronos_proto::Type;
 use chronos_proto::schema::Relation;
@@ -201,6 +201,7 @@ pub(crate) enum ScanSource {
     Topic(Arc<Relation>),
     Timers,
     System(&'static SystemTable),
+    State(&'static StateTable),
     Series(Vec<Expr>),
 }
 
@@ -369,6 +370,7 @@ fn plan_source(
         SourceKind::Topic(relation) => ScanSource::Topic(relation),
         SourceKind::Timers => ScanSource::Timers,
         SourceKind::System(table) => ScanSource::System(table),
+        SourceKind::State(table) => ScanSource::State(table),
         SourceKind::Series(args) => ScanSource::Series(args),
     };
     let (access, filter) =

@@ -302,6 +302,7 @@ pub(super) fn columns_of(relation: &Relation) -> Vec<(String, Type, bool, Option
             .into_iter()
             .chain([("is_called".to_owned(), Type::Bool, true, None)])
             .collect(),
+        RelationKind::Schedule(_) => Vec::new(),
     }
 }
 
@@ -312,7 +313,7 @@ fn tables(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
     };
     let mut rows: Vec<Vec<Value>> = catalog
         .iter()
-        .filter(|r| r.sequence().is_none())
+        .filter(|r| r.sequence().is_none() && r.schedule().is_none())
         .map(|r| match r.kind {
             RelationKind::Topic(_) => row("public", &r.name, "TOPIC", true),
             RelationKind::View(_) => row("public", &r.name, "VIEW", false),
@@ -320,6 +321,7 @@ fn tables(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
         })
         .collect();
     rows.push(row("chronos", "timers", "SYSTEM VIEW", false));
+    rows.extend(super::state_tables().map(|t| row("chronos", t.name, "SYSTEM VIEW", false)));
     rows.extend(TABLES.iter().map(|t| row(t.schema, t.name, "VIEW", false)));
     rows
 }
@@ -353,6 +355,12 @@ fn columns(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
     rows.extend(
         timers.map(|(i, (name, ty))| row("chronos", "timers", i, ((*name).to_owned(), *ty, false, None))),
     );
+    for table in super::state_tables() {
+        let columns = table.columns.iter().enumerate();
+        rows.extend(
+            columns.map(|(i, (n, ty))| row("chronos", table.name, i, ((*n).to_owned(), *ty, false, None))),
+        );
+    }
     for table in super::tables() {
         let columns = table.columns.iter().enumerate();
         rows.extend(
@@ -418,7 +426,8 @@ fn classes(catalog: &Catalog, _: &EvalCx<'_>) -> Vec<Vec<Value>> {
             ]
         };
     let mut rows = Vec::new();
-    for relation in catalog.iter() {
+    // A schedule is nothing that can be read.
+    for relation in catalog.iter().filter(|r| r.schedule().is_none()) {
         let columns = columns_of(relation).len();
         let indexed = relation.table().is_some_and(|t| !t.primary_key.is_empty() || !t.indexes.is_empty());
         let kind = match relation.kind {

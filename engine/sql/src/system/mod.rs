@@ -2,8 +2,11 @@
 
 pub(crate) mod catalog;
 mod more;
+mod schedules;
 
+use crate::error::SqlError;
 use crate::exec::eval::EvalCx;
+use crate::exec::run::ExecCx;
 use chronos_engine::Catalog;
 use chronos_engine::state::records::{PositionedEvent, TimerRecord};
 use chronos_proto::{Event, Type, Value};
@@ -20,6 +23,25 @@ impl std::fmt::Debug for SystemTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.schema, self.name)
     }
+}
+
+/// A relation of the schema `chronos`: its rows are made from the state when it is read.
+pub(crate) struct StateTable {
+    pub name: &'static str,
+    pub columns: &'static [(&'static str, Type)],
+    /// It says what it reads.
+    pub rows: fn(&ExecCx<'_>) -> Result<Vec<Vec<Value>>, SqlError>,
+}
+
+impl std::fmt::Debug for StateTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "chronos.{}", self.name)
+    }
+}
+
+/// The relations of the schema `chronos` beside its timers.
+pub(crate) fn state_tables() -> impl Iterator<Item = &'static StateTable> {
+    schedules::TABLES.iter()
 }
 
 /// A system relation by name; without a schema, `pg_catalog` is searched, as PostgreSQL does.

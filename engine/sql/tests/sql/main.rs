@@ -3,6 +3,7 @@
 mod bulk;
 mod conflicts;
 mod hostile;
+mod schedules;
 mod scripts;
 mod support;
 mod ttl;

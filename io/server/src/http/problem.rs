@@ -74,7 +74,7 @@ impl From<SqlError> for Problem {
         let status = match error.code.as_str() {
             "25006" | "42501" => StatusCode::FORBIDDEN,
             "40001" | "23505" => StatusCode::CONFLICT,
-            "42P01" => StatusCode::NOT_FOUND,
+            "42P01" | "42704" => StatusCode::NOT_FOUND,
             "53100" => StatusCode::INSUFFICIENT_STORAGE,
             "54000" => StatusCode::PAYLOAD_TOO_LARGE,
             "0A000" => StatusCode::NOT_IMPLEMENTED,
