@@ -189,7 +189,7 @@ impl Gateway {
                     format!("the partitions of topic {} have no leaders yet: try again", topic.name);
                 return Err(SqlError::new(SqlState::CANNOT_CONNECT_NOW, message));
             }
-            tokio::time::sleep(CONFLICT_POLL).await;
+            tokio::time::sleep(LEADER_POLL).await;
         }
     }
 
