@@ -65,13 +65,13 @@ planted! {
     SkipLastCheckpointEntry => "skip-last-checkpoint-entry", "checkpoint", ["digest", "state", "no-false-alarm", "no-panic"],
         "an off-by-one at the end of a batch";
     /// Recovery applies the entry that the checkpoint ends with once more.
-    ApplyTwice => "apply-twice", "checkpoint", ["no-panic", "digest"],
+    ApplyTwice => "apply-twice", "checkpoint", ["no-panic", "digest", "no-false-alarm"],
         "rqlite 2759: a restore applied a committed insert twice";
     /// The log lets go of entries when a checkpoint of them begins, not when it is durable.
     CompactTooEarly => "compact-too-early", "checkpoint", ["no-false-alarm", "recovery", "no-acked-write-lost"],
         "etcd 14370: a crash between two stores lost a write";
     /// A firing leaves the timer's entry in the due order, so that a restart finds it again.
-    FireTwiceAfterRestart => "fire-twice-after-restart", "timer", ["state", "exactly-once", "one-effect"],
+    FireTwiceAfterRestart => "fire-twice-after-restart", "timer", ["state", "exactly-once", "one-effect", "serializable"],
         "a queue that deletes after it has delivered";
     /// A timer whose due time lies on the wheel's window edge is neither in the wheel nor refilled.
     LoseTimerAtBoundary => "lose-timer-at-boundary", "timer", ["never-late", "settles"],
@@ -110,7 +110,7 @@ planted! {
     LeaveIndexEntry => "leave-index-entry", "sql", ["state", "digest"],
         "an index that points to nothing: SQLite's integrity check looks for it";
     /// What the leader names as expired is deleted without another look.
-    ExpireUnchecked => "expire-unchecked", "ttl", ["state"],
+    ExpireUnchecked => "expire-unchecked", "ttl", ["state", "serializable"],
         "check, then act: the row was renewed between the two";
     /// An acknowledgement is one of all offsets below it.
     AckJumpsGap => "ack-jumps-gap", "delivery", ["one-effect", "state", "delivery"],
@@ -172,6 +172,18 @@ planted! {
     /// What another group's outbox sends is acknowledged, and goes from there, before it is committed.
     AcknowledgeProposed => "acknowledge-proposed", "outbox", ["outbox"],
         "transactional outbox: an acknowledgement before the commit";
+    /// A decision about an occurrence that is not pending any more takes effect.
+    OccurAgain => "occur-again", "schedule", ["schedules", "state", "exactly-once"],
+        "Quartz without a lock on its rows: two schedulers fire one trigger";
+    /// An occurrence's statement commits though another run of it has.
+    RunAgain => "run-again", "schedule", ["schedules"],
+        "cron on several machines: each of them runs the job";
+    /// Where several occurrences were missed, none is made up for.
+    MisfireLoses => "misfire-loses", "schedule", ["schedules"],
+        "Kubernetes 42649: a CronJob that missed its starts does not start any more";
+    /// What a clock shows twice when it is put back happens twice.
+    DoubleHour => "double-hour", "schedule", ["schedules"],
+        "Vixie cron before 3.0: jobs of the hour that comes again run again";
 }
 
 #[cfg(not(feature = "planted-bugs"))]

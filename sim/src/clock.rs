@@ -5,8 +5,8 @@
 
 use chronos_proto::time::{Instant, Now, Timestamp};
 
-/// Where simulated time begins: 2026-01-01T00:00:00Z.
-pub const BEGIN: i64 = 1_767_225_600_000_000;
+/// Where simulated time begins: 2026-10-25T00:59:55Z, five seconds before clocks in Berlin are put back an hour.
+pub const BEGIN: i64 = 1_792_889_995_000_000;
 
 /// One machine's clocks. Times in microseconds.
 #[derive(Clone, Debug)]

@@ -100,11 +100,17 @@ pub enum Job {
     Bulk,
     /// Reads, and checks what it reads.
     Read,
+    /// Makes a schedule or changes one.
+    Recur,
+    /// Has a schedule occur now.
+    Trigger,
+    /// Runs the statement of an occurrence that waits.
+    RunStatement,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Job; 18] = [
+    pub const ALL: [Job; 21] = [
         Job::Put,
         Job::Delete,
         Job::Transfer,
@@ -123,6 +129,9 @@ impl Job {
         Job::DropIndex,
         Job::Bulk,
         Job::Read,
+        Job::Recur,
+        Job::Trigger,
+        Job::RunStatement,
     ];
     /// Its name in traces.
     pub const fn name(self) -> &'static str {
@@ -145,6 +154,9 @@ impl Job {
             Job::DropIndex => "drop-index",
             Job::Bulk => "bulk",
             Job::Read => "read",
+            Job::Recur => "recur",
+            Job::Trigger => "trigger",
+            Job::RunStatement => "run-statement",
         }
     }
 
@@ -154,7 +166,7 @@ impl Job {
         matches!(self, Put | Transfer | Sum | Append | Publish | Schedule | Mixed | Bulk)
     }
 
-    const USUAL: [u32; 18] = [20, 6, 14, 8, 10, 12, 10, 14, 8, 8, 8, 14, 2, 1, 2, 1, 2, 8];
+    const USUAL: [u32; 21] = [20, 6, 14, 8, 10, 12, 10, 14, 8, 8, 8, 14, 2, 1, 2, 1, 2, 8, 4, 1, 12];
 }
 
 /// Faults that a run may have, as the mean number of them a simulated minute.
@@ -314,7 +326,7 @@ pub struct Knobs {
     /// Distance of due times, at the most.
     pub timer_spread: u64,
     /// What clients do, in the order of [`Job::ALL`].
-    pub jobs: [u32; 18],
+    pub jobs: [u32; 21],
     /// Subscribers.
     pub subscribers: u64,
     /// Acknowledgement timeout in milliseconds.

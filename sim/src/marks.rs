@@ -5,6 +5,12 @@
 pub enum Mark {
     /// A power cut left a hole in the WAL's unsynced tail, and recovery cut it.
     TornTailCut,
+    /// A schedule occurred at its time.
+    ScheduleOccurred,
+    /// Occurrences of a schedule were missed.
+    OccurrencesMissed,
+    /// The statement of an occurrence ran.
+    StatementRan,
     /// Rows expired and were deleted.
     RowsExpired,
     /// A row that was named as expired had been written anew, or deleted, when that was applied.
@@ -193,6 +199,9 @@ macro_rules! marks {
 
 marks! {
     TornTailCut => "torn tail cut",
+    ScheduleOccurred => "schedule occurred",
+    OccurrencesMissed => "occurrences missed",
+    StatementRan => "statement of a schedule ran",
     RowsExpired => "rows expired",
     RowOutlivedItsExpiry => "row outlived its expiry",
     UnsyncedWriteLost => "unsynced write lost",

@@ -68,8 +68,8 @@ pub struct Applied {
     pub published_index: bool,
     /// Offsets acknowledged above a gap.
     pub gap: bool,
-    /// What leaders decided about schedules, where that was what was pending, with what it was.
-    pub turns: Vec<(Turn, Pending)>,
+    /// What leaders decided about schedules, where that was what was pending, with what it was and the runs before.
+    pub turns: Vec<(Turn, Pending, u64)>,
     /// Occurrences whose statement is said to have run.
     pub ran: Vec<(RelationId, Occurrence)>,
     /// Rows were deleted because they had expired.

@@ -10,6 +10,7 @@
 //! it shows twice happens the first time only. So a daily job runs once every day. For a rhythm in elapsed time there is
 //! `EVERY`.
 
+use crate::bugs::{self, Bug};
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use std::str::FromStr;
@@ -209,7 +210,7 @@ impl Cron {
         loop {
             let shown = self.shown_from(from)?;
             // Times of a clock that was put back, or forward, may lie at or before `after`.
-            if let Some(at) = instant(shown, zone).filter(|at| *at > after) {
+            if let Some(at) = instant(shown, zone, after).filter(|at| *at > after) {
                 return Some(at.as_microsecond());
             }
             from = shown.checked_add(jiff::Span::new().seconds(1)).ok()?;
@@ -222,15 +223,18 @@ fn second_of(time: DateTime) -> Option<DateTime> {
 }
 
 /// When a clock in a zone shows a time, as the rule above has it: once.
-fn instant(shown: DateTime, zone: &TimeZone) -> Option<jiff::Timestamp> {
+fn instant(shown: DateTime, zone: &TimeZone, after: jiff::Timestamp) -> Option<jiff::Timestamp> {
     let at = |offset: Offset| offset.to_timestamp(shown).ok();
     match zone.to_ambiguous_timestamp(shown).offset() {
         AmbiguousOffset::Unambiguous { offset } => at(offset),
-        AmbiguousOffset::Gap { after, .. } => {
+        AmbiguousOffset::Gap { after: later, .. } => {
             // By the later offset it would have been before the clock was put forward.
-            zone.following(at(after)?).next().map(|put_forward| put_forward.timestamp())
+            zone.following(at(later)?).next().map(|put_forward| put_forward.timestamp())
         }
-        AmbiguousOffset::Fold { before, .. } => at(before),
+        AmbiguousOffset::Fold { before, after: again } => match at(before) {
+            Some(first) if first <= after && bugs::active(Bug::DoubleHour) => at(again),
+            first => first,
+        },
     }
 }
 

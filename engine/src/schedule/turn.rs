@@ -1,6 +1,7 @@
 //! What is to be done about a schedule that is due.
 
 use super::next_after;
+use crate::bugs::{self, Bug};
 use crate::state::ScheduleRecord;
 use chronos_proto::id::RelationId;
 use chronos_proto::limits::{MISFIRE_GRACE_MICROS, TURN_MAX_OCCURRENCES};
@@ -37,7 +38,8 @@ pub fn take_turn(
             due.into_iter().filter(|nominal| late(*nominal) <= within).collect()
         }
         Misfire::FireOnce | Misfire::Skip => {
-            let last = due.pop().filter(|_| !more);
+            let lost = total > 1 && bugs::active(Bug::MisfireLoses);
+            let last = due.pop().filter(|_| !more && !lost);
             let skips = schedule.misfire == Misfire::Skip;
             last.into_iter().filter(|last| !skips || late(*last) <= MISFIRE_GRACE_MICROS).collect()
         }

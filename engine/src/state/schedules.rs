@@ -9,6 +9,7 @@ use super::keys::{self, KeyRange, tag};
 use super::records::StoredEvent;
 use super::snapshot::Snapshot;
 use super::{ReadError, State};
+use crate::bugs::{self, Bug};
 use bytes::Bytes;
 use chronos_proto::codec;
 use chronos_proto::command::{Event, Op, OpOutcome, TimerRef};
@@ -117,7 +118,7 @@ impl Apply<'_> {
         let Some(relation) = self.state.catalog.get(id).cloned() else { return Ok(()) };
         let Some(schedule) = relation.schedule() else { return Ok(()) };
         let is_pending = record.pending.as_ref().is_some_and(|pending| pending.sequence == turn.sequence);
-        if !is_pending {
+        if !is_pending && !bugs::active(Bug::OccurAgain) {
             return Ok(());
         }
         self.set_pending(id, schedule, &mut record, turn.next);

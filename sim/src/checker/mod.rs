@@ -10,6 +10,7 @@ pub mod log;
 pub mod memory;
 pub mod raft;
 pub mod requests;
+pub mod schedules;
 pub mod serial;
 pub mod state;
 pub mod timers;

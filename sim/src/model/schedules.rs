@@ -17,6 +17,8 @@ pub struct Schedules {
     pub records: BTreeMap<RelationId, ScheduleRecord>,
     /// Occurrences that wait for their statement.
     pub running: BTreeMap<(RelationId, Occurrence), RunningRecord>,
+    /// When it was set, by the log's time.
+    pub set_at: BTreeMap<RelationId, Timestamp>,
     /// All runs that are over.
     pub runs: BTreeMap<RelationId, Vec<RunRecord>>,
 }
@@ -33,6 +35,7 @@ impl Model {
             due: schedule.due(id, nominal),
             sequence: self.next_sequence(),
         });
+        self.schedules.set_at.insert(id, self.time);
         self.schedules.records.entry(id).or_default().pending = pending;
     }
 
@@ -46,7 +49,7 @@ impl Model {
         let Some((name, schedule)) = self.schedule(id) else { return };
         let record = self.schedules.records.entry(id).or_default();
         let Some(pending) = record.pending.clone().filter(|p| p.sequence == turn.sequence) else { return };
-        out.turns.push((turn.clone(), pending));
+        out.turns.push((turn.clone(), pending, record.runs));
         record.runs += turn.fired.len() as u64;
         record.missed += turn.missed;
         record.last = turn.fired.last().copied().or(record.last);
@@ -144,6 +147,7 @@ impl Model {
 
     pub(super) fn drop_schedule(&mut self, id: RelationId) {
         self.schedules.records.remove(&id);
+        self.schedules.set_at.remove(&id);
         self.schedules.running.retain(|(schedule, _), _| *schedule != id);
         self.schedules.runs.remove(&id);
     }

@@ -14,6 +14,7 @@ use crate::violation::{Held, Violation};
 use chronos_engine::node::Fsync;
 use chronos_engine::state::records::StoredEvent;
 use chronos_engine::step::Published;
+use chronos_proto::codec::keyed_hash;
 use chronos_proto::command::{Command, Entry, Op, OpOutcome};
 use chronos_proto::id::RelationId;
 use chronos_proto::time::Timestamp;
@@ -80,6 +81,22 @@ impl World {
             self.batch_marks(ops, &applied)?;
         }
         self.applied_marks(entry, &applied);
+        self.schedules_applied(entry, &applied)
+    }
+
+    fn schedules_applied(&mut self, entry: &Entry, applied: &Applied) -> Held {
+        let at = (entry.time, self.knobs.fire_ahead_max);
+        for (turn, pending, runs) in &applied.turns {
+            let relation = self.model.relations.get(&turn.schedule);
+            if let Some(schedule) = relation.and_then(|relation| relation.schedule()) {
+                self.schedules.turn(schedule, *runs, pending, turn, at)?;
+            }
+            self.marks.hit(if turn.missed > 0 { Mark::OccurrencesMissed } else { Mark::ScheduleOccurred });
+        }
+        for (schedule, occurrence) in &applied.ran {
+            self.schedules.ran(*schedule, *occurrence)?;
+            self.marks.hit(Mark::StatementRan);
+        }
         Ok(())
     }
 
@@ -197,6 +214,7 @@ impl World {
                 }
             }
             self.timers.clear();
+            self.schedules.clear();
             self.dedup.clear();
             self.delivery.forget();
         }
@@ -211,7 +229,9 @@ impl World {
         event: &StoredEvent,
         read: Timestamp,
     ) -> Held {
-        let number = event.event.payload.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let id = || keyed_hash(0, event.event.message_id.as_bytes()) as u64;
+        let number =
+            event.event.payload.first_chunk::<8>().map_or_else(id, |bytes| u64::from_be_bytes(*bytes));
         self.timers.seen(topic, offset, number, event, read)
     }
 
@@ -361,7 +381,16 @@ impl World {
         for ((_, id), timer) in &self.model.timers {
             timers::pending(id, timer.due, timer.set_at, well, now, late_max)?;
         }
+        for (id, due) in self.pending_schedules() {
+            let set = self.model.schedules.set_at.get(&id).copied().unwrap_or(due);
+            timers::pending(&format!("of schedule {id}"), due, set, well, now, late_max)?;
+        }
         Ok(())
+    }
+
+    fn pending_schedules(&self) -> impl Iterator<Item = (RelationId, Timestamp)> {
+        let records = self.model.schedules.records.iter();
+        records.filter_map(|(id, record)| Some((*id, record.pending.as_ref()?.due)))
     }
 
     /// What is still to come, if anything.
@@ -376,6 +405,9 @@ impl World {
         let now = published.clock.at(self.machines[m].clock.now(self.now).mono);
         if let Some(((_, id), timer)) = self.model.timers.iter().find(|(_, t)| t.due.0 + 1_000_000 < now.0) {
             return Ok(Some(format!("timer {id:?} was due at {} and is pending at {now}", timer.due)));
+        }
+        if let Some((id, due)) = self.pending_schedules().find(|(_, due)| due.0 + 1_000_000 < now.0) {
+            return Ok(Some(format!("schedule {id} was due at {due} and is pending at {now}")));
         }
         let left = state::leftovers(&published.snapshot, &self.model)?;
         if left > 0 {

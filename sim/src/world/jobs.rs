@@ -80,13 +80,13 @@ fn keyed(relation: &Relation) -> bool {
 }
 
 impl Built {
-    fn on(relation: &Relation) -> Built {
+    pub(super) fn on(relation: &Relation) -> Built {
         let mut built = Built::default();
         built.uses(relation);
         built
     }
 
-    fn uses(&mut self, relation: &Relation) {
+    pub(super) fn uses(&mut self, relation: &Relation) {
         self.reads.push(KeyRange::point(keys::catalog(relation.id)));
         self.saw.push(Saw::Relation(relation.id, Some(relation.version)));
     }
@@ -207,6 +207,9 @@ impl World {
                 Some(built) => built,
                 None => return Ok(None),
             },
+            Job::Recur => return self.recur(m, view, rng),
+            Job::Trigger => return Ok(self.trigger(view, rng)),
+            Job::RunStatement => return self.run_statement(m, view, rng),
             Job::Read => return Ok(None),
         };
         Ok((!built.ops.is_empty()).then_some(built))

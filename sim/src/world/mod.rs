@@ -25,6 +25,7 @@ mod links;
 mod machine;
 mod members;
 mod readers;
+mod schedules;
 mod settle;
 mod shell;
 mod words;
@@ -35,6 +36,7 @@ use crate::checker::delivery::Delivery;
 use crate::checker::log::Log;
 use crate::checker::raft::Group;
 use crate::checker::requests::Requests;
+use crate::checker::schedules::Schedules;
 use crate::checker::serial::Saw;
 use crate::checker::timers::Timers;
 use crate::chronicle::{Happening, What};
@@ -189,6 +191,7 @@ pub struct World {
     group: Group,
     requests: Requests,
     timers: Timers,
+    schedules: Schedules,
     dedup: Dedup,
     delivery: Delivery,
     truth: Truth,
@@ -225,6 +228,7 @@ impl World {
             log: Log::default(),
             requests: Requests::default(),
             timers: Timers::default(),
+            schedules: Schedules::default(),
             dedup: Dedup::default(),
             delivery: Delivery::default(),
             truth: Truth::default(),
