@@ -2,11 +2,12 @@
 
 use chronos_proto::id::{GroupId, RelationId};
 use chronos_proto::schema::Relation;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Relations by number and name. Immutable once shared; a change makes a new one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Catalog {
     relations: BTreeMap<RelationId, Arc<Relation>>,
     by_name: BTreeMap<String, RelationId>,

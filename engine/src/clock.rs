@@ -40,6 +40,7 @@ use crate::step::ClockReading;
 use crate::wal::Anchor;
 use chronos_proto::id::NodeId;
 use chronos_proto::time::{Instant, Now, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ pub struct ClockStepped {
 }
 
 /// A forward step on trial.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Trial {
     since: Instant,
     /// How far the wall was ahead when the trial began.
@@ -75,7 +76,7 @@ struct Trial {
 }
 
 /// The cluster time of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClusterClock {
     boot: u64,
     base: ClockReading,
@@ -95,7 +96,7 @@ pub struct ClusterClock {
 }
 
 /// What a peer's wall clock showed, as a distance to this node's monotonic clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Sample {
     at: Instant,
     /// From wall - mono at the least to at the most, in microseconds.

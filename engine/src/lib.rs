@@ -19,6 +19,7 @@ pub mod clock;
 pub mod delivery;
 pub mod node;
 pub mod raft;
+pub mod record;
 pub mod rng;
 pub mod schedule;
 pub mod state;

@@ -3,8 +3,10 @@
 //! xoshiro256++ (Blackman and Vigna), seeded through splitmix64 as its authors advise. It is not for secrets. Each
 //! component takes a [`split`](Rng::split) of its own, so that a new draw in one does not shift another's.
 
+use serde::{Deserialize, Serialize};
+
 /// A deterministic generator. The same seed gives the same numbers on every platform.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rng {
     state: [u64; 4],
 }

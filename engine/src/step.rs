@@ -13,21 +13,22 @@ use chronos_proto::id::{GroupId, Index, NodeId, RelationId, Term};
 use chronos_proto::membership::Member;
 use chronos_proto::peer::{PeerHello, PeerMessage};
 use chronos_proto::time::{Instant, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// Correlates a request with its reply; chosen by the shell, never reused in one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Token(pub u64);
 
 /// Names a checkpoint in one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CheckpointId(pub u64);
 
 /// Names a subscriber in one run; chosen by the shell, never reused in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubscriberId(pub u64);
 
 /// Everything that can happen to a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Input {
     /// The deadline that the node asked for was reached (or any time passed: it is harmless).
     Tick,
@@ -89,7 +90,7 @@ pub enum Input {
 }
 
 /// What a client may ask.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// To commit a transaction in a group. A node that does not lead it forwards it to the one that does.
     Commit(GroupId, Transaction),
@@ -117,7 +118,7 @@ pub enum Request {
 }
 
 /// What a subscriber may say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum SubscriberInput {
     /// It is here.
     Open(Subscription),
@@ -137,7 +138,7 @@ pub enum SubscriberInput {
 }
 
 /// What a subscriber wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
     /// The topic.
     pub topic: RelationId,
@@ -154,7 +155,7 @@ pub struct Subscription {
 }
 
 /// Where a subscription begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// At the first event kept.
     Earliest,
@@ -284,7 +285,7 @@ pub enum Fresh {
 }
 
 /// A known moment of cluster time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
     /// The monotonic reading.
     pub mono: Instant,

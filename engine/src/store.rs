@@ -4,11 +4,12 @@
 //! over key and value, which the engine checks, so that a store without checksums of its own is still safe to read.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::ops::Bound;
 use std::sync::Arc;
 
 /// A read failed below the engine. The node stops serving that range and says so.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum StoreError {
     /// The medium did not answer.
     #[error("the store could not be read: {0}")]

@@ -14,7 +14,7 @@ pub struct Timestamp(pub i64);
 pub struct Instant(pub u64);
 
 /// The two readings that a caller gives to a step. Nothing else is time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Now {
     /// The monotonic reading; never goes back within one boot.
     pub mono: Instant,

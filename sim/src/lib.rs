@@ -11,6 +11,8 @@
 //! checker       one promise a file
 //! trace         what happened, as lines, and their hash
 //! chronicle     what happened, as values; diagram draws it, explain tells it
+//! words         what nodes are told and tell, in the trace
+//! replay        a recorded node, stepped through again
 //! marks         which rare situations were reached
 //! seeds         which seeds a command line asks for, on all cores
 //! run, shrink   a seed, or many; a failing plan made small
@@ -19,8 +21,7 @@
 //! report, json  what is printed; progress on a terminal
 //! ```
 //!
-//! Not implemented: subscribers in clusters; the driver's threads; clients that speak SQL;
-//! replay of recordings.
+//! Not implemented: subscribers in clusters; the driver's threads; clients that speak SQL.
 
 pub mod checker;
 pub mod chronicle;
@@ -37,6 +38,7 @@ pub mod network;
 pub mod partitions;
 pub mod plan;
 pub mod progress;
+pub mod replay;
 pub mod report;
 pub mod rng;
 pub mod run;
@@ -46,4 +48,5 @@ pub mod store;
 pub mod tap;
 pub mod trace;
 pub mod violation;
+mod words;
 pub mod world;

@@ -9,7 +9,9 @@ use chronos_sim::run::{self, Options};
 use chronos_sim::seeds::{Seeds, number};
 use chronos_sim::violation::{Class, Violation};
 use chronos_sim::world::Outcome;
-use chronos_sim::{chronicle, diagram, explain, hunt, partitions, report, shrink};
+use chronos_sim::{chronicle, diagram, explain, hunt, partitions, replay, report, shrink};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -18,12 +20,13 @@ cargo sim                        a few hundred fresh seeds, and a summary
 cargo sim --seed N               one seed, replayed twice: knobs, marks, verdict, trace hash
 cargo sim explain N              the same in words: who led, what was wrong, who asked for what, where it broke
 cargo sim --seeds N [--seed S]   N seeds, fresh or from S on; with 1000 or more every mark must be hit
+cargo sim --replay FILE|DIR      step through what `chronos node --record DIR` recorded: commits, firings, verdict, trace hash
 cargo sim partitions             another stage: topics of several partitions; --help tells
 cargo sim --time TIME            fresh seeds for so long: 90, 90s, 10m, 8h
   --profile swarm|single|network|disk|clock|membership|timers|lease   what a run leans towards (default swarm)
   --steps N                      stop after N events
   --trace                        print every event
-  --svg FILE                     draw what led to the end of --seed: nodes, messages, crashes, elections, commits
+  --svg FILE                     draw what led to the end of --seed or --replay: nodes, messages, crashes, elections, commits
   --window MS                    how much of it to draw, in simulated milliseconds before the end
   --shrink                       make the failing plan of --seed small, and print its trace
   --only N,N,…                   only these acts of the plan
@@ -45,6 +48,7 @@ const BUG_SEEDS: u64 = 1_000;
 struct Arguments {
     options: Options,
     seeds: Seeds,
+    replay: Option<String>,
     svg: Option<String>,
     window: Option<u64>,
     shrink: bool,
@@ -71,13 +75,16 @@ fn main() -> ExitCode {
     }
     // A panic of the engine is a verdict of its seed, told with it.
     std::panic::set_hook(Box::new(|_| {}));
+    if let Some(path) = &arguments.replay {
+        return recordings(path, &arguments);
+    }
     let Seeds { first, count, .. } = arguments.seeds;
     match (arguments.bugs, first, count, arguments.shrink) {
         (true, ..) => catch_bugs(&arguments),
         (_, Some(seed), ..) if arguments.explain => tell(seed, &arguments),
         (_, Some(seed), None, true) => shrink_one(seed, &arguments),
         _ => match arguments.seeds.one() {
-            Some(seed) => replay(seed, &arguments),
+            Some(seed) => one_seed(seed, &arguments),
             None => explore(&arguments),
         },
     }
@@ -116,6 +123,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
                 out.options.bug =
                     Some(bug.ok_or_else(|| format!("no bug {name:?}; there are: {}", known()))?);
             }
+            "--replay" => out.replay = Some(value()?),
             "--svg" => out.svg = Some(value()?),
             "--window" => out.window = Some(number(&value()?)?.saturating_mul(1_000)),
             "--trace" => out.options.trace = true,
@@ -133,8 +141,15 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     if out.json && (out.shrink || out.bugs) {
         return Err("--json is for a seed or for many; --shrink and --bugs print text".into());
     }
-    if out.svg.is_some() && !one {
-        return Err("--svg wants one --seed".into());
+    if out.replay.is_some()
+        && (out.seeds.first.is_some() || out.explain || out.shrink || out.bugs || out.json)
+    {
+        return Err(
+            "--replay is of a recording: of the rest it takes --trace, --svg, --window and --bug".into()
+        );
+    }
+    if out.svg.is_some() && !one && out.replay.is_none() {
+        return Err("--svg wants one --seed or --replay".into());
     }
     if out.window.is_some() && out.svg.is_none() {
         return Err("--window says how much --svg draws".into());
@@ -149,7 +164,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
 }
 
 /// One seed, twice.
-fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
+fn one_seed(seed: u64, arguments: &Arguments) -> ExitCode {
     let options = &arguments.options;
     let knobs = Knobs::draw(seed, options.profile);
     let plan = run::plan_of(&knobs, options);
@@ -158,8 +173,10 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     }
     let outcome =
         run::seed(seed, &Options { trace: options.trace || arguments.svg.is_some(), ..options.clone() });
-    let again = run::seed(seed, &Options { trace: false, ..options.clone() });
+    let again = run::seed(seed, &Options { trace: false, record: true, ..options.clone() });
+    let unlike = again.violation.as_ref().filter(|_| outcome.violation.is_none());
     let code = match &outcome.violation {
+        None if unlike.is_some() => unlike.map_or(0, |violation| violation.class.exit_code()),
         _ if again.hash != outcome.hash => Class::Determinism.exit_code(),
         Some(violation) => violation.class.exit_code(),
         None => 0,
@@ -190,7 +207,9 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
         report::clock_face(outcome.simulated),
         outcome.performed
     );
-    if again.hash != outcome.hash {
+    if let Some(violation) = unlike {
+        println!("FAILED {violation}, with every process recorded and replayed");
+    } else if again.hash != outcome.hash {
         println!("FAILED determinism: the second run's trace hash is {:016x}", again.hash);
     } else if outcome.violation.is_some() {
         println!("{}", report::failure(&knobs, &plan, &outcome, options));
@@ -199,6 +218,64 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     }
     println!("trace hash: {:016x}", outcome.hash);
     draw(&knobs, &outcome, options, arguments).err().unwrap_or(ExitCode::from(code))
+}
+
+/// A recording, or those of a directory, the oldest first, up to the first that does not hold.
+fn recordings(path: &str, arguments: &Arguments) -> ExitCode {
+    let files = match replay::files(Path::new(path)) {
+        Ok(files) => files,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    run::plant(arguments.options.bug);
+    for file in files {
+        let code = recording(&file, arguments);
+        if code != 0 {
+            return ExitCode::from(code);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn recording(file: &Path, arguments: &Arguments) -> u8 {
+    let keep = arguments.options.trace || arguments.svg.is_some();
+    let read = std::fs::read(file).map_err(|error| error.to_string());
+    let replayed = read.and_then(|bytes| replay::replay(&bytes, keep).map_err(|error| error.to_string()));
+    let replay = match replayed {
+        Ok(replay) => replay,
+        Err(why) => {
+            eprintln!("{}: {why}", file.display());
+            return 2;
+        }
+    };
+    println!("recording {}   node {}   recorded by {}", file.display(), replay.name, replay.build);
+    let shown = if arguments.options.trace { &replay.lines } else { &replay.sequence };
+    shown.iter().for_each(|line| println!("{line}"));
+    println!("steps: {}   lasted: {}", replay.steps, report::clock_face(replay.lasted));
+    if replay.rest > 0 {
+        println!("the last {} bytes are no whole step: the recording was cut there", replay.rest);
+    }
+    match &replay.violation {
+        Some(violation) => println!("FAILED {violation}\n  commit {}", report::commit()),
+        None => println!("verdict: held, every step as it was recorded"),
+    }
+    println!("trace hash: {:016x}", replay.hash);
+    let code = replay.violation.as_ref().map_or(0, |violation| violation.class.exit_code());
+    let title = [
+        replay.violation.as_ref().map_or("as recorded".to_owned(), |violation| format!("FAILED {violation}")),
+        format!("step {}   {}   n1 is {}", replay.steps, report::clock_face(replay.lasted), replay.legend()),
+        format!("cargo sim --replay {}", file.display()),
+    ];
+    let picture = diagram::Picture {
+        nodes: 1 + replay.peers.len(),
+        chronicle: &replay.chronicle,
+        end: replay.lasted,
+        window: arguments.window,
+        marked: &BTreeSet::new(),
+    };
+    save(&title, &picture, arguments).err().unwrap_or(code)
 }
 
 /// A failure in words.
@@ -216,7 +293,6 @@ fn tell(seed: u64, arguments: &Arguments) -> ExitCode {
 
 /// Writes the space-time diagram, if one is wanted.
 fn draw(knobs: &Knobs, outcome: &Outcome, options: &Options, arguments: &Arguments) -> Result<(), ExitCode> {
-    let Some(file) = &arguments.svg else { return Ok(()) };
     let nodes = knobs.machines();
     let verdict = outcome.violation.as_ref();
     let named = verdict.map_or(Default::default(), |v| chronicle::nodes_named(&v.what, nodes));
@@ -232,7 +308,13 @@ fn draw(knobs: &Knobs, outcome: &Outcome, options: &Options, arguments: &Argumen
         window: arguments.window,
         marked: &named,
     };
-    match std::fs::write(file, diagram::draw(&title, &picture)) {
+    save(&title, &picture, arguments).map_err(ExitCode::from)
+}
+
+/// Writes a diagram, if one is wanted.
+fn save(title: &[String], picture: &diagram::Picture<'_>, arguments: &Arguments) -> Result<(), u8> {
+    let Some(file) = &arguments.svg else { return Ok(()) };
+    match std::fs::write(file, diagram::draw(title, picture)) {
         Ok(()) => {
             if !arguments.json {
                 println!("diagram: {file}");
@@ -241,7 +323,7 @@ fn draw(knobs: &Knobs, outcome: &Outcome, options: &Options, arguments: &Argumen
         }
         Err(error) => {
             eprintln!("cannot write the diagram to {file}: {error}");
-            Err(ExitCode::from(2))
+            Err(2)
         }
     }
 }
@@ -303,11 +385,13 @@ fn explore(arguments: &Arguments) -> ExitCode {
         marks.add(&outcome.marks);
         failed = outcome.violation.map(|violation| (seed, violation));
         if failed.is_none() && seed.is_multiple_of(TWICE_EVERY) {
-            let again = run::seed(seed, &options).hash;
-            if again != outcome.hash {
-                let what = format!("trace hash {:016x}, then {again:016x}", outcome.hash);
-                failed = Some((seed, Violation { class: Class::Determinism, checker: "determinism", what }));
+            let again = run::seed(seed, &Options { record: true, ..options.clone() });
+            let class = Class::Determinism;
+            if again.hash != outcome.hash && again.violation.is_none() {
+                let what = format!("trace hash {:016x}, then {:016x}", outcome.hash, again.hash);
+                failed = Some((seed, Violation { class, checker: "determinism", what }));
             }
+            failed = failed.take().or(again.violation.map(|violation| (seed, violation)));
         }
         failed.is_none() && until.is_none_or(|until| began.elapsed() < until)
     });

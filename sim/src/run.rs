@@ -22,6 +22,8 @@ pub struct Options {
     pub only: Option<BTreeSet<u32>>,
     /// A planted bug.
     pub bug: Option<Bug>,
+    /// Every process is recorded, and the recording replayed when it ends.
+    pub record: bool,
 }
 
 /// The plan of a seed under these options.
@@ -43,10 +45,11 @@ pub fn seed(seed: u64, options: &Options) -> Outcome {
 /// Runs a plan on a thread of its own.
 pub fn planned(knobs: Knobs, plan: Vec<Planned>, options: &Options) -> Outcome {
     let (steps, trace, bug) = (options.steps.unwrap_or(u64::MAX), options.trace, options.bug);
+    let record = options.record;
     std::thread::scope(|scope| {
         let world = scope.spawn(move || {
             plant(bug);
-            World::new(knobs, plan, trace).run(steps)
+            World::new(knobs, plan, trace).recorded(record).run(steps)
         });
         match world.join() {
             Ok(outcome) => outcome,
@@ -55,13 +58,15 @@ pub fn planned(knobs: Knobs, plan: Vec<Planned>, options: &Options) -> Outcome {
     })
 }
 
+/// Plants a bug in this thread's engines.
 #[cfg(feature = "planted-bugs")]
-pub(crate) fn plant(bug: Option<Bug>) {
+pub fn plant(bug: Option<Bug>) {
     chronos_engine::bugs::plant(bug);
 }
 
+/// Plants a bug in this thread's engines.
 #[cfg(not(feature = "planted-bugs"))]
-pub(crate) fn plant(bug: Option<Bug>) {
+pub fn plant(bug: Option<Bug>) {
     assert!(bug.is_none(), "this build has no planted bugs: run it by `cargo sim`, which turns them on");
 }
 

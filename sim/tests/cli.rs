@@ -1,6 +1,15 @@
 //! The program's contract: what it prints and how it exits.
 
+use chronos_engine::node::Config;
+use chronos_engine::record::{Label, Recorder};
+use chronos_engine::step::{Action, Input, Outputs};
+use chronos_engine::store::{MemoryStore, SharedStore};
+use chronos_engine::wal::{Recovered, WalOp};
+use chronos_proto::id::{ClusterId, Incarnation, NodeId};
+use chronos_proto::time::{Instant, Now, Timestamp};
+use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 fn sim(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_chronos-sim")).args(arguments).output().expect("the simulator runs")
@@ -124,4 +133,58 @@ mod planted {
         let again = sim(&only.split(' ').collect::<Vec<_>>());
         assert_eq!((again.status.code(), hash(&again)), (Some(3), hash(&shrunk)));
     }
+}
+
+/// A node alone that writes its first entries, as it was recorded, and the hash that it came to.
+fn recording() -> (Vec<u8>, u64) {
+    let store: SharedStore = Arc::new(MemoryStore::default());
+    let config = Config::new(ClusterId(1), NodeId(1), Incarnation(1), 1, 1);
+    let label = Label { build: "a test".to_owned(), name: "alone".to_owned() };
+    let now = |mono| Now { mono: Instant(mono), wall: Timestamp(1_700_000_000_000_000 + mono as i64) };
+    let mut out = Outputs::default();
+    let (node, mut recorder) = Recorder::open(label, config, now(0), Recovered::default(), &store, &mut out);
+    let mut node = node.expect("it begins");
+    for mono in 1..30 {
+        let effects = std::mem::take(&mut out.effects);
+        let durable = effects.into_iter().rev().find_map(|effect| match effect.action {
+            Action::Wal(WalOp::Sync { write, .. }) => Some(Input::WriteDurable(write)),
+            _ => None,
+        });
+        let input = durable.unwrap_or(if mono % 2 == 0 { Input::Tick } else { Input::QueueDrained });
+        recorder.step(&mut node, now(mono * 10_000), input, &store, &mut out);
+    }
+    (recorder.take(), recorder.hash())
+}
+
+#[test]
+fn a_recording_is_replayed_with_its_hash_and_a_damaged_one_is_told() {
+    let dir = std::env::temp_dir().join(format!("chronos-sim-{}-recordings", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let (bytes, recorded) = recording();
+    let file = dir.join("alone-00000000000000000001.chrec");
+    let replay =
+        |path: &Path, more: &[&str]| sim(&[&["--replay", path.to_str().expect("UTF-8")], more].concat());
+    std::fs::write(&file, &bytes).expect("the recording is written");
+    let svg = dir.join("drawn.svg");
+    let output = replay(&dir, &["--svg", svg.to_str().expect("UTF-8")]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(hash(&output), format!("{recorded:016x}"));
+    for part in
+        ["node alone", "recorded by a test", "group 0 commits through 1", "verdict: held", "steps: 29"]
+    {
+        assert!(said.contains(part), "{part:?} is missing in {said}");
+    }
+    assert!(std::fs::read_to_string(&svg).expect("a diagram").contains("n1 is alone"));
+    assert!(text(&replay(&file, &["--trace"])).contains("wal    write"), "the trace has every event");
+
+    std::fs::write(&file, &bytes[..bytes.len() - 1]).expect("the recording is written");
+    let torn = text(&replay(&file, &[]));
+    assert!(torn.contains("steps: 28") && torn.contains("no whole step"), "{torn}");
+    std::fs::write(&file, &bytes[1..]).expect("the recording is written");
+    let output = replay(&file, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not a recording"));
+    std::fs::remove_dir_all(&dir).expect("the directory can be removed");
+    assert_eq!(replay(&dir, &[]).status.code(), Some(2), "nothing is there");
 }

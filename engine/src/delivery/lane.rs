@@ -6,17 +6,18 @@ use crate::bugs::{self, Bug};
 use crate::state::records::ConsumerRecord;
 use crate::step::SubscriberId;
 use chronos_proto::time::Instant;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Who has an event, and until when it is believed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lease {
     pub(super) to: SubscriberId,
     pub(super) until: Instant,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     Out(Lease),
     Waiting(Instant),
@@ -24,7 +25,7 @@ enum State {
 }
 
 /// An event that was handed out and is not done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Handed {
     /// How often.
     times: u32,
@@ -32,7 +33,7 @@ struct Handed {
 }
 
 /// Invariant: an offset below `cursor` is below `floor`, or in `done`, or in `handed`; `floor` itself is not in `done`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Lane {
     place: (QueueId, u32),
     floor: u64,

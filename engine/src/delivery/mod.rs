@@ -38,6 +38,7 @@ use chronos_proto::id::RelationId;
 use chronos_proto::time::Instant;
 use lane::{Lane, Lease};
 use queue::{Queue, Share};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -67,11 +68,11 @@ pub struct PartitionProgress {
     pub released: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct QueueId(u64);
 
 /// What a deadline is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Due {
     /// A lease ends, or a wait.
     Offset { partition: u32, offset: u64 },
@@ -81,7 +82,7 @@ enum Due {
 
 type Deadlines = BTreeSet<(Instant, QueueId, Due)>;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Subscriber {
     queue: QueueId,
     /// Those it asked for; all if it names none.
@@ -91,7 +92,7 @@ struct Subscriber {
 }
 
 /// All subscriptions of a group's leader.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tracker {
     subscribers: BTreeMap<SubscriberId, Subscriber>,
     queues: BTreeMap<QueueId, Queue>,

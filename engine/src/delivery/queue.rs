@@ -5,9 +5,10 @@ use super::{DELIVERY_MAX, Deadlines, PartitionProgress};
 use crate::step::{Delivery, Start, SubscriberId};
 use chronos_proto::id::RelationId;
 use chronos_proto::time::Instant;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Queue {
     pub(super) topic: RelationId,
     /// None for a subscriber of its own.

@@ -14,18 +14,22 @@ use crate::wal::{Compacted, Record};
 use chronos_proto::id::{GroupId, Index};
 use chronos_proto::raft::LogId;
 use chronos_proto::time::Instant;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The WAL is kept back to the checkpoint before the last, goes on while one is under way, and goes by whole segments.
 const CHECKPOINTS_IN_WAL: u64 = 4;
 
 /// The state of checkpointing.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Checkpoints {
     pub(super) wanted: bool,
     next: u64,
     last_at: Instant,
+    #[serde(skip)]
     running: Option<Checkpoint>,
     /// What the running one is for, if it is not a checkpoint of the state.
+    #[serde(skip)]
     work: Option<StoreWork>,
     retry_at: Option<Instant>,
     /// What the WAL had written when the last checkpoint began.

@@ -4,12 +4,13 @@ use crate::raft;
 use crate::wal::{self, Identity};
 use chronos_proto::id::{ClusterId, GroupId, Incarnation, NodeId};
 use chronos_proto::membership::{Configuration, Member};
+use serde::{Deserialize, Serialize};
 
 /// A group rests after so long without anything to do, in microseconds.
 pub const REST_AFTER_US: u64 = 1_000_000;
 
 /// When a WAL write counts as durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fsync {
     /// When it is synced. Acknowledged means synced.
     Always,
@@ -20,7 +21,7 @@ pub enum Fsync {
 }
 
 /// A node's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// The cluster it belongs to.
     pub cluster: ClusterId,

@@ -14,6 +14,7 @@ use crate::txn::{Committed, Refused, Transaction};
 use chronos_proto::id::{GroupId, NodeId, RequestId, SessionId, Term};
 use chronos_proto::peer::{Forward, ForwardOutcome, PeerMessage};
 use chronos_proto::time::Instant;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ const ASKING: u64 = 0xff;
 const SESSION_FRESH_US: i64 = SESSION_IDLE_US / 4;
 
 /// A write that waits for another node.
+#[derive(Serialize, Deserialize)]
 struct Pending {
     token: Token,
     group: GroupId,
@@ -41,6 +43,7 @@ struct Pending {
 }
 
 /// A write that is committed, and that this node's own state does not show yet.
+#[derive(Serialize, Deserialize)]
 struct Applying {
     token: Token,
     committed: Committed,
@@ -48,7 +51,7 @@ struct Applying {
 }
 
 /// The writes of one node.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Forwards {
     next_number: u64,
     pending: BTreeMap<u64, Pending>,

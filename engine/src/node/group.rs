@@ -26,6 +26,7 @@ use chronos_proto::schedule::Turn;
 use chronos_proto::schema::Relation;
 use chronos_proto::stamp::Hlc;
 use chronos_proto::time::{Instant, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +41,7 @@ const APPLY_SLICE_BYTES: usize = 4 << 20;
 const ADVANCE_EVERY: Duration = Duration::from_millis(100);
 
 /// Whom to tell what became of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Waiter {
     /// A client of this node.
     Client(Token),
@@ -49,6 +50,7 @@ pub(super) enum Waiter {
 }
 
 /// One group.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Group {
     pub(super) raft: Raft,
     pub(super) state: State,
@@ -78,7 +80,7 @@ pub(super) struct Group {
 }
 
 /// Background work is proposed one slice at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum WorkState {
     /// Look at this time.
     LookAt(Instant),

@@ -15,6 +15,7 @@ mod export;
 mod forward;
 mod founding;
 mod group;
+mod image;
 mod outbox;
 mod peers;
 mod placement;
@@ -52,6 +53,7 @@ use chronos_proto::peer::{PeerHello, PeerMessage};
 use chronos_proto::raft::LogId;
 use chronos_proto::time::{Instant, Now, Timestamp};
 use group::{Group, Waiter};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -67,6 +69,7 @@ const LOG_FULL: &str = "the log is at its bound until the running checkpoint is 
 const LATENCIES: usize = 64;
 
 /// One process's protocol state.
+#[derive(Serialize, Deserialize)]
 pub struct Node {
     config: Config,
     now: Now,
@@ -91,7 +94,9 @@ pub struct Node {
     stopping: bool,
     failed: bool,
     /// Replies of this step, which go out behind the snapshot that shows their effects.
+    #[serde(skip)]
     replies: Vec<(Token, Reply)>,
+    #[serde(skip)]
     peer_replies: Vec<(NodeId, PeerMessage)>,
     /// Groups whose newest state is to be published.
     publish: BTreeSet<GroupId>,
@@ -99,6 +104,7 @@ pub struct Node {
     dirty: BTreeSet<GroupId>,
     /// Groups with committed entries that wait for the next step.
     behind: BTreeSet<GroupId>,
+    #[serde(skip)]
     raft_outputs: Vec<raft::Output>,
     rng: Rng,
 

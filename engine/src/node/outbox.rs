@@ -17,6 +17,7 @@ use chronos_proto::command::{Command, Op};
 use chronos_proto::id::{GroupId, NodeId};
 use chronos_proto::peer::PeerMessage;
 use chronos_proto::time::Instant;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ const SEND_RETRY: Duration = Duration::from_millis(1_000);
 const LEADER_RETRY: Duration = Duration::from_millis(50);
 
 /// One outbox of a group that this node leads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Sending {
     /// The target has everything up to here.
     acknowledged: u64,
@@ -35,7 +36,7 @@ struct Sending {
 }
 
 /// The outboxes of the groups that this node leads, by origin and target.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Outboxes {
     sending: BTreeMap<(GroupId, GroupId), Sending>,
     /// Those to be looked at before the step ends.

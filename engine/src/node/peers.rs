@@ -9,10 +9,11 @@ use chronos_proto::id::{GroupId, NodeId};
 use chronos_proto::membership::Member;
 use chronos_proto::peer::{Beat, BeatReply, PeerHello, PeerMessage};
 use chronos_proto::raft::Message;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Beats and answers to them that gather over one step, by peer.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Beats {
     pub(super) out: BTreeMap<NodeId, Beat>,
     replies: BTreeMap<NodeId, BeatReply>,

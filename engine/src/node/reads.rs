@@ -9,6 +9,7 @@ use crate::txn::Refused;
 use chronos_proto::id::{GroupId, Index, NodeId, Term};
 use chronos_proto::peer::PeerMessage;
 use chronos_proto::time::{Instant, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -18,14 +19,14 @@ const READ_PATIENCE: Duration = Duration::from_secs(10);
 const READ_RETRY: Duration = Duration::from_millis(300);
 
 /// Who reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Reader {
     Client(Token),
     /// A node, by its own number.
     Peer(NodeId, u64),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Stage {
     /// Nobody could be asked yet.
     Waiting,
@@ -37,7 +38,7 @@ enum Stage {
     Applying(Index, Timestamp),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Read {
     reader: Reader,
     group: GroupId,
@@ -46,7 +47,7 @@ struct Read {
 }
 
 /// The reads of one node, each under a number of its own.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Reads {
     next: u64,
     reads: BTreeMap<u64, Read>,

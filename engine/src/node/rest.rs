@@ -16,6 +16,7 @@ use chronos_proto::codec;
 use chronos_proto::id::{GroupId, NodeId};
 use chronos_proto::peer::Beat;
 use chronos_proto::time::Instant;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 const BEATS: u64 = 2;
 
 /// Who is there, for groups at rest.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Alive {
     /// When a beat of a node came last.
     beats: BTreeMap<NodeId, Instant>,

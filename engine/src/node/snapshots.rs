@@ -31,6 +31,7 @@ use chronos_proto::membership::Configuration;
 use chronos_proto::peer::{Chunk, PeerMessage};
 use chronos_proto::raft::{LogId, Message};
 use chronos_proto::time::{Instant, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
@@ -68,6 +69,7 @@ pub(super) struct Sending {
 }
 
 /// A snapshot that comes in.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Receiving {
     from: NodeId,
     last: LogId,
@@ -92,10 +94,12 @@ pub(super) enum StoreWork {
 }
 
 /// Snapshots of one node, and the store writes that wait for their turn.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Snapshots {
+    #[serde(skip)]
     pub(super) sending: BTreeMap<(GroupId, NodeId), Sending>,
     pub(super) receiving: BTreeMap<GroupId, Receiving>,
+    #[serde(skip)]
     pub(super) queue: VecDeque<(StoreWork, GroupCheckpoint)>,
     /// Groups whose store may hold keys of generations that are not live.
     pub(super) sweep: VecDeque<GroupId>,
@@ -104,6 +108,11 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
+    /// Nothing is on its way to or from the store.
+    pub(super) fn is_idle(&self) -> bool {
+        self.sending.is_empty() && self.queue.is_empty()
+    }
+
     pub fn next_deadline(&self) -> Option<Instant> {
         self.sending.values().map(Sending::retry_at).min()
     }

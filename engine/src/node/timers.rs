@@ -15,6 +15,7 @@ use chronos_proto::command::TimerRef;
 use chronos_proto::id::RelationId;
 use chronos_proto::limits::FIRE_MAX_TIMERS;
 use chronos_proto::time::{MICROS_PER_MS, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
@@ -24,6 +25,7 @@ const REFILL_SLICE: usize = 4_096;
 type Place = (Timestamp, u64);
 
 /// The near timers.
+#[derive(Serialize, Deserialize)]
 pub struct Timers {
     wheel: Wheel<TimerRef, Place>,
     /// Everything at or below this place in the due order is in the wheel or was taken from it.

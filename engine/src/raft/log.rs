@@ -3,10 +3,11 @@
 use chronos_proto::command::Entry;
 use chronos_proto::id::{Index, Term};
 use chronos_proto::raft::LogId;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Entries from `base + 1` on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Log {
     base: LogId,
     entries: VecDeque<Held>,
@@ -14,7 +15,7 @@ pub struct Log {
     total: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Held {
     entry: Entry,
     /// [`Log::total`] once this entry was in.
@@ -106,6 +107,11 @@ impl Log {
             out.push(held.entry.clone());
         }
         out
+    }
+
+    /// Bytes of all entries.
+    pub fn bytes(&self) -> u64 {
+        self.bytes_above(self.base.index)
     }
 
     /// Bytes of the entries above `index`.

@@ -7,9 +7,10 @@
 use crate::bugs::{self, Bug};
 use chronos_proto::id::{Index, NodeId};
 use chronos_proto::membership::Configuration;
+use serde::{Deserialize, Serialize};
 
 /// One step of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Gives the node a vote: a learner, or one that is new.
     AddVoter(NodeId),
@@ -85,7 +86,7 @@ pub fn leave_joint(joint: &Configuration) -> Configuration {
 }
 
 /// Configurations by the index they hold from, ascending; never empty.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Memberships(Vec<(Index, Configuration)>);
 
 impl Memberships {

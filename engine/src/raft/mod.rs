@@ -82,11 +82,12 @@ use chronos_proto::raft::{LogId, Message};
 use chronos_proto::time::{Instant, Timestamp};
 use membership::Memberships;
 use progress::Progress;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// What a member is in its term.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// Follows, or waits.
     #[default]
@@ -100,7 +101,7 @@ pub enum Role {
 }
 
 /// Times and bounds. Times are in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// A leader that was not heard for this long may be replaced; elections begin at a random time up to twice this.
     pub election_timeout_us: u64,
@@ -220,7 +221,7 @@ pub enum TransferError {
 }
 
 /// One member's state in one group. See the [essay](self) above.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Raft {
     settings: Settings,
     group: GroupId,
@@ -274,18 +275,19 @@ pub struct Raft {
     /// There may be something to send to followers.
     fresh: bool,
 
+    #[serde(skip)]
     outputs: Vec<Output>,
 }
 
 /// A write that is not durable yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Writing {
     write: u64,
     asked_at: Instant,
     makes: Makes,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Makes {
     /// Entries up to here durable, unless they have been cut.
     Entries(Index),
@@ -724,6 +726,11 @@ impl Raft {
             self.fresh = true;
             self.stir();
         }
+    }
+
+    /// Whether all that it wants has been taken.
+    pub fn is_drained(&self) -> bool {
+        self.outputs.is_empty()
     }
 
     /// Takes out what is wanted since the last call, in order, appended to `out`.

@@ -1,10 +1,11 @@
 //! What a leader knows of each follower.
 
 use chronos_proto::id::Index;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// How entries are sent to a follower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pace {
     /// One append at a time, to find where the logs agree.
     Probe,
@@ -15,7 +16,7 @@ pub enum Pace {
 }
 
 /// One follower.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// The log agrees up to here, durably at the follower.
     pub matched: Index,

@@ -3,10 +3,11 @@
 use super::quorum::committed_index;
 use super::{Index, Instant, Message, Output, Raft, Role};
 use crate::bugs::{self, Bug};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Reads that wait, and rounds of heartbeats.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Reads {
     /// The last round that was begun in this term.
     round: u64,

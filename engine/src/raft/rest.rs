@@ -13,9 +13,10 @@
 use super::progress::Pace;
 use super::{Index, Instant, Message, NodeId, Raft, Role};
 use crate::bugs::{self, Bug};
+use serde::{Deserialize, Serialize};
 
 /// How far a member is from rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Rest {
     /// Awake.
     No,

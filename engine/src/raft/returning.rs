@@ -8,9 +8,10 @@
 //! is as if nothing had been lost. Terms, votes and configurations are synced in every mode.
 
 use super::{Index, Message, NodeId, Output, Raft, Role, Term};
+use serde::{Deserialize, Serialize};
 
 /// How far a member that may have lost something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Doubt {
     /// No leader has answered yet.
     Untold,

@@ -1,12 +1,13 @@
 //! Sums of digests per (tag, relation, bucket): equal states have equal sums, and a difference names its place.
 
 use chronos_proto::codec;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const BUCKETS: u64 = 16;
 
 /// Wrapping sums, by (tag, relation, key bucket). Keys without a relation have relation 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests(BTreeMap<(u8, u32, u8), u64>);
 
 impl Digests {

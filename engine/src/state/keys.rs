@@ -40,6 +40,7 @@ use bytes::Bytes;
 use chronos_proto::id::{GroupId, IndexId, NodeId, RelationId, SessionId};
 use chronos_proto::schedule::Occurrence;
 use chronos_proto::{Timestamp, key};
+use serde::{Deserialize, Serialize};
 use std::ops::Bound;
 
 /// The tags of the layout above.
@@ -81,7 +82,7 @@ pub mod tag {
 pub const PREFIX_BYTES: usize = 8;
 
 /// A half-open range of state keys: what a transaction read, or what a scan covers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyRange {
     /// First key inside.
     pub start: Bytes,

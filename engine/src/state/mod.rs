@@ -86,13 +86,14 @@ impl GroupRecord {
 }
 
 /// A topic's partition in memory, with the digest of its stored record.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Partition {
     pub(crate) record: PartitionRecord,
     stored_digest: u64,
 }
 
 /// The state of one group.
+#[derive(Serialize, Deserialize)]
 pub struct State {
     group: GroupId,
     generation: u32,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chronos_proto::codec;
 use chronos_proto::command::Op;
 use chronos_proto::id::GroupId;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Writes sent together at the most.
@@ -21,7 +22,7 @@ const BATCH_OPS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// The outboxes and inboxes of a group, in short.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Outboxes {
     /// The last number that was put there, by target.
     last: BTreeMap<GroupId, u64>,

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
 
 /// State keys to values; none marks a deletion that hides the store's value.
 pub type Layer = OrdMap<Bytes, Option<Bytes>>;
@@ -13,7 +14,7 @@ pub type Layer = OrdMap<Bytes, Option<Bytes>>;
 const ENTRY_OVERHEAD_BYTES: usize = 96;
 
 /// The layers over the store, with an account of their size.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Overlay {
     /// Takes writes.
     pub active: Layer,

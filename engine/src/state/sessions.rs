@@ -39,7 +39,7 @@ struct SessionRecord {
     last_used: Timestamp,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Session {
     record: SessionRecord,
     outcomes: BTreeMap<u64, Outcome>,
@@ -52,7 +52,7 @@ impl Session {
 }
 
 /// The sessions of a group.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
 }

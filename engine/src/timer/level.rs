@@ -1,6 +1,7 @@
 //! One level: 64 slots, a bit for each that tells whether it holds anything, and the arithmetic of digits.
 
 use super::slab::List;
+use serde::{Deserialize, Serialize};
 
 /// Bits of a digit.
 const DIGIT_BITS: u32 = 6;
@@ -20,10 +21,27 @@ pub(super) fn digit(time: u64, level: usize) -> usize {
     ((time >> (level as u32 * DIGIT_BITS)) as usize) & (SLOTS - 1)
 }
 
-#[derive(Clone, Debug)]
+/// Serde takes arrays of up to 32.
+mod slots {
+    use super::{List, SLOTS};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(slots: &[List; SLOTS], serializer: S) -> Result<S::Ok, S::Error> {
+        slots.as_slice().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[List; SLOTS], D::Error> {
+        let slots = Vec::deserialize(deserializer)?;
+        slots.try_into().map_err(|_| D::Error::custom("a level has another number of slots"))
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Level {
     /// Bit `n` is set exactly if slot `n` holds something.
     occupied: u64,
+    #[serde(with = "slots")]
     slots: [List; SLOTS],
 }
 

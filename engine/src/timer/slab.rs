@@ -1,5 +1,7 @@
 //! Entries, and the lists they form, linked by number instead of by pointer.
 
+use serde::{Deserialize, Serialize};
+
 /// Names an entry from its insertion until it comes out or is cancelled; after that it names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle {
@@ -10,7 +12,7 @@ pub struct Handle {
 const NONE: u32 = u32::MAX;
 
 /// A list of entries, in the order they were added.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct List {
     head: u32,
     tail: u32,
@@ -24,14 +26,14 @@ impl List {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Entry<T, S> {
     pub(super) due_ms: u64,
     pub(super) sequence: S,
     pub(super) item: T,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Place<T, S> {
     generation: u32,
     previous: u32,
@@ -41,7 +43,7 @@ struct Place<T, S> {
 }
 
 /// Places for entries; free ones are used again before new ones are made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Slab<T, S> {
     places: Vec<Place<T, S>>,
     free: u32,

@@ -3,12 +3,13 @@
 use super::level::{LEVELS, Level, digit, level_of, slot_start};
 use super::slab::{Entry, Handle, List, Slab};
 use crate::bugs::{self, Bug};
+use serde::{Deserialize, Serialize};
 
 /// A timing wheel with ticks of 1 ms over items `T`, ordered within a millisecond by `S`.
 ///
 /// Invariant: an entry with `due_ms > present` is at the level and slot that the two give; the others are in
 /// `overdue`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Wheel<T, S = u64> {
     present_ms: u64,
     levels: Box<[Level; LEVELS]>,

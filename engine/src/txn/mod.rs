@@ -38,9 +38,10 @@ use crate::state::keys::KeyRange;
 use chronos_proto::id::{Index, RequestId};
 use chronos_proto::time::Timestamp;
 use chronos_proto::{Op, OpOutcome};
+use serde::{Deserialize, Serialize};
 
 /// What a client asks to commit.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Transaction {
     /// Its name, for one effect.
     pub request: RequestId,
@@ -55,7 +56,7 @@ pub struct Transaction {
 }
 
 /// A transaction that is durable and applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// Its log position.
     pub index: Index,

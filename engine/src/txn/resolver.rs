@@ -14,6 +14,7 @@ use crate::state::keys::{self, KeyRange};
 use bytes::Bytes;
 use chronos_proto::command::{Command, Work};
 use chronos_proto::{Index, Op, codec};
+use serde::{Deserialize, Serialize};
 
 /// The window's bytes for each key of its capacity: few long keys count as many.
 const BYTES_PER_KEY: usize = 64;
@@ -21,7 +22,7 @@ const BYTES_PER_KEY: usize = 64;
 /// A bounded window of recent writes, in two halves: when the newer is full it becomes the older, which is forgotten.
 ///
 /// Invariant: every key written at an index above `floor` is in one of the halves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Resolver {
     capacity_keys: usize,
     floor: Index,
@@ -30,7 +31,7 @@ pub struct Resolver {
 }
 
 /// Writes in log order, and the last index that wrote each key.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Half {
     writes: Vec<(Index, Bytes)>,
     bytes: usize,
@@ -152,7 +153,7 @@ fn hash(key: &[u8]) -> u64 {
 }
 
 /// Hashes and the last index of each: open addressing, at most half full. Index 0 stands for an empty slot.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Table {
     slots: Vec<(u64, Index)>,
     used: usize,

@@ -93,14 +93,15 @@ pub use segment::{Anchor, FORMAT_VERSION, Identity, SECTOR};
 pub use writer::{Backlog, Config, Writer};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Names one WAL write in one run, ascending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WriteId(pub u64);
 
 /// Names a segment file: `wal/%016x.seg`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SegmentId(pub u64);
 
 impl fmt::Display for SegmentId {
@@ -121,7 +122,7 @@ impl Default for SegmentId {
 /// The operations of one write end with its `Sync` or `Done`; a `Create` belongs to the write whose operations follow
 /// it. If one of them finds no space, the rest of that write is left undone and `WriteFull` names it; all of them
 /// come again. A `Sync` may name a write that was reported before: it is reported again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WalOp {
     /// Make a segment file of this size, zeroed and allocated, and sync file and directory. What is there under its
     /// name, from an attempt that found no space, is replaced.

@@ -51,7 +51,7 @@ pub struct Base {
 }
 
 /// One thing a group remembers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record {
     /// A log entry, at the index after the last one.
     Entry(Entry),

@@ -8,6 +8,7 @@ use super::{Base, Compacted, HardState, Record, SegmentId};
 use crate::bugs::{self, Bug};
 use chronos_proto::command::Entry;
 use chronos_proto::id::{GroupId, Index, Lsn};
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -32,7 +33,7 @@ impl<B: AsRef<[u8]>> Segments for BTreeMap<SegmentId, B> {
 }
 
 /// What recovery found. The default is an empty log's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Recovered {
     /// By group.
     pub groups: BTreeMap<GroupId, GroupLog>,
@@ -57,7 +58,7 @@ pub struct Recovered {
 }
 
 /// One group's log.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GroupLog {
     /// The latest hard state.
     pub hard_state: HardState,
@@ -68,7 +69,7 @@ pub struct GroupLog {
 }
 
 /// Where a torn tail was cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
     /// The segment.
     pub segment: SegmentId,
@@ -79,7 +80,7 @@ pub struct Cut {
 }
 
 /// A segment that the chain goes through.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub id: SegmentId,
     pub bytes: u64,

@@ -25,6 +25,7 @@ use super::SegmentId;
 use crate::bugs::{self, Bug};
 use chronos_proto::id::{ClusterId, Incarnation, Lsn, NodeId};
 use chronos_proto::time::{Instant, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// The unit in which a medium loses or keeps unsynced bytes.
 pub const SECTOR: usize = 512;
@@ -39,7 +40,7 @@ const SEGMENT_MAGIC: &[u8; 8] = b"CHRONWAL";
 const WRITE_MAGIC: &[u8; 4] = b"CWRT";
 
 /// Whose log it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The cluster.
     pub cluster: ClusterId,
@@ -61,7 +62,7 @@ impl Identity {
 }
 
 /// Ties cluster time to one boot's monotonic clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
     /// Names the boot.
     pub boot: u64,
@@ -72,7 +73,7 @@ pub struct Anchor {
 }
 
 /// A place in the chain: the end of one write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Link {
     /// The write's last lsn; 0 before the first write of all.
     pub lsn: Lsn,

@@ -13,10 +13,11 @@ use crate::node::Fsync;
 use bytes::{Bytes, BytesMut};
 use chronos_proto::command::{Command, Entry};
 use chronos_proto::id::{GroupId, Index, Lsn};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What the writer is told once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// Whose log it is.
     pub identity: Identity,
@@ -39,7 +40,7 @@ pub struct Backlog {
 }
 
 /// Appends to the log of all groups of one node.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Writer {
     config: Config,
     generation: u64,
@@ -74,7 +75,7 @@ pub struct Writer {
 }
 
 /// What was appended and not cut.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Pending {
     write: WriteId,
     /// Room for a write header, then records.
@@ -88,7 +89,7 @@ struct Pending {
 }
 
 /// A segment file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Segment {
     id: SegmentId,
     bytes: u64,
@@ -100,7 +101,7 @@ struct Segment {
 }
 
 /// A write that was cut and not yet reported.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Flight {
     write: WriteId,
     /// Everything up to here is synced when it is reported.

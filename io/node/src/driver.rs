@@ -11,6 +11,7 @@
 
 use crate::clock::Clock;
 use chronos_engine::node::Export;
+use chronos_engine::record::{Label, Recorder};
 use chronos_engine::step::{
     Action, Checkpoint, Delivery, Effect, Fatal, Input, Outputs, Published, Reason, Reply, SubscriberId,
     Token, Trace,
@@ -68,9 +69,85 @@ impl std::fmt::Debug for StoreView {
     }
 }
 
+/// Where a recording goes, and whose it is.
+pub struct Tape {
+    /// For its beginning.
+    pub label: Label,
+    /// The most bytes that an image of the node may have for a recording to begin with it.
+    pub image_max: u64,
+    /// Keeps a piece of it.
+    pub keep: Box<dyn FnMut(Piece) -> Verdict + Send>,
+}
+
+/// Some bytes of a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// With these a recording begins.
+    pub begins: bool,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What becomes of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    GoOn,
+    /// Another is to begin as soon as there is an image of the node; what is under way goes on until then.
+    Anew,
+    /// There is no room for the piece: this recording is over, and nothing is recorded until another may begin.
+    Gap,
+    /// There is no more of it.
+    Stop,
+}
+
+/// The recording of a driver's node.
+struct Recording {
+    tape: Tape,
+    /// None in a gap.
+    recorder: Option<Recorder>,
+}
+
+impl Recording {
+    /// What was recorded in a turn is kept. False if that was the last.
+    fn turned(&mut self, node: &Node, store: &SharedStore) -> bool {
+        let bytes = self.recorder.as_mut().map(Recorder::take).unwrap_or_default();
+        match (self.tape.keep)(Piece { begins: false, bytes }) {
+            Verdict::GoOn => true,
+            Verdict::Stop => false,
+            Verdict::Gap => {
+                self.recorder = None;
+                true
+            }
+            Verdict::Anew if node.image_bytes() > self.tape.image_max => true,
+            Verdict::Anew => match Recorder::anew(self.tape.label.clone(), node, store) {
+                Some(mut recorder) => {
+                    let bytes = recorder.take();
+                    self.recorder = Some(recorder);
+                    (self.tape.keep)(Piece { begins: true, bytes }) != Verdict::Stop
+                }
+                None => true,
+            },
+        }
+    }
+}
+
+/// The engine may have panicked: what it was given is kept.
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let Some(mut recorder) = self.recorder.take() {
+            recorder.broken_off();
+            let bytes = recorder.take();
+            // It was the last piece, whatever is said of it.
+            let _ = (self.tape.keep)(Piece { begins: false, bytes });
+        }
+    }
+}
+
 /// A node, its store, and the effects that wait for their write.
 pub struct Driver<C> {
     node: Node,
+    recording: Option<Recording>,
     store: SharedStore,
     clock: C,
     out: Outputs,
@@ -81,18 +158,29 @@ pub struct Driver<C> {
 }
 
 impl<C: Clock> Driver<C> {
-    /// A driver over what recovery found. The node's first effects are performed.
+    /// A driver over what recovery found, recorded if there is a tape. The node's first effects are performed.
     pub fn new(
         config: Config,
         clock: C,
         recovered: Recovered,
         store: SharedStore,
+        tape: Option<Tape>,
         outlet: &mut impl Outlet,
     ) -> Result<Driver<C>, Fatal> {
-        let mut out = Outputs::default();
-        let node = Node::new(config, clock.now(), recovered, &store, &mut out)?;
-        let mut driver =
-            Driver { node, store, clock, out, held: VecDeque::new(), durable: None, stopped: false };
+        let (mut out, now) = (Outputs::default(), clock.now());
+        let (node, recording) = match tape {
+            None => (Node::new(config, now, recovered, &store, &mut out)?, None),
+            Some(tape) => {
+                let label = tape.label.clone();
+                let (node, mut recorder) = Recorder::open(label, config, now, recovered, &store, &mut out);
+                let bytes = recorder.take();
+                let mut recording = Recording { tape, recorder: Some(recorder) };
+                let stopped = (recording.tape.keep)(Piece { begins: true, bytes }) == Verdict::Stop;
+                (node?, (!stopped).then_some(recording))
+            }
+        };
+        let (held, durable, stopped) = (VecDeque::new(), None, false);
+        let mut driver = Driver { node, recording, store, clock, out, held, durable, stopped };
         driver.route(outlet);
         Ok(driver)
     }
@@ -118,13 +206,18 @@ impl<C: Clock> Driver<C> {
             self.step(Input::Tick, outlet);
         }
         self.step(Input::QueueDrained, outlet);
+        self.recording.take_if(|recording| !recording.turned(&self.node, &self.store));
     }
 
     fn step(&mut self, input: Input, outlet: &mut impl Outlet) {
         if self.stopped {
             return;
         }
-        self.node.step(self.clock.now(), input, &self.store, &mut self.out);
+        let now = self.clock.now();
+        match self.recording.as_mut().and_then(|recording| recording.recorder.as_mut()) {
+            Some(recorder) => recorder.step(&mut self.node, now, input, &self.store, &mut self.out),
+            None => self.node.step(now, input, &self.store, &mut self.out),
+        }
         self.route(outlet);
     }
 
@@ -169,6 +262,11 @@ impl<C: Clock> Driver<C> {
     /// A group's state for a backup, if the node is a member of the group.
     pub fn export(&self, group: GroupId) -> Option<Export> {
         self.node.export(group, &self.store)
+    }
+
+    /// The running hash over the effects of the recording under way, if there is one.
+    pub fn recorded_hash(&self) -> Option<u64> {
+        self.recording.as_ref()?.recorder.as_ref().map(Recorder::hash)
     }
 
     /// Whether the node has stopped for good.
@@ -286,7 +384,7 @@ mod tests {
         let store: SharedStore = Arc::new(MemoryStore::default());
         let mut record = Record::default();
         let clock = HandClock::default();
-        let mut driver = Driver::new(config, clock, Recovered::default(), store, &mut record).unwrap();
+        let mut driver = Driver::new(config, clock, Recovered::default(), store, None, &mut record).unwrap();
         settle(&mut driver, &mut record);
         record.take();
         driver.turn([request(1), request(2)], &mut record);

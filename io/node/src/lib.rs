@@ -18,11 +18,11 @@
 //! - [`link`] carries messages between nodes.
 //! - [`backup`] writes and reads snapshot files, and makes a data directory of one.
 //! - [`tls`] makes, reads and replaces certificates, and says whom to trust.
-//! - `recorder` keeps what the engine was last given and did, for when something goes wrong.
+//! - `recorder` keeps what the engine was last given and did in few words, for when something goes wrong; `recording` keeps
+//!   all of it in files, where that is asked for, and the simulator replays them.
 //! - `open` goes from a directory to a running node; [`verify()`] reads all of one; `scrub` does so in the background.
 //!
-//! Not implemented: reads that are asked for ahead; one driver for several engine nodes; recordings
-//! that the simulator replays. A node that cannot write at its start (a full disk) does not serve reads.
+//! Not implemented: reads that are asked for ahead; one driver for several engine nodes. A node that cannot write at its start (a full disk) does not serve reads.
 
 pub mod backup;
 pub mod clock;
@@ -36,6 +36,7 @@ mod open;
 mod options;
 mod peers;
 mod recorder;
+mod recording;
 mod requests;
 mod runner;
 mod scrub;
@@ -52,5 +53,6 @@ pub use error::{CommitError, Exit, OpenError};
 pub use handle::{CommitReply, ExportReply, NodeHandle, OperatorReply, ReadReply, Sink, SubscriberEvent};
 pub use open::open;
 pub use options::{Cluster, Fsync, Options, Profile};
+pub use recording::{MAX_BYTES_LEAST, RecordOptions, RecordingStatus, recordings};
 pub use status::{ClockStatus, ClockStep, Histogram, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
 pub use verify::{Report, verify};

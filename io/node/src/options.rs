@@ -1,5 +1,6 @@
 //! What a caller may choose when it opens a node.
 
+use crate::recording::RecordOptions;
 use chronos_engine::proto::id::ClusterId;
 use chronos_engine::proto::membership::Member;
 use std::path::PathBuf;
@@ -124,6 +125,10 @@ pub struct Options {
     pub partitions: u32,
     /// Seeds the node's generator; drawn from the operating system if none.
     pub seed: Option<u64>,
+    /// Where to record what the node is given, for the simulator to replay.
+    pub record: Option<RecordOptions>,
+    /// The build that opens it, in its own words, for recordings.
+    pub build: String,
 }
 
 impl Options {
@@ -139,6 +144,8 @@ impl Options {
             accept_loss: false,
             partitions: 0,
             seed: None,
+            record: None,
+            build: format!("chronos-node {}", env!("CARGO_PKG_VERSION")),
         }
     }
 }

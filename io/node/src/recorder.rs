@@ -12,7 +12,7 @@
 //! whenever somebody asks; a later text takes the place of an earlier one. Ticks are left out, and so is what happens all
 //! the time and says little: states published, events delivered, bytes written.
 //!
-//! Not implemented: recordings that the simulator replays, which would need payloads and what the store answered.
+//! It cannot be replayed: `recording` makes what can.
 
 use chronos_engine::raft::Role;
 use chronos_engine::step::{Input, Reply, Request, SubscriberInput, Token, Trace};

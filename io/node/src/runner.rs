@@ -2,7 +2,7 @@
 
 use crate::clock::{self, SystemClock};
 use crate::directory::Directory;
-use crate::driver::{Driver, Feed, Outlet, StoreView};
+use crate::driver::{Driver, Feed, Outlet, StoreView, Tape};
 use crate::error::{CommitError, Exit, OpenError};
 use crate::handle::{
     CommitReply, ExportReply, NodeHandle, OperatorReply, ReadReply, Shared, Sink, SubscriberEvent,
@@ -10,6 +10,7 @@ use crate::handle::{
 use crate::link::Admission;
 use crate::options::{Fsync, Options};
 use crate::peers::LinkIdentity;
+use crate::recording;
 use crate::scrub::{Ended, Scrub};
 use crate::status::{ClockStatus, ClockStep, NodeStatus, Role, StoreStatus, VerifyState, WalStatus};
 use crate::store::pages::WalkError;
@@ -19,6 +20,7 @@ use chronos_engine::node::Start;
 use chronos_engine::proto::id::{GroupId, Index, NodeId, RequestId};
 use chronos_engine::proto::membership::Member;
 use chronos_engine::proto::peer::{PeerHello, PeerMessage};
+use chronos_engine::record::Label;
 use chronos_engine::step::{
     Checkpoint, CheckpointId, Delivery, Fatal, Input, OperatorError, Published, Reply, Request, SubscriberId,
     SubscriberInput, Subscription, Token, Trace,
@@ -191,8 +193,18 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         spawned
             .push(spawn("chronos-scrub", &shared.clone(), move || finish_scrub(scrub, &shared, &directory))?);
     }
+    let (mut tape, mut recording) = (None, None);
+    if let Some(record) = options.record.clone() {
+        let (mut keeper, writer, watch) = recording::open(record, &options.name);
+        spawned.push(spawn("chronos-record", &shared, move || writer.run())?);
+        let label = Label { build: options.build.clone(), name: options.name.clone() };
+        let image_max = keeper.image_max();
+        tape = Some(Tape { label, image_max, keep: Box::new(move |piece| keeper.keep(piece)) });
+        recording = Some(watch);
+    }
     let driver_thread = DriverThread {
         outlet,
+        recording,
         shared: shared.clone(),
         options,
         directory,
@@ -205,7 +217,7 @@ pub(crate) fn start(parts: Parts) -> Result<NodeHandle, OpenError> {
         ready: Some(ready),
         workers: std::mem::take(&mut spawned),
     };
-    let driver = spawn(DRIVER, &shared, move || driver_thread.run(config, recovered, view))?;
+    let driver = spawn(DRIVER, &shared, move || driver_thread.run(config, recovered, view, tape))?;
     shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(driver);
     let handle = NodeHandle { shared };
     let engine = |why| OpenError::Engine { dir, why };
@@ -621,6 +633,7 @@ impl Outlet for Threads {
 
 struct DriverThread {
     outlet: Threads,
+    recording: Option<recording::Watch>,
     shared: Arc<Shared>,
     options: Options,
     directory: Arc<Directory>,
@@ -642,8 +655,9 @@ impl DriverThread {
         config: chronos_engine::Config,
         recovered: chronos_engine::wal::Recovered,
         view: Arc<View>,
+        tape: Option<Tape>,
     ) {
-        match Driver::new(config, self.shared.clock, recovered, view, &mut self.outlet) {
+        match Driver::new(config, self.shared.clock, recovered, view, tape, &mut self.outlet) {
             Ok(mut driver) => {
                 self.serve(&mut driver);
                 self.finish(Some(driver));
@@ -776,6 +790,9 @@ impl DriverThread {
         }
         self.store_status.cancel.store(true, Ordering::Relaxed);
         self.stop_scrub.store(true, Ordering::Relaxed);
+        if let Some(hash) = driver.as_ref().and_then(NodeDriver::recorded_hash) {
+            tracing::info!(trace_hash = format!("{hash:016x}"), "the recording ends");
+        }
         let DriverThread { outlet, shared, directory, workers, .. } = self;
         let doubtful = outlet.doubtful;
         let groups = driver.iter().flat_map(|driver| driver.node().status().groups);
@@ -840,6 +857,7 @@ impl DriverThread {
                 steps: self.outlet.clock_steps,
                 last_step: self.outlet.last_clock_step,
             },
+            recording: self.recording.as_ref().map(recording::Watch::status),
             notices: self.outlet.notices.clone(),
             fatal: self.outlet.fatal.clone(),
         }

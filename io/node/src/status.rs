@@ -2,6 +2,7 @@
 
 use crate::link::{LinkState, LinkStatus};
 use crate::options::Fsync;
+use crate::recording::RecordingStatus;
 use chronos_engine::proto::id::{ClusterId, Incarnation, NodeId};
 use chronos_engine::proto::membership::Member;
 use chronos_engine::proto::time::Timestamp;
@@ -47,6 +48,8 @@ pub struct NodeStatus {
     pub store: StoreStatus,
     /// Clocks.
     pub clock: ClockStatus,
+    /// What is recorded; none if nothing was to be.
+    pub recording: Option<RecordingStatus>,
     /// What the opening found and did that an operator should read: a torn tail that was cut, a store rebuilt.
     pub notices: Vec<String>,
     /// Set once the node must stop: what happened.

@@ -6,7 +6,7 @@
 
 use crate::gateway::ReadMode;
 use chronos_node::tls::{Credentials, Files, Role, TlsError};
-use chronos_node::{Fsync, Options, Profile};
+use chronos_node::{Fsync, MAX_BYTES_LEAST, Options, Profile, RecordOptions};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -92,6 +92,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("result_max_bytes", "256MB", "the largest result that is held for one client"),
     setting("ingest_max_body_bytes", "8MB", "the largest body of /ingest"),
     setting("ingest_max_inflight", "1024", "requests to /ingest at once"),
+    setting("record", "", "record what the node is given into this directory, for `cargo sim --replay`"),
+    setting("record_max_bytes", "1GB", "all recordings of the node together; the oldest go"),
     setting("log_file", "", "write the log to this file too, and rotate it"),
     setting("log_max_size_mb", "10", "the largest log file, in MiB, before it is set aside"),
     setting("log_max_files", "3", "log files that are kept beside the newest"),
@@ -287,6 +289,8 @@ pub struct Config {
     pub ingest_max_body_bytes: usize,
     /// Requests to /ingest at once.
     pub ingest_max_inflight: usize,
+    /// Where to record, and how much.
+    pub record: Option<RecordOptions>,
     /// Where the log is written too.
     pub log_file: Option<PathBuf>,
     /// The largest log file.
@@ -335,6 +339,8 @@ impl Config {
             fsync: self.fsync,
             profile: self.profile,
             partitions: self.partitions,
+            record: self.record.clone(),
+            build: format!("chronos {}", env!("CARGO_PKG_VERSION")),
             ..Options::new(data_dir)
         }
     }
@@ -491,6 +497,7 @@ impl Reader<'_> {
             result_max_bytes: self.size("result_max_bytes")?,
             ingest_max_body_bytes: self.size("ingest_max_body_bytes")?,
             ingest_max_inflight: self.read("ingest_max_inflight", parse_count)?,
+            record: self.record()?,
             log_file: self.path("log_file")?,
             log_max_bytes: self.read("log_max_size_mb", |text| match parse_count(text) {
                 Ok(megabytes) if megabytes <= 1 << 20 => Ok((megabytes as u64) << 20),
@@ -570,6 +577,14 @@ impl Reader<'_> {
             store_max_bytes: bytes("store_max_bytes", base.store_max_bytes)?,
             ..base
         })
+    }
+
+    fn record(&self) -> Result<Option<RecordOptions>, ConfigError> {
+        let max_bytes = self.read("record_max_bytes", |text| match parse_bytes(text)? {
+            bytes if bytes < MAX_BYTES_LEAST => Err(format!("expected {MAX_BYTES_LEAST} bytes at least")),
+            bytes => Ok(bytes),
+        })?;
+        Ok(self.path("record")?.map(|dir| RecordOptions { dir, max_bytes }))
     }
 
     fn token(&self, key: &'static str) -> Result<Option<Secret>, ConfigError> {

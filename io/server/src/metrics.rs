@@ -504,6 +504,10 @@ impl prometheus_client::collector::Collector for NodeCollector {
             "Superseded checkpoints that readers still hold",
             node.store.old_views,
         )?;
+        if let Some(recording) = &node.recording {
+            let failed = u64::from(recording.stopped.is_some());
+            gauge("chronos_recording_failed", "1 if recording ended because of an error", failed)?;
+        }
         let mut seconds = |name: &str, help: &str, value: f64| {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
         };
@@ -521,6 +525,12 @@ impl prometheus_client::collector::Collector for NodeCollector {
             "Times that the WAL was over its bound and was given up to the newest checkpoint",
             node.engine.wal_shortened,
         )?;
+        if let Some(recording) = &node.recording {
+            let help = "Bytes of inputs that were recorded";
+            counter("chronos_recording_written_bytes", help, recording.written_bytes)?;
+            let help = "Times that nothing was recorded for a while, because the disk did not keep up";
+            counter("chronos_recording_gaps", help, recording.gaps)?;
+        }
         counter("chronos_wal_full", "WAL writes that met a full disk", node.wal.full)?;
         counter("chronos_checkpoints", "Checkpoints written", node.store.checkpoints)?;
         counter("chronos_checkpoints_full", "Checkpoints that met a full disk", node.store.checkpoints_full)?;

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod linear;
 pub mod log;
 pub mod memory;
+pub mod one;
 pub mod raft;
 pub mod requests;
 pub mod schedules;

@@ -421,6 +421,7 @@ impl World {
 
     /// The process is gone.
     pub(super) fn end(&mut self, m: usize, end: End) {
+        self.replay(m);
         let Some(up) = self.machines[m].up.take() else { return };
         self.say(NAMES[m], format_args!("the process ends: {end:?}"));
         self.note(|| What::Ended { node: m, end });

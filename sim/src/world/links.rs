@@ -11,10 +11,11 @@ use super::{Event, World};
 use crate::chronicle::What;
 use crate::marks::Mark;
 use crate::violation::Held;
+use crate::words::Brief;
 use chronos_engine::step::Input;
 use chronos_proto::codec;
 use chronos_proto::id::NodeId;
-use chronos_proto::peer::{ForwardOutcome, PeerHello, PeerMessage};
+use chronos_proto::peer::{PeerHello, PeerMessage};
 use chronos_proto::raft::Message;
 
 /// How often two machines look at each other.
@@ -223,85 +224,4 @@ impl World {
 fn counts_on_stream(message: &PeerMessage) -> bool {
     use PeerMessage::{Forward, ForwardReply, Read, ReadReply};
     matches!(message, Forward(_) | ForwardReply { .. } | Read { .. } | ReadReply { .. })
-}
-
-/// Forwarded writes and reads have long numbers, told apart by their last digits.
-const FORWARDS_SHOWN: u64 = 10_000;
-
-/// A message in a few words.
-pub(super) struct Brief<'a>(pub(super) &'a PeerMessage);
-
-impl std::fmt::Display for Brief<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let place = |id: &chronos_proto::raft::LogId| (id.term.0, id.index.0);
-        match self.0 {
-            PeerMessage::Raft { message, .. } => match message {
-                Message::Append { term, previous, entries, commit } => {
-                    let ((t, i), n) = (place(previous), entries.len());
-                    write!(f, "Append t{term} behind {t}.{i}: {n} entries, commit {commit}")
-                }
-                Message::Appended { term, matched } => write!(f, "Appended t{term} through {matched}"),
-                Message::AppendRejected { term, previous, hint } => {
-                    let (t, i) = place(hint);
-                    write!(f, "AppendRejected t{term} behind {previous}, hint {t}.{i}")
-                }
-                Message::Snapshot { term, last, .. } => {
-                    let (t, i) = place(last);
-                    write!(f, "Snapshot t{term} at {t}.{i}")
-                }
-                Message::PreVote { term, last } => {
-                    let (t, i) = place(last);
-                    write!(f, "PreVote t{term}, log ends at {t}.{i}")
-                }
-                Message::Vote { term, last, transfer } => {
-                    let ((t, i), handed) = (place(last), if *transfer { ", handed over" } else { "" });
-                    write!(f, "Vote t{term}, log ends at {t}.{i}{handed}")
-                }
-                Message::PreVoteReply { term, granted } => {
-                    write!(f, "PreVoteReply t{term} {}", if *granted { "yes" } else { "no" })
-                }
-                Message::VoteReply { term, granted } => {
-                    write!(f, "VoteReply t{term} {}", if *granted { "yes" } else { "no" })
-                }
-                other => write!(f, "{other:?}"),
-            },
-            PeerMessage::Beat(beat) => {
-                f.write_str("Beat")?;
-                beat.groups.iter().try_for_each(|(_, t, c, r)| write!(f, " t{t} commit {c} round {r}"))?;
-                beat.rest.iter().try_for_each(|(_, t, l, r)| write!(f, " t{t} may rest at {l} round {r}"))?;
-                if beat.resting == 0 { Ok(()) } else { f.write_str(" and for what rests") }
-            }
-            PeerMessage::BeatReply(reply) => {
-                f.write_str("BeatReply")?;
-                reply.groups.iter().try_for_each(|(_, t, r)| write!(f, " t{t} round {r}"))?;
-                reply.rest.iter().try_for_each(|(_, t, r)| write!(f, " t{t} rests, round {r}"))
-            }
-            PeerMessage::Forward(forward) => {
-                let (session, sequence) = (forward.request.session.0 as u64, forward.request.sequence);
-                let number = forward.number % FORWARDS_SHOWN;
-                write!(f, "Forward {number} t{} of request {session}.{sequence}", forward.term)
-            }
-            PeerMessage::Read { number, .. } => write!(f, "Read {}", number % FORWARDS_SHOWN),
-            PeerMessage::ReadReply { number, at } => {
-                write!(f, "ReadReply {} ", number % FORWARDS_SHOWN)?;
-                match at {
-                    Some((term, index, _)) => write!(f, "at {term}.{index}"),
-                    None => f.write_str("refused"),
-                }
-            }
-            PeerMessage::ForwardReply { number, outcome } => {
-                write!(f, "ForwardReply {} ", number % FORWARDS_SHOWN)?;
-                match outcome {
-                    ForwardOutcome::Committed { term, index, .. } => write!(f, "committed {term}.{index}"),
-                    other => write!(f, "{other:?}"),
-                }
-            }
-            PeerMessage::Chunk(chunk) => {
-                let (t, i) = place(&chunk.last);
-                let (number, count, ends) = (chunk.number, chunk.entries.len(), chunk.ends);
-                write!(f, "Chunk {number} of {t}.{i}: {count} keys, ends={ends}")
-            }
-            other => write!(f, "{other:?}"),
-        }
-    }
 }

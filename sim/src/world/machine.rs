@@ -112,6 +112,11 @@ pub(super) fn id(machine: usize) -> NodeId {
     NodeId(machine as u64 + 1)
 }
 
+/// A node in traces.
+pub(super) fn named(node: NodeId) -> String {
+    NAMES[of(node)].to_owned()
+}
+
 /// The machine of a node.
 pub(super) fn of(node: NodeId) -> usize {
     node.0 as usize - 1

@@ -13,7 +13,6 @@
 //! readers            subscribers, and clients that look around
 //! faults             what goes wrong with one machine
 //! members            what operators do: members come and go, leaders hand over
-//! words              what nodes are told and tell, in the trace
 //! audit, settle      who watches, and what must be true in the end
 //! ```
 
@@ -28,7 +27,6 @@ mod readers;
 mod schedules;
 mod settle;
 mod shell;
-mod words;
 
 use crate::checker::clock::Truth;
 use crate::checker::dedup::Dedup;
@@ -45,6 +43,7 @@ use crate::marks::Marks;
 use crate::model::Model;
 use crate::network::Network;
 use crate::plan::Planned;
+use crate::replay;
 use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::violation::{Class, Held, Violation};
@@ -200,6 +199,10 @@ pub struct World {
     disk_rng: Rng,
     net_rng: Rng,
     driver_rng: Rng,
+
+    record: bool,
+    /// A recording that was not replayed as it was made.
+    unlike: Option<Violation>,
 }
 
 impl World {
@@ -243,9 +246,16 @@ impl World {
             disk_rng: Rng::new(seed, "disk"),
             net_rng: Rng::new(seed, "network"),
             driver_rng: Rng::new(seed, "driver"),
+            record: false,
+            unlike: None,
             knobs,
             plan,
         }
+    }
+
+    /// The same, with every process recorded and the recordings replayed, or not.
+    pub fn recorded(self, record: bool) -> World {
+        World { record, ..self }
     }
 
     /// Runs to the end, to the first violation, or for so many steps.
@@ -289,15 +299,33 @@ impl World {
     fn go(&mut self, steps_max: u64) -> Held {
         while let Some(Scheduled { at, event, .. }) = self.queue.pop() {
             if self.trace.step >= steps_max {
-                return Ok(());
+                break;
             }
             self.trace.step += 1;
             self.now = at;
-            if self.happens(event)? {
-                return Ok(());
+            let over = self.happens(event)?;
+            if let Some(unlike) = self.unlike.take() {
+                return Err(unlike);
+            }
+            if over {
+                break;
             }
         }
-        Ok(())
+        for m in 0..self.machines.len() {
+            self.replay(m);
+        }
+        self.unlike.take().map_or(Ok(()), Err)
+    }
+
+    /// Steps a process' node again through what it was given so far.
+    fn replay(&mut self, m: usize) {
+        let recorder = self.machines[m].up.as_mut().and_then(|up| up.recorder.take());
+        let Some(mut recorder) = recorder else { return };
+        let violation = match replay::replay(&recorder.take(), false) {
+            Ok(replay) => replay.violation,
+            Err(error) => Some(Violation::safety("replay", error.to_string())),
+        };
+        self.unlike = self.unlike.take().or(violation);
     }
 
     /// True if the run is over.
@@ -393,7 +421,7 @@ impl World {
 }
 
 /// A panic as a verdict.
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Violation {
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Violation {
     let text =
         panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let what = text.unwrap_or("a panic without words").to_owned();

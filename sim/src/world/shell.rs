@@ -3,9 +3,7 @@
 //! Effects without a barrier are performed before the disk has begun with what the same step asks of it: the worst
 //! order that the contract allows. Replies travel apart from everything else, in any order among themselves.
 
-use super::links::Brief;
-use super::machine::{DISKS, NAMES, WALS, member};
-use super::words::{Handed, Tells, Told};
+use super::machine::{DISKS, NAMES, WALS, member, named};
 use super::{Event, World};
 use crate::chronicle::What;
 use crate::marks::Mark;
@@ -13,8 +11,10 @@ use crate::plan::{End, Moment};
 use crate::store::SimStore;
 use crate::tap::{self, Logged};
 use crate::violation::{Held, Violation};
+use crate::words::{Brief, Handed, Tells, Told, brief};
 use chronos_engine::node::{Config, Fsync, Start};
 use chronos_engine::raft::Role;
+use chronos_engine::record::{Label, Recorder};
 use chronos_engine::step::{
     Action, Checkpoint, CheckpointId, Effect, Fatal, Input, Outputs, Published, Reply, Token, Trace,
 };
@@ -32,9 +32,17 @@ const SPIN_MAX: u64 = 20_000;
 /// Snapshots that clients may still read from.
 const RING: usize = 12;
 
+/// Every so many steps of the world, a recording begins anew.
+const ANEW_EVERY: u64 = 97;
+
+fn label(m: usize) -> Label {
+    Label { build: "the simulator".to_owned(), name: NAMES[m].to_owned() }
+}
+
 /// A running process.
 pub(super) struct Up {
     pub(super) node: Node,
+    pub(super) recorder: Option<Recorder>,
     inbox: VecDeque<Input>,
     drive_scheduled: bool,
     waiting: Vec<Effect>,
@@ -133,7 +141,14 @@ impl World {
         self.truth.runs(self.now, machine.clock.drift_ppm());
         self.truth.shown(self.now, machine.clock.wall_error(self.now));
         let mut out = Outputs::default();
-        let node = match Node::new(self.config(m), now, recovered, &self.machines[m].shared, &mut out) {
+        let (config, store) = (self.config(m), &self.machines[m].shared);
+        let (opened, recorder) = if self.record {
+            let (opened, recorder) = Recorder::open(label(m), config, now, recovered, store, &mut out);
+            (opened, Some(recorder))
+        } else {
+            (Node::new(config, now, recovered, store, &mut out), None)
+        };
+        let node = match opened {
             Ok(node) => node,
             Err(fatal) => return self.damaged(m, false, &fatal.to_string()),
         };
@@ -145,6 +160,7 @@ impl World {
         }
         self.machines[m].up = Some(Up {
             node,
+            recorder,
             inbox: VecDeque::new(),
             drive_scheduled: false,
             waiting: Vec::new(),
@@ -214,7 +230,22 @@ impl World {
         }
         self.step(m, Input::QueueDrained)?;
         self.reschedule(m);
+        if self.record && self.trace.step.is_multiple_of(ANEW_EVERY) {
+            self.record_anew(m);
+        }
         Ok(())
+    }
+
+    /// The recording so far is replayed, and another begins with the node as it is, if there is an image of it now.
+    fn record_anew(&mut self, m: usize) {
+        let Some(up) = &self.machines[m].up else { return };
+        let anew = Recorder::anew(label(m), &up.node, &self.machines[m].shared);
+        if anew.is_some() {
+            self.replay(m);
+            if let Some(up) = &mut self.machines[m].up {
+                up.recorder = anew;
+            }
+        }
     }
 
     /// One step of the node, and what comes of it.
@@ -234,7 +265,7 @@ impl World {
             Input::Request { token, .. } => {
                 self.trace.line(self.now, NAMES[m], format_args!("request {}", token.0))
             }
-            other => self.trace.line(self.now, NAMES[m], format_args!("{}", Told(other))),
+            other => self.trace.line(self.now, NAMES[m], format_args!("{}", Told(other, &named))),
         }
         if let Input::ClockSynchronised(synchronised) = &input {
             up.told_synchronised = *synchronised;
@@ -242,7 +273,10 @@ impl World {
         let must_fail = matches!(input, Input::WriteFailed { .. } | Input::CheckpointFailed { .. });
         up.failing |= must_fail;
         let mut out = Outputs::default();
-        up.node.step(now, input, &machine.shared, &mut out);
+        match &mut up.recorder {
+            Some(recorder) => recorder.step(&mut up.node, now, input, &machine.shared, &mut out),
+            None => up.node.step(now, input, &machine.shared, &mut out),
+        }
         let fatal = out.effects.iter().any(|effect| matches!(effect.action, Action::Fatal(_)));
         if must_fail && !fatal {
             let what = "a failed write or checkpoint was reported and the node goes on";
@@ -329,7 +363,7 @@ impl World {
             }
             _ => {}
         }
-        self.say(NAMES[m], format_args!("{}", Tells(trace)));
+        self.say(NAMES[m], format_args!("{}", Tells(trace, &named)));
         Ok(())
     }
 
@@ -875,56 +909,4 @@ fn kind(op: &WalOp) -> &'static str {
         WalOp::Done { .. } => "hand-over",
         WalOp::Remove { .. } => "remove",
     }
-}
-
-fn brief(entry: &proto::command::Entry) -> String {
-    use proto::command::Command;
-    let what = match &*entry.command {
-        Command::Batch { request, ops } => {
-            let mut shown: Vec<String> = ops.iter().take(4).map(brief_op).collect();
-            if ops.len() > shown.len() {
-                shown.push(format!("and {} more", ops.len() - shown.len()));
-            }
-            format!("batch {}.{}: {}", request.session.0 as u64, request.sequence, shown.join(", "))
-        }
-        Command::Fire { timers } => {
-            let shown: Vec<String> =
-                timers.iter().take(4).map(|t| format!("{:?} due {}", t.timer_id, t.due)).collect();
-            format!("fire {} timers: {}", timers.len(), shown.join(", "))
-        }
-        Command::Ack { consumer_group, offsets, .. } => format!("ack {consumer_group} {offsets:?}"),
-        other => format!("{other:?}"),
-    };
-    format!("t{} {} {what}", entry.term, entry.time)
-}
-
-fn brief_op(op: &proto::command::Op) -> String {
-    use proto::command::Op;
-    match op {
-        Op::PutRow { relation, key, .. } => format!("put {relation} {}", hex(key)),
-        Op::DeleteRow { relation, key, .. } => format!("delete {relation} {}", hex(key)),
-        Op::AppendRow { relation, .. } => format!("append {relation}"),
-        Op::Publish { topic, event, claim, .. } => {
-            format!("publish {topic} {:?} claim={claim}", event.message_id)
-        }
-        Op::Schedule { topic, timer_id, deliver_at, claim, .. } => {
-            format!("schedule {topic} {timer_id:?} at {deliver_at} claim={claim}")
-        }
-        Op::Reschedule { topic, timer_id, deliver_at, if_version, .. } => {
-            format!("reschedule {topic} {timer_id:?} to {deliver_at:?} if {if_version:?}")
-        }
-        Op::Cancel { topic, timer_id, if_version } => {
-            format!("cancel {topic} {timer_id:?} if {if_version:?}")
-        }
-        Op::PutRelation(relation) => format!("define {} {:?}", relation.id, relation.name),
-        Op::DropRelation(relation) => format!("drop {relation}"),
-        Op::Trigger { schedule, .. } => format!("trigger {schedule}"),
-        Op::Ran { schedule, occurrence, failure } => {
-            format!("ran {schedule} {} failed={}", occurrence.nominal, failure.is_some())
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -294,7 +294,7 @@ impl Process {
         settings.segment_bytes = 1 << 18;
         settings.checkpoint_wal_bytes = world.checkpoint_wal_bytes;
         let store: SharedStore = Arc::new(store);
-        let driver = Driver::new(settings, clock.clone(), recovered, store, &mut outlet)
+        let driver = Driver::new(settings, clock.clone(), recovered, store, None, &mut outlet)
             .map_err(|fatal| unable("the node", fatal.to_string()))?;
         inbox.push(Feed::Input(Input::ClockSynchronised(true)));
         Ok(Some(Process { world: world.clone(), at, driver, clock, outlet, inbox, links }))

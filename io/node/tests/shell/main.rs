@@ -4,4 +4,5 @@ mod common;
 mod damage;
 mod durable;
 mod full_disk;
+mod recording;
 mod scrub;

@@ -159,7 +159,7 @@ fn value_name(key: &str) -> &'static str {
     match key.rsplit('_').next() {
         Some("file") => "FILE",
         Some("address") => "HOST:PORT",
-        Some("dir") => "DIR",
+        Some("dir" | "record") => "DIR",
         Some("ca" | "cert" | "key") => "FILE",
         Some("bytes") => "BYTES",
         Some("fsync") => "WHEN",

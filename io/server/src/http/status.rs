@@ -153,6 +153,12 @@ pub(crate) fn describe(status: &NodeStatus, ready: bool, auth: &Auth) -> serde_j
                 VerifyState::Damaged(what) => format!("damaged: {what}"),
             },
         },
+        "recording": status.recording.as_ref().map(|recording| json!({
+            "file": recording.file.as_ref().map(|file| file.display().to_string()),
+            "written_bytes": recording.written_bytes,
+            "gaps": recording.gaps,
+            "stopped": recording.stopped,
+        })),
         "clock": {
             "cluster": status.engine.has_time.then(|| status.clock.cluster.to_string()),
             "wall": status.clock.wall.to_string(),
@@ -233,6 +239,8 @@ pub(crate) fn warnings(status: &NodeStatus, auth: &Auth) -> Vec<String> {
         let problem = credentials.problem();
         out.extend(problem.map(|why| format!("the new certificate files are not used: {why}")));
     }
+    let recording = status.recording.as_ref();
+    out.extend(recording.and_then(|recording| recording.stopped.clone()));
     if status.wal.full + status.store.checkpoints_full > 0 {
         out.push("the disk was full at some time since the start".to_owned());
     }
