@@ -12,6 +12,7 @@ use crate::rel::{AggregateCall, AggregateFunction};
 use crate::{time, types};
 use chronos_proto::value::Interval;
 use chronos_proto::{Type, Value};
+use std::cmp::Ordering;
 
 pub(super) struct Aggregate<'a> {
     input: Source<'a>,
@@ -155,6 +156,23 @@ impl Operator for Aggregate<'_> {
             self.done = Some(self.run()?.into_iter());
         }
         Ok(self.done.as_mut().and_then(Iterator::next))
+    }
+}
+
+/// The least or the greatest of each group, by what is better.
+fn keep_best<T: Copy>(
+    groups: &[u32],
+    values: &[T],
+    best: &mut [T],
+    counts: &mut [i64],
+    better: impl Fn(&T, &T) -> bool,
+) {
+    for (group, value) in groups.iter().zip(values) {
+        let (best, count) = (&mut best[*group as usize], &mut counts[*group as usize]);
+        if *count == 0 || better(value, best) {
+            *best = *value;
+        }
+        *count += 1;
     }
 }
 
@@ -327,15 +345,17 @@ impl<'a> State<'a> {
                     self.counts[*g as usize] += 1;
                 }
             }
-            (Totals::Ints(best), Data::I64(v), A::Min | A::Max) => {
-                let max = self.call.function == A::Max;
-                for (g, x) in groups.iter().zip(v) {
-                    let (best, count) = (&mut best[*g as usize], &mut self.counts[*g as usize]);
-                    if *count == 0 || (if max { *x > *best } else { *x < *best }) {
-                        *best = *x;
-                    }
-                    *count += 1;
-                }
+            (Totals::Ints(best), Data::I64(v), function @ (A::Min | A::Max)) => {
+                let better = if function == A::Max { i64::gt } else { i64::lt };
+                keep_best(groups, v, best, &mut self.counts, better);
+            }
+            (Totals::Floats(best), Data::F64(v), function @ (A::Min | A::Max)) => {
+                let better = |x: &f64, best: &f64| match types::compare_floats(*x, *best) {
+                    Ordering::Greater => function == A::Max,
+                    Ordering::Less => function == A::Min,
+                    Ordering::Equal => false,
+                };
+                keep_best(groups, v, best, &mut self.counts, better);
             }
             _ => return Ok(false),
         }
@@ -347,9 +367,8 @@ impl<'a> State<'a> {
         let function = self.call.function;
         let first = self.counts[group] == 0;
         self.counts[group] += 1;
-        let better = |order: std::cmp::Ordering| {
-            first || if function == A::Max { order.is_gt() } else { order.is_lt() }
-        };
+        let better =
+            |order: Ordering| first || if function == A::Max { order.is_gt() } else { order.is_lt() };
         match (&mut self.totals, value) {
             (Totals::Ints(v), ValueRef::Int(x)) if function == A::Sum => {
                 v[group] = v[group].checked_add(x).ok_or_else(overflow)?;

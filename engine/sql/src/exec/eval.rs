@@ -516,6 +516,12 @@ pub(crate) fn map1<A: Native, R: Native>(
     n: usize,
     f: impl Fn(A) -> Result<R, SqlError>,
 ) -> Result<Vector, SqlError> {
-    let twice = [Cow::Borrowed(v), Cow::Borrowed(v)];
-    map2(ty, &twice, n, |a: A, _: A| f(a))
+    let Some(x) = v.native::<A>() else { return Ok(Vector::constant(ty, Value::Null)) };
+    // A NULL's place holds a value that was never meant to be computed with.
+    let null = |i: usize| v.nulls.as_ref().is_some_and(|nulls| nulls[i]);
+    let mut out = Vec::with_capacity(n);
+    for i in 0..n {
+        out.push(if null(i) { R::default() } else { f(x.get(i))? });
+    }
+    Ok(Vector { ty, nulls: v.nulls.clone(), data: R::wrap(out) })
 }

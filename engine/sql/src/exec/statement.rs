@@ -105,7 +105,7 @@ impl Job<'_> {
             Action::Delete(delete) => Done::Wrote(run_delete(delete, self.prepared, &exec, writes)?),
             Action::Show(name) => {
                 let value = self.info.settings.get(name).ok_or_else(|| settings::unknown(name))?;
-                Done::Rows(texts(self.prepared, vec![vec![value]], "SHOW"))
+                Done::Rows(texts(self.prepared, vec![vec![value.to_owned()]], "SHOW"))
             }
             Action::ShowAll => {
                 let rows =

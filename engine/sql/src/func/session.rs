@@ -22,7 +22,8 @@ functions! { TABLE:
     "current_schema" () -> Text Stable Row |_, _| text("public");
     "pg_backend_pid" () -> Integer Stable Row |_, cx| Ok(Value::Int(i64::from(cx.session.backend_pid)));
     "current_setting" (Text) -> Text Stable Row |a, cx| {
-        cx.session.settings.get(str(a[0])).map(Value::Text).ok_or_else(|| crate::settings::unknown(str(a[0])))
+        let value = cx.session.settings.get(str(a[0])).ok_or_else(|| crate::settings::unknown(str(a[0])))?;
+        Ok(Value::Text(value.to_owned()))
     };
     "pg_is_in_recovery" () -> Bool Stable Row |_, _| Ok(Value::Bool(false));
     "pg_table_is_visible" (Int) -> Bool Stable Row |a, _| Ok(Value::Bool(int(a[0]) != catalog::TIMERS_OID));
