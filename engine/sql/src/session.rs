@@ -361,13 +361,18 @@ impl Session {
     }
 
     /// The value of a setting.
-    pub fn setting(&self, name: &str) -> Option<String> {
+    pub fn setting(&self, name: &str) -> Option<&str> {
         self.info.settings.get(name)
     }
 
     /// How long a transaction may be open and idle before its connection is ended; none is for ever.
     pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
         self.info.settings.idle_in_transaction_timeout()
+    }
+
+    /// How long a statement may run; none is for ever.
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        self.info.settings.statement_timeout()
     }
 
     /// Changes a setting, as the startup message does.
@@ -630,8 +635,7 @@ impl Session {
     }
 
     fn reads_only_by_default(&self) -> bool {
-        self.info.settings.get("default_transaction_read_only").and_then(|v| settings::boolean(&v))
-            == Some(true)
+        self.info.settings.get("default_transaction_read_only").and_then(settings::boolean) == Some(true)
     }
 
     /// BEGIN, COMMIT and ROLLBACK; none for any other action.

@@ -37,7 +37,7 @@ const KNOWN: &[(&str, &str, bool)] = &[
     ("server_version_num", "150000", false),
     ("session_authorization", "", false),
     ("standard_conforming_strings", "on", true),
-    ("statement_timeout", "0", true),
+    (STATEMENT_TIMEOUT, "0", true),
     ("synchronous_commit", "on", true),
     ("TimeZone", "UTC", true),
     ("transaction_isolation", "serializable", false),
@@ -69,6 +69,8 @@ pub(crate) struct Settings {
     zone: Zone,
     /// What was told to the client so far.
     told: BTreeMap<String, String>,
+    /// Nothing has changed since.
+    all_told: bool,
 }
 
 pub(crate) fn unknown(name: &str) -> SqlError {
@@ -77,6 +79,7 @@ pub(crate) fn unknown(name: &str) -> SqlError {
 
 /// What the setting of this name is called here too.
 const IDLE_TIMEOUT: &str = "idle_in_transaction_session_timeout";
+const STATEMENT_TIMEOUT: &str = "statement_timeout";
 const ALIASES: &[(&str, &str)] = &[("idle_in_transaction_timeout", IDLE_TIMEOUT)];
 
 /// The name as PostgreSQL spells it, its default, and whether it may be changed.
@@ -105,18 +108,17 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 impl Settings {
-    pub fn get(&self, name: &str) -> Option<String> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         match find(name) {
-            Some((known, default, _)) => {
-                Some(self.changed.get(*known).cloned().unwrap_or_else(|| (*default).to_owned()))
-            }
+            Some((known, default, _)) => Some(self.changed.get(*known).map_or(default, String::as_str)),
             // A name with a dot is a client's own.
-            None => self.changed.get(&name.to_lowercase()).cloned(),
+            None => self.changed.get(&name.to_lowercase()).map(String::as_str),
         }
     }
 
     /// Changes a setting; none sets it back to its default.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), SqlError> {
+        self.all_told = false;
         let Some((known, default, may)) = find(name) else {
             if name.contains('.') {
                 match value {
@@ -158,7 +160,7 @@ impl Settings {
             "IntervalStyle" if !value.eq_ignore_ascii_case("postgres") => {
                 return Err(invalid().hint("only postgres is supported"));
             }
-            IDLE_TIMEOUT => {
+            IDLE_TIMEOUT | STATEMENT_TIMEOUT => {
                 duration(value).ok_or_else(|| {
                     invalid().hint("a number of milliseconds, or one with ms, s, min, h or d")
                 })?;
@@ -197,7 +199,16 @@ impl Settings {
 
     /// How long a transaction may be open and idle; none is for ever.
     pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
-        self.get(IDLE_TIMEOUT).and_then(|value| duration(&value)).filter(|limit| !limit.is_zero())
+        self.limit(IDLE_TIMEOUT)
+    }
+
+    /// How long a statement may run; none is for ever.
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        self.limit(STATEMENT_TIMEOUT)
+    }
+
+    fn limit(&self, name: &str) -> Option<Duration> {
+        self.get(name).and_then(duration).filter(|limit| !limit.is_zero())
     }
 
     /// The zone that times are shown and read in.
@@ -206,12 +217,15 @@ impl Settings {
     }
 
     pub fn reset_all(&mut self) {
-        self.zone = Zone::default();
+        (self.zone, self.all_told) = (Zone::default(), false);
         self.changed.retain(|name, _| name == "session_authorization");
     }
 
     pub fn all(&self) -> Vec<(String, String)> {
-        KNOWN.iter().map(|(name, _, _)| ((*name).to_owned(), self.get(name).unwrap_or_default())).collect()
+        KNOWN
+            .iter()
+            .map(|(name, _, _)| ((*name).to_owned(), self.get(name).unwrap_or_default().to_owned()))
+            .collect()
     }
 
     pub fn name_of(name: &str) -> String {
@@ -219,14 +233,18 @@ impl Settings {
     }
 
     pub fn authorize(&mut self, user: &str) {
+        self.all_told = false;
         self.changed.insert("session_authorization".into(), user.into());
     }
 
     /// What the client has not been told yet.
     pub fn take_reports(&mut self) -> Vec<(String, String)> {
         let mut out = Vec::new();
+        if std::mem::replace(&mut self.all_told, true) {
+            return out;
+        }
         for name in REPORTED {
-            let value = self.get(name).unwrap_or_default();
+            let value = self.get(name).unwrap_or_default().to_owned();
             if self.told.get(*name) != Some(&value) {
                 self.told.insert((*name).to_owned(), value.clone());
                 out.push(((*name).to_owned(), value));
@@ -255,7 +273,7 @@ mod tests {
         for (value, millis) in [("1500", 1_500), ("1500 ms", 1_500), ("2s", 2_000), ("1min", 60_000)] {
             settings.set("idle_in_transaction_timeout", Some(value)).unwrap();
             assert_eq!(settings.idle_in_transaction_timeout(), Some(Duration::from_millis(millis)));
-            assert_eq!(settings.get(IDLE_TIMEOUT).as_deref(), Some(value));
+            assert_eq!(settings.get(IDLE_TIMEOUT), Some(value));
         }
         for wrong in ["", "s", "-1", "1.5s", "1 year", "99999999999"] {
             let refused = settings.set(IDLE_TIMEOUT, Some(wrong)).unwrap_err();
@@ -263,5 +281,20 @@ mod tests {
         }
         settings.set(IDLE_TIMEOUT, Some("0")).unwrap();
         assert_eq!(settings.idle_in_transaction_timeout(), None);
+        assert_eq!(settings.statement_timeout(), None);
+        settings.set("Statement_Timeout", Some("2s")).unwrap();
+        assert_eq!(settings.statement_timeout(), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn clients_are_told_what_changed_and_that_once() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.take_reports().len(), REPORTED.len());
+        assert_eq!(settings.take_reports(), []);
+        settings.set("TimeZone", Some("Europe/Rome")).unwrap();
+        settings.set("work_mem", Some("1MB")).unwrap();
+        assert_eq!(settings.take_reports(), [("TimeZone".to_owned(), "Europe/Rome".to_owned())]);
+        settings.reset_all();
+        assert_eq!(settings.take_reports(), [("TimeZone".to_owned(), "UTC".to_owned())]);
     }
 }

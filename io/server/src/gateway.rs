@@ -286,7 +286,7 @@ impl Gateway {
 
     /// How a session reads.
     fn read_mode(&self, session: &Session) -> ReadMode {
-        session.setting("chronos.read_mode").and_then(|mode| ReadMode::parse(&mode)).unwrap_or(self.read_mode)
+        session.setting("chronos.read_mode").and_then(ReadMode::parse).unwrap_or(self.read_mode)
     }
 
     /// Binds and plans a statement.

@@ -208,6 +208,33 @@ fn concurrent_counters_lose_nothing() {
 }
 
 #[test]
+fn a_statement_that_runs_for_too_long_is_canceled() {
+    let world = World::start();
+    client(async {
+        let client = connect(&world).await;
+        client.batch_execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+        let values: Vec<String> = (0..2000).map(|i| format!("({i})")).collect();
+        client.batch_execute(&format!("INSERT INTO t VALUES {}", values.join(","))).await.unwrap();
+        client.batch_execute("SET statement_timeout = '50ms'").await.unwrap();
+        // Eight billion rows: it ends only by being canceled.
+        let endless = "SELECT count(*) FROM t a, t b, t c WHERE a.id + b.id + c.id < 0";
+        let prepared = client.query(endless, &[]).await.unwrap_err();
+        let simple = client.batch_execute(endless).await.unwrap_err();
+        for error in [prepared, simple] {
+            let message = error.as_db_error().map(|e| e.message());
+            assert_eq!(
+                (code(&error), message),
+                ("57014", Some("canceling statement due to statement timeout"))
+            );
+        }
+        client.query_one("SELECT 1", &[]).await.unwrap();
+        client.batch_execute("SET statement_timeout = 0").await.unwrap();
+        let wrong = client.batch_execute("SET statement_timeout = 'soon'").await.unwrap_err();
+        assert_eq!(code(&wrong), "22023");
+    });
+}
+
+#[test]
 fn portals_give_rows_in_parts() {
     let world = World::start();
     client(async {

@@ -13,6 +13,7 @@ mod connection;
 mod copy;
 pub mod frontend;
 mod startup;
+mod timeout;
 pub mod types;
 
 use crate::auth::Auth;

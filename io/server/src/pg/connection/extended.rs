@@ -3,7 +3,7 @@
 use super::{Connection, End, SEND_AT_BYTES, protocol};
 use crate::gateway::Answer;
 use crate::pg::frontend::{Bind, Formats, Target};
-use crate::pg::types;
+use crate::pg::{timeout, types};
 use chronos_proto::{Type, Value};
 use chronos_sql::{Deallocated, Prepared, RowSet, SqlError, SqlState, TransactionStatus, oid};
 use std::io;
@@ -213,7 +213,8 @@ impl Connection<'_> {
                     return Ok(Ok(()));
                 }
                 let cancel = &self.registered.cancel;
-                let answer = self.gateway.execute(&mut self.session, prepared, &portal.params, cancel).await;
+                let (session, params) = (&mut self.session, &portal.params);
+                let answer = timeout::execute(self.gateway, session, prepared, params, cancel).await;
                 self.notices();
                 let answer = answer.and_then(|answer| self.deallocate(prepared).map(|()| answer));
                 match answer {

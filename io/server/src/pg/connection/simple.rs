@@ -4,6 +4,7 @@ use super::extended::Cursor;
 use super::{Connection, End};
 use crate::gateway::Answer;
 use crate::pg::frontend::Formats;
+use crate::pg::timeout;
 use chronos_sql::{SqlError, SqlState, Statement, TransactionStatus};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -71,7 +72,7 @@ impl Connection<'_> {
                 return Ok(begun.err().map(Err));
             }
             let cancel = &self.registered.cancel;
-            let answer = self.gateway.execute(&mut self.session, &prepared, &[], cancel).await;
+            let answer = timeout::execute(self.gateway, &mut self.session, &prepared, &[], cancel).await;
             self.notices();
             let answer = answer.and_then(|answer| self.deallocate(&prepared).map(|()| answer));
             match answer {
