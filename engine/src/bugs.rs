@@ -163,6 +163,9 @@ planted! {
     /// A snapshot is sent without what requests came to.
     SnapshotWithoutSessions => "snapshot-without-sessions", "snapshot", ["digest", "one-effect"],
         "R9: one effect across snapshot and restore";
+    /// What has arrived of a snapshot counts as stored, in the record that a restart goes on from.
+    ProgressAhead => "progress-ahead", "snapshot", ["digest", "state", "no-panic", "no-false-alarm"],
+        "Kafka Connect: an offset that is committed before its records are flushed";
     /// A group's new leader does not look what its outbox holds.
     ForgetOutbox => "forget-outbox", "outbox", ["outbox"],
         "transactional outbox: a relay that died is not taken over";

@@ -394,6 +394,15 @@ pub enum Trace {
         /// Whether it ended well.
         done: bool,
     },
+    /// A snapshot that an earlier run of this node was being sent goes on.
+    SnapshotResumed {
+        /// The group.
+        group: GroupId,
+        /// Its last entry.
+        index: Index,
+        /// The number of the first chunk that this run is sent.
+        chunk: u64,
+    },
     /// A received snapshot has taken the place of the state.
     SnapshotInstalled {
         /// The group.

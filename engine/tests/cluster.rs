@@ -7,16 +7,19 @@
 #[path = "support/relations.rs"]
 mod relations;
 
+use bytes::Bytes;
 use chronos_engine::node::{Config, Fsync, Node, Start};
 use chronos_engine::raft::{Change, ChangeError, Role};
 use chronos_engine::rng::Rng;
-use chronos_engine::state::{Sessions, keys};
+use chronos_engine::state::records::Incoming;
+use chronos_engine::state::{Sessions, keys, sealed};
 use chronos_engine::step::{
     Action, Fresh, Input, OperatorError, Outputs, Published, ReadAt, Reply, Request, Token, Trace,
 };
 use chronos_engine::store::{MemoryStore, SharedStore};
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_engine::wal::{Identity, SegmentId, WalOp, WriteId, recover};
+use chronos_proto::codec;
 use chronos_proto::command::{Event, Op};
 use chronos_proto::id::{ClusterId, Incarnation, Index, NodeId, RequestId};
 use chronos_proto::membership::{Configuration, Member};
@@ -55,6 +58,8 @@ struct Host {
     links: BTreeSet<NodeId>,
     /// It is killed when a snapshot has become its state, and nothing of that is in its log.
     dies_at_flip: bool,
+    /// Its disk answers no more when its store has done so many writes more.
+    hangs_after: Option<usize>,
 }
 
 impl Host {
@@ -149,6 +154,7 @@ impl Cluster {
             hangs: false,
             links: BTreeSet::new(),
             dies_at_flip: false,
+            hangs_after: None,
         };
         self.hosts.insert(NodeId(number), host);
         self.start(NodeId(number));
@@ -161,6 +167,7 @@ impl Cluster {
         assert!(host.node.is_none(), "{id} is up");
         host.boots += 1;
         host.begun = Some(Start::next(host.begun, host.config.seed + host.boots));
+        host.shared = Arc::new(host.store.clone());
         let identity = Identity { cluster: CLUSTER, node: id, incarnation: host.config.incarnation };
         let recovered = recover(identity, &host.wal).expect("a sound WAL");
         let mut out = Outputs::default();
@@ -302,6 +309,8 @@ impl Cluster {
                         };
                     }
                     host.owed.push_back(Input::CheckpointDurable(checkpoint.id));
+                    host.hangs_after = host.hangs_after.map(|writes| writes - 1);
+                    host.hangs |= host.hangs_after.take_if(|writes| *writes == 0).is_some();
                 }
                 Action::Trace(trace) => {
                     let flipped = matches!(trace, Trace::SnapshotInstalled { .. }) && host.dies_at_flip;
@@ -792,6 +801,138 @@ fn a_crash_between_the_flip_of_a_snapshot_and_its_log_record_is_recovered_from()
     cluster.start(follower);
     cluster.pass(1_000 * MS);
     cluster.check_equal();
+}
+
+/// A follower that is sent a snapshot in many chunks, and whose disk hangs when it has stored ten of them.
+fn amid_a_snapshot() -> (Cluster, NodeId, NodeId) {
+    let mut cluster = Cluster::of_three(|config| {
+        let raft = chronos_engine::raft::Settings { kept_bytes_max: 2_000, ..config.raft };
+        Config { raft, snapshot_chunk_bytes: 150, ..config }
+    });
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.isolate(follower);
+    for i in 0..200 {
+        cluster.write(leader, vec![put(i)]);
+    }
+    cluster.hosts.get_mut(&follower).expect("it").hangs_after = Some(10);
+    cluster.heal();
+    cluster.pass(1_000 * MS);
+    assert!(cluster.hosts[&follower].hangs, "it stored no ten chunks");
+    (cluster, leader, follower)
+}
+
+fn killed_amid_a_snapshot() -> (Cluster, NodeId, NodeId) {
+    let (mut cluster, leader, follower) = amid_a_snapshot();
+    cluster.kill(follower);
+    (cluster, leader, follower)
+}
+
+/// How many chunks are sent from here on until the follower is like the others.
+fn chunks_until_installed(cluster: &mut Cluster, follower: NodeId) -> usize {
+    let sent = |cluster: &Cluster| cluster.sent.get("Chunk").copied().unwrap_or_default();
+    let before = sent(cluster);
+    cluster.hosts.get_mut(&follower).expect("it").hangs = false;
+    match cluster.isolated.is_empty() {
+        true => cluster.start(follower),
+        false => cluster.heal(),
+    }
+    cluster.pass(5_000 * MS);
+    assert_eq!(cluster.installed(follower), 1);
+    cluster.check_equal();
+    let keys = cluster.hosts[&follower].store.0.keys();
+    let generations: BTreeSet<_> = keys.filter_map(|key| keys::store_generation(key)).collect();
+    assert_eq!(generations.len(), 2, "beside the root's, more than the live one is left: {generations:?}");
+    let live = cluster.node(follower).state(GROUP).expect("the group").generation();
+    let record = keys::store_key(GROUP, live, &keys::incoming());
+    assert!(!cluster.hosts[&follower].store.0.contains_key(&record), "the live state is marked as coming");
+    sent(cluster) - before
+}
+
+fn resumed(cluster: &Cluster) -> Vec<u64> {
+    let chunk = |(_, trace): &(NodeId, Trace)| match trace {
+        Trace::SnapshotResumed { chunk, .. } => Some(*chunk),
+        _ => None,
+    };
+    cluster.traces.iter().filter_map(chunk).collect()
+}
+
+/// What it takes when nothing is there of an earlier run.
+fn chunks_anew() -> usize {
+    let (mut cluster, _, follower) = killed_amid_a_snapshot();
+    cluster
+        .hosts
+        .get_mut(&follower)
+        .expect("it")
+        .store
+        .0
+        .retain(|key, _| keys::store_generation(key).is_none_or(|generation| generation < 2));
+    let chunks = chunks_until_installed(&mut cluster, follower);
+    assert_eq!(resumed(&cluster), []);
+    chunks
+}
+
+#[test]
+fn a_snapshot_goes_on_after_its_receivers_restart() {
+    let (mut cluster, _, follower) = killed_amid_a_snapshot();
+    let (chunks, anew) = (chunks_until_installed(&mut cluster, follower), chunks_anew());
+    assert_eq!(resumed(&cluster), [10]);
+    assert!(anew > 30 && chunks + 8 < anew, "{chunks} chunks after the restart, {anew} from the beginning");
+}
+
+/// The leader has given it up meanwhile. It begins another of the same state, and sends only what is missing.
+#[test]
+fn a_snapshot_that_was_given_up_goes_on_if_the_state_is_the_same() {
+    let (mut cluster, _, follower) = amid_a_snapshot();
+    cluster.isolate(follower);
+    cluster.pass(70_000 * MS);
+    let given_up = |(_, trace): &(NodeId, Trace)| matches!(trace, Trace::PeerRefused { why, .. } if why.contains("its receiver got no further"));
+    assert!(cluster.traces.iter().any(given_up), "it is kept for ever");
+    let (chunks, anew) = (chunks_until_installed(&mut cluster, follower), chunks_anew());
+    assert!(chunks < anew, "{chunks} chunks after the link was back, {anew} from the beginning");
+}
+
+#[test]
+fn a_snapshot_of_another_sender_or_of_another_entry_begins_anew() {
+    let (mut cluster, leader, follower) = killed_amid_a_snapshot();
+    // The same sender, a minute later and an entry further.
+    cluster.write(leader, vec![put(300)]);
+    cluster.pass(70_000 * MS);
+    chunks_until_installed(&mut cluster, follower);
+    assert_eq!(resumed(&cluster), []);
+
+    let (mut cluster, leader, follower) = killed_amid_a_snapshot();
+    let other = cluster.up().find(|id| *id != leader).expect("a third");
+    cluster.operate(leader, Request::Transfer { group: GROUP, to: other }).expect("a transfer");
+    cluster.pass(1_000 * MS);
+    assert_eq!(cluster.leader(), other);
+    chunks_until_installed(&mut cluster, follower);
+    assert_eq!(resumed(&cluster), []);
+}
+
+/// What is stored is not what the sender sent before: it is dropped, and all of it is sent again.
+#[test]
+fn a_snapshot_whose_checksum_does_not_fit_begins_anew() {
+    let (mut cluster, _, follower) = killed_amid_a_snapshot();
+    let host = cluster.hosts.get_mut(&follower).expect("it");
+    let of_record = |key: &&Bytes| key[keys::PREFIX_BYTES..] == keys::incoming();
+    let key = host.store.0.keys().find(of_record).expect("its progress").clone();
+    let record = sealed::open(&key, &host.store.0[&key]).expect("sealed");
+    let incoming: Incoming = codec::decode("incoming", &record).expect("progress");
+    let wrong = Incoming { checksum: !incoming.checksum, ..incoming };
+    host.store.0.insert(key.clone(), sealed::seal(&key, &codec::encode(&wrong)));
+    chunks_until_installed(&mut cluster, follower);
+    assert_eq!(resumed(&cluster), []);
+}
+
+/// Damaged progress is none.
+#[test]
+fn a_snapshot_whose_progress_is_damaged_begins_anew() {
+    let (mut cluster, _, follower) = killed_amid_a_snapshot();
+    let host = cluster.hosts.get_mut(&follower).expect("it");
+    let records = host.store.0.iter_mut().filter(|(key, _)| key[keys::PREFIX_BYTES..] == keys::incoming());
+    records.for_each(|(_, value)| *value = Bytes::from_static(b"nonsense"));
+    chunks_until_installed(&mut cluster, follower);
+    assert_eq!(resumed(&cluster), []);
 }
 
 #[test]

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use chronos_engine::state::keys::{self, tag};
-use chronos_engine::state::records::{ConsumerRecord, PartitionRecord, StoredEvent, TimerRecord};
+use chronos_engine::state::records::{ConsumerRecord, Incoming, PartitionRecord, StoredEvent, TimerRecord};
 use chronos_engine::state::{
     GroupRecord, Outcome, Root, RunRecord, RunningRecord, STATE_VERSION, ScheduleRecord, Sessions, State,
     sealed,
@@ -408,6 +408,21 @@ fn the_state_is_written_as_it_was_and_what_was_written_is_read() {
     let progress = |group| snapshot.consumer(ALERTS, group, 0).expect("progress");
     assert_eq!(progress("early"), ConsumerRecord { floor: 1, done: vec![2] });
     assert_eq!(progress("late"), ConsumerRecord { floor: 2, done: vec![] });
+}
+
+#[test]
+fn how_far_a_snapshot_has_come_is_written_as_it_was() {
+    let incoming = Incoming {
+        from: NodeId(2),
+        term: Term(7),
+        last: LogId { term: Term(6), index: Index(300) },
+        time: Timestamp(START),
+        next: 12,
+        checksum: 0x8A91_36AA,
+        ended: false,
+    };
+    let stored = golden("incoming-v1.bin", &codec::encode(&incoming));
+    assert_eq!(codec::decode::<Incoming>("incoming", &stored), Ok(incoming));
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn made_by_hand() -> Vec<u8> {
 
 #[test]
 fn a_recording_is_written_as_it_was() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/recording-v1.bin");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/recording-v2.bin");
     let written = made_by_hand();
     if std::env::var("UPDATE_GOLDEN").is_ok() {
         std::fs::write(&path, &written).expect("the golden folder takes files");
@@ -148,10 +148,10 @@ fn what_is_torn_or_damaged_is_a_shorter_recording_and_other_bytes_are_refused() 
         assert!(!matches!(count(&bytes), Ok(11)), "byte {at}");
     }
     let mut newer = whole;
-    newer[8] = 2;
+    newer[8] = 3;
     let checksum = crc32c::crc32c(&newer[..12]).to_le_bytes();
     newer[12..16].copy_from_slice(&checksum);
-    assert_eq!(count(&newer), Err(RecordingError::Version(2)));
+    assert_eq!(count(&newer), Err(RecordingError::Version(3)));
     assert_eq!(count(b"CHRONOS?"), Err(RecordingError::Header));
 }
 

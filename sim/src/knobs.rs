@@ -265,6 +265,8 @@ pub struct Knobs {
     pub checkpoint_interval: u64,
     /// The overlay's budget in bytes.
     pub overlay_max_bytes: usize,
+    /// Bytes in one chunk of a snapshot.
+    pub snapshot_chunk_bytes: usize,
     /// The most requests in flight.
     pub inflight_max: usize,
     /// How far ahead timers are fired at the most.
@@ -363,6 +365,7 @@ impl Knobs {
             checkpoint_wal_bytes: *rng.pick(&[4 << 10, 32 << 10, 64 << 10, 256 << 10, 1 << 30]),
             checkpoint_interval: *rng.pick(&[1_000_000, 10_000_000, 600_000_000]),
             overlay_max_bytes: *rng.pick(&[96 << 10, 1 << 20, 64 << 20, 64 << 20]),
+            snapshot_chunk_bytes: 0,
             inflight_max: *rng.pick(&[1, 4, 64, 1024, 1024]),
             fire_ahead_max: *rng.pick(&[0, 1_000, 20_000, 20_000]),
             wheel_window: *rng.pick(&[10_000, 64_000, 1_000_000, 60_000_000, 600_000_000]),
@@ -407,6 +410,13 @@ impl Knobs {
         knobs.faults = Self::draw_faults(rng, profile);
         knobs.lean(rng);
         knobs.draw_cluster(&mut Rng::new(seed, "knobs of a cluster"));
+        // Of its own, so that no other knob of a seed is another for it. A chunk is a store write.
+        let mut rng = Rng::new(seed, "snapshot chunks");
+        knobs.snapshot_chunk_bytes = match knobs.checkpoint_latency {
+            0..10_000 => *rng.pick(&[300, 300, 2_000, 256 << 10]),
+            10_000..100_000 => *rng.pick(&[1_000, 1_000, 8_000, 256 << 10]),
+            _ => *rng.pick(&[16_000, 256 << 10]),
+        };
         knobs
     }
 
@@ -611,7 +621,7 @@ impl fmt::Display for Knobs {
         writeln!(
             f,
             "  engine   fsync={fsync} segment={} checkpoint-bytes={} checkpoint-every={}s overlay={} inflight={} \
-             fire-ahead={}ms wheel-window={}ms wheel-max={}",
+             fire-ahead={}ms wheel-window={}ms wheel-max={} snapshot-chunk={}",
             self.segment_bytes,
             self.checkpoint_wal_bytes,
             self.checkpoint_interval / 1_000_000,
@@ -619,7 +629,8 @@ impl fmt::Display for Knobs {
             self.inflight_max,
             self.fire_ahead_max / 1000,
             self.wheel_window / 1000,
-            self.wheel_max
+            self.wheel_max,
+            self.snapshot_chunk_bytes
         )?;
         writeln!(
             f,

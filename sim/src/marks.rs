@@ -147,6 +147,8 @@ pub enum Mark {
     SnapshotInstalled,
     /// A snapshot was sent while the network was cut.
     SnapshotDuringPartition,
+    /// A snapshot went on after its receiver's restart.
+    SnapshotResumed,
     /// A process ended with parts of a snapshot in its store.
     CrashWhileInstalling,
     /// A node told a client that it does not know what became of a write.
@@ -270,6 +272,7 @@ marks! {
     LearnerAdded => "learner added",
     SnapshotInstalled => "snapshot installed",
     SnapshotDuringPartition => "snapshot during a partition",
+    SnapshotResumed => "snapshot resumed after a restart",
     CrashWhileInstalling => "crash while installing a snapshot",
     AnswerUnknown => "answer unknown",
     AnsweredByAnother => "answered by another node",

@@ -52,6 +52,15 @@ pub enum Fault {
         /// How long the node stays down.
         down: u64,
     },
+    /// The process ends when it stores a chunk of a snapshot, whenever that is.
+    CrashAmidSnapshot {
+        /// How.
+        end: End,
+        /// At how many chunks from now.
+        chunks: u64,
+        /// How long the node stays down.
+        down: u64,
+    },
     /// The process is stopped in order and started again.
     Stop {
         /// How long the node stays down.
@@ -214,6 +223,7 @@ pub fn draw(knobs: &Knobs) -> Vec<Planned> {
     draw_faults(knobs, faults, &mut acts);
     if knobs.cluster {
         draw_troubles(knobs, &mut Rng::new(knobs.seed, "plan of troubles"), &mut acts);
+        draw_crashes_amid_snapshots(knobs, &mut Rng::new(knobs.seed, "plan of snapshots"), &mut acts);
     }
     for _ in 0..faults.below(3) {
         acts.push((faults.range(0, knobs.duration), 0, Act::Checkpoint));
@@ -265,6 +275,21 @@ fn draw_faults(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) {
     let drift = if knobs.cluster { knobs.drift_ppm } else { 500 };
     each(rates.drift, rng, &mut |rng| Fault::Drift { ppm: *rng.pick(&[0, 50, -50, drift, -drift]) });
     each(rates.synchronised, rng, &mut |rng| Fault::Synchronised(rng.chance(500)));
+}
+
+/// Snapshots are few and short: who ends amid one waits for it.
+fn draw_crashes_amid_snapshots(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) {
+    if rng.chance(400) {
+        return;
+    }
+    for _ in 0..3 * knobs.machines() {
+        let fault = Fault::CrashAmidSnapshot {
+            end: *rng.pick(&[End::Kill, End::Power]),
+            chunks: *rng.pick(&[1, 1, 1, 2, 4]),
+            down: *rng.pick(&[1_000, 100_000, 1_000_000]),
+        };
+        acts.push((rng.range(100_000, knobs.duration), rng.bits(), Act::Fault(fault)));
+    }
 }
 
 fn draw_troubles(knobs: &Knobs, rng: &mut Rng, acts: &mut Vec<(u64, u64, Act)>) {

@@ -86,6 +86,7 @@ fn fault_name(fault: Fault) -> &'static str {
         Fault::Wipe => "wipe",
         Fault::Copy => "copy",
         Fault::PutBack => "put-back",
+        Fault::CrashAmidSnapshot { .. } => "crash-amid-snapshot",
     }
 }
 

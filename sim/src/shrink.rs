@@ -84,6 +84,7 @@ fn kind(act: &Act) -> u32 {
             Fault::Wipe => 23,
             Fault::Copy => 24,
             Fault::PutBack => 25,
+            Fault::CrashAmidSnapshot { .. } => 26,
         },
         Act::Trouble(trouble) => match trouble {
             Trouble::Blackout { .. } => 30,

@@ -51,6 +51,9 @@ impl Display for Tells<'_> {
                 write!(f, "checkpoint {} {}", id.0, if *done { "is done" } else { "begins" })
             }
             Trace::SegmentRemoved(segment) => write!(f, "gives up {segment}"),
+            Trace::SnapshotResumed { index, chunk, .. } => {
+                write!(f, "goes on with chunk {chunk} of the snapshot at entry {index}")
+            }
             Trace::SnapshotInstalled { index, .. } => write!(f, "takes on a snapshot at entry {index}"),
             Trace::ClockStep { micros, adopted } => {
                 let word = if *adopted { "follows" } else { "ignores" };

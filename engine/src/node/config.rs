@@ -63,6 +63,8 @@ pub struct Config {
     pub inflight_max: usize,
     /// Writes are refused while this many bytes wait for the WAL.
     pub pending_max_bytes: usize,
+    /// Bytes of keys and values in one chunk of a snapshot.
+    pub snapshot_chunk_bytes: usize,
     /// How many recent writes the resolver remembers, by key.
     pub resolver_keys: usize,
     /// How far ahead of its due time a timer's firing is written at the most, in microseconds.
@@ -96,6 +98,7 @@ impl Config {
             segment_bytes: 64 << 20,
             inflight_max: 16_384,
             pending_max_bytes: 64 << 20,
+            snapshot_chunk_bytes: 256 << 10,
             resolver_keys: 1 << 18,
             fire_ahead_max_us: 20_000,
             wheel_window_us: 60_000_000,

@@ -238,7 +238,7 @@ impl Node {
             }
             node.append(id, &Record::Compacted(Compacted { index: last.index, term: last.term }));
         }
-        node.snapshots.sweep.extend(ids);
+        node.find_incoming(store)?;
         node.relink(out);
         if !node.awaits().is_empty() {
             out.now(Action::Trace(Trace::Awaits(node.awaits())));
@@ -335,7 +335,7 @@ impl Node {
             Input::Request { token, request } => self.request(token, request, out),
             Input::Peer { from, message } => self.hear(from, message, store, out)?,
             Input::PeerUp(hello) => self.peer_up(hello, out),
-            Input::PeerDown(peer) => self.peer_down(peer),
+            Input::PeerDown(peer) => self.peer_down(peer, out),
             Input::Subscriber { id, event } if self.is_starting() => self.held.push((id, event)),
             Input::Subscriber { id, event } => self.subscriber(id, event, store, out)?,
             Input::ClockSynchronised(synchronised) => {

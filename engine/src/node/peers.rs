@@ -70,6 +70,7 @@ impl Node {
             return out.now(Action::Refuse { peer, why });
         }
         self.links.insert(peer, hello);
+        self.receiver_up(peer);
         let groups: Vec<GroupId> = self.groups.keys().copied().collect();
         for id in groups {
             self.leader_changed_for_forwards(id, out);
@@ -80,7 +81,7 @@ impl Node {
     }
 
     /// A link does not stand any more.
-    pub(super) fn peer_down(&mut self, peer: NodeId) {
+    pub(super) fn peer_down(&mut self, peer: NodeId, out: &mut Outputs) {
         self.links.remove(&peer);
         self.clock.peer_lost(peer);
         self.alive.gone(peer);
@@ -89,6 +90,7 @@ impl Node {
             group.raft.unreachable(peer);
             self.dirty.insert(*id);
         }
+        self.receiver_down(out);
     }
 
     /// The cluster's nodes as far as this one knows them, committed or not.

@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::Bound;
 
 /// Version of everything in a recording.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// What the names of recordings end with.
 pub const EXTENSION: &str = "chrec";
 /// Bytes of a recording before its first entry.

@@ -69,7 +69,7 @@ impl Founding {
                 }
                 Ok(false)
             }
-            Some(&(tag::ROOT | tag::INSTALLED | tag::HASH_SEED)) => Ok(false),
+            Some(&(tag::ROOT | tag::INSTALLED | tag::HASH_SEED | tag::INCOMING)) => Ok(false),
             _ => Ok(true),
         }
     }

@@ -9,6 +9,7 @@
 //! 01                                    group record: stamp high-water mark, counters, digests
 //! 02                                    the snapshot that the generation was installed from, if it was
 //! 03                                    what chosen ids are hashed with, if the state is from another cluster
+//! 04                                    how far a snapshot has come that the generation will be (never in a live one)
 //! 10 relation                           catalogue entry
 //! 11 relation                           mark of a dropped relation whose data still goes
 //! 12 relation index                     cursor of an index being filled
@@ -50,6 +51,7 @@ pub mod tag {
     pub const GROUP: u8 = 0x01;
     pub const INSTALLED: u8 = 0x02;
     pub const HASH_SEED: u8 = 0x03;
+    pub const INCOMING: u8 = 0x04;
     pub const CATALOG: u8 = 0x10;
     pub const PURGE: u8 = 0x11;
     pub const BACKFILL: u8 = 0x12;
@@ -368,6 +370,11 @@ pub fn claims(topic: RelationId, bucket: u32) -> KeyRange {
 /// Where a snapshot that was installed ends.
 pub fn installed() -> Bytes {
     Bytes::from_static(&[tag::INSTALLED])
+}
+
+/// How far a snapshot has come that is not live yet.
+pub fn incoming() -> Bytes {
+    Bytes::from_static(&[tag::INCOMING])
 }
 
 /// What the ids that clients chose are hashed with.

@@ -5,7 +5,8 @@ use super::snapshot::Snapshot;
 use crate::store::StoreError;
 use bytes::Bytes;
 use chronos_proto::codec;
-use chronos_proto::id::RelationId;
+use chronos_proto::id::{NodeId, RelationId, Term};
+use chronos_proto::raft::LogId;
 use chronos_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,25 @@ pub struct PositionedEvent {
     pub offset: u64,
     /// The event.
     pub stored: StoredEvent,
+}
+
+/// How far a snapshot has come that a node is being sent: what is in the store with this record and before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incoming {
+    /// Who sends it.
+    pub from: NodeId,
+    /// The term that it leads in.
+    pub term: Term,
+    /// The entry whose state it is.
+    pub last: LogId,
+    /// That entry's time.
+    pub time: Timestamp,
+    /// The number of the chunk that comes next.
+    pub next: u64,
+    /// CRC32C over the keys and values of all chunks before that.
+    pub checksum: u32,
+    /// Whether there is none any more.
+    pub ended: bool,
 }
 
 /// The record of a topic's partition.

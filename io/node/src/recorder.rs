@@ -225,6 +225,7 @@ impl Recorder {
             | Trace::Trusted { .. }
             | Trace::Released { .. }
             | Trace::Checkpoint { .. }
+            | Trace::SnapshotResumed { .. }
             | Trace::SegmentRemoved(_) => {}
         }
     }

@@ -603,6 +603,9 @@ impl Outlet for Threads {
                 tracing::info!(%group, "a leader has caught this node up: it votes again");
                 self.trusted = true;
             }
+            Trace::SnapshotResumed { group, index, chunk } => {
+                tracing::info!(%group, %index, chunk, "a snapshot goes on where it was before the restart");
+            }
             Trace::SnapshotInstalled { group, index } => {
                 tracing::info!(%group, %index, "snapshot installed");
             }

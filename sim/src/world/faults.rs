@@ -51,6 +51,8 @@ pub(super) struct Ills {
     pub(super) crash: Option<ArmedCrash>,
     /// The operation that it waited for is under way.
     pub(super) crash_operation: bool,
+    /// It ends with a chunk of a snapshot: how, after how many, and for how long.
+    pub(super) crash_amid_snapshot: Option<(End, u64, u64)>,
     pub(super) fail_write: bool,
     pub(super) fail_checkpoint: bool,
     /// Marks to hit when the node is back.
@@ -316,6 +318,9 @@ impl World {
                 let run = self.machines[m].run;
                 self.after(3_000_000, Event::CrashNow(m, run));
             }
+            Fault::CrashAmidSnapshot { end, chunks, down } => {
+                self.machines[m].ills.crash_amid_snapshot = Some((end, chunks, down));
+            }
             Fault::Stop { down } => {
                 if self.machines[m].up.is_some() {
                     self.give(m, Input::Stop);
@@ -408,6 +413,21 @@ impl World {
                 false
             }
             None => false,
+        }
+    }
+
+    /// A chunk of a snapshot is being stored: the crash that waits for it may be armed.
+    pub(super) fn arm_crash_amid_snapshot(&mut self, m: usize) {
+        let ills = &mut self.machines[m].ills;
+        match &mut ills.crash_amid_snapshot {
+            Some((end, 0, down)) if ills.crash.is_none() => {
+                let (end, down) = (*end, *down);
+                let moment = Moment::During;
+                ills.crash = Some(ArmedCrash { end, moment, operations: 0, down });
+                ills.crash_amid_snapshot = None;
+            }
+            Some((_, chunks, _)) => *chunks = chunks.saturating_sub(1),
+            None => {}
         }
     }
 
@@ -563,6 +583,7 @@ impl World {
         if !self.machines[m].ills.crash_operation {
             self.machines[m].ills.crash = None;
         }
+        self.machines[m].ills.crash_amid_snapshot = None;
         self.machines[m].ills.fail_write = false;
         self.machines[m].ills.fail_checkpoint = false;
         self.machines[m].paused_until = 0;

@@ -15,6 +15,7 @@ use crate::words::{Brief, Handed, Tells, Told, brief};
 use chronos_engine::node::{Config, Fsync, Start};
 use chronos_engine::raft::Role;
 use chronos_engine::record::{Label, Recorder};
+use chronos_engine::state::keys;
 use chronos_engine::step::{
     Action, Checkpoint, CheckpointId, Effect, Fatal, Input, Outputs, Published, Reply, Token, Trace,
 };
@@ -75,6 +76,7 @@ impl World {
             checkpoint_interval_us: k.checkpoint_interval,
             overlay_max_bytes: k.overlay_max_bytes,
             wal_max_bytes: k.checkpoint_wal_bytes.saturating_mul(4).max(8 * k.segment_bytes),
+            snapshot_chunk_bytes: k.snapshot_chunk_bytes,
             inflight_max: k.inflight_max,
             fire_ahead_max_us: k.fire_ahead_max,
             wheel_window_us: k.wheel_window,
@@ -356,6 +358,7 @@ impl World {
                 self.machines[m].receiving = false;
                 self.marks.hit(Mark::SnapshotInstalled);
             }
+            Trace::SnapshotResumed { .. } => self.marks.hit(Mark::SnapshotResumed),
             Trace::SegmentRemoved(_) => self.marks.hit(Mark::SegmentRemoved),
             Trace::ClockStep { adopted, .. } => {
                 self.marks.hit(if *adopted { Mark::ClockStepAdopted } else { Mark::ClockStepIgnored });
@@ -842,6 +845,13 @@ impl World {
         let run = self.machines[m].run;
         if let Some(up) = &mut self.machines[m].up {
             up.checkpoint = Some((id, store, live.then_some(applied)));
+        }
+        if checkpoint
+            .groups
+            .iter()
+            .any(|group| group.layer.get(&keys::incoming()).is_some_and(Option::is_some))
+        {
+            self.arm_crash_amid_snapshot(m);
         }
         if self.comes_to_crash(m) {
             self.marks.hit(Mark::CrashInCheckpoint);
