@@ -347,3 +347,42 @@ fn verify_reads_a_stopped_nodes_directory() {
     assert_eq!(damaged.status.code(), Some(1), "{}", text(&damaged.stdout));
     assert!(text(&damaged.stdout).contains("DAMAGED"), "{}", text(&damaged.stdout));
 }
+
+#[test]
+fn recurring_schedules_are_made_watched_and_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(&folder.path().join("data"), &["dev"]);
+    node.ok("topic create", &["ticks", "--payload", "text"]);
+    let create = ["beat", "--every", "1 hour", "--topic", "ticks", "--key", "k", "--payload", "it's"];
+    assert_eq!(node.ok("schedule create", &create), "CREATE SCHEDULE\n");
+    let mut note = vec!["note", "--sql", "INSERT INTO ticks (payload) VALUES ('a')", "--if-not-exists"];
+    note.extend(["--cron", "0 7 * * 1-5", "--time-zone", "Europe/Berlin", "--count", "9", "--jitter", "1 s"]);
+    note.extend(["--misfire", "fire-all", "--within", "1 hour", "--overlap", "allow"]);
+    node.ok("schedule create", &note);
+    let listed = node.ok("schedule recurring", &["--format", "csv"]);
+    assert!(listed.contains("beat,every 01:00:00,,active,"), "{listed}");
+    assert!(listed.contains("note,cron 0 7 * * 1-5,Europe/Berlin,active,"), "{listed}");
+    let shown = node.ok("schedule show", &["note"]);
+    for line in ["fire all within 01:00:00", "allow", "00:00:01", "INSERT INTO ticks (payload) VALUES ('a')"]
+    {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    node.ok("schedule pause", &["beat"]);
+    node.ok("schedule trigger", &["beat"]);
+    let event = node.ok("client", &["--format", "csv", "-e", "SELECT message_id, key, payload FROM ticks"]);
+    assert!(event.contains("/by-hand-1,k,it's"), "{event}");
+    let runs = node.ok("schedule runs", &["beat", "--format", "csv"]);
+    assert!(runs.contains(",published,"), "{runs}");
+    node.ok("schedule resume", &["beat"]);
+    node.ok("schedule drop", &["beat"]);
+    for (command, arguments, code) in [
+        ("schedule show", &["beat"][..], 1),
+        ("schedule pause", &["beat"], 1),
+        ("schedule create", &["x", "--cron", "never", "--sql", "SELECT 1"], 1),
+        ("schedule create", &["x", "--sql", "SELECT 1"], 2),
+        ("schedule create", &["x", "--every", "1 s", "--topic", "ticks"], 2),
+    ] {
+        assert_eq!(node.run(command, arguments).status.code(), Some(code), "{command} {arguments:?}");
+    }
+    assert!(node.ok("schedule list", &[]).contains("deliver_at"), "single events are listed as before");
+}

@@ -18,6 +18,7 @@ mod log_file;
 mod logging;
 mod pg;
 mod print;
+mod schedules;
 mod serve;
 mod shell;
 mod snapshot;
@@ -58,7 +59,7 @@ enum Command {
     Publish(events::PublishArgs),
     Subscribe(events::SubscribeArgs),
     #[command(subcommand)]
-    Schedule(topics::ScheduleCommand),
+    Schedule(schedules::ScheduleCommand),
     Verify(verify::VerifyArgs),
     Demo(demo::DemoArgs),
     #[command(subcommand)]
@@ -103,7 +104,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Topic(command) => topics::topic(command, quiet),
         Command::Publish(args) => block_on(events::publish(args, quiet)),
         Command::Subscribe(args) => block_on(events::subscribe(args, quiet)),
-        Command::Schedule(command) => topics::schedule(command, quiet),
+        Command::Schedule(command) => schedules::run(command, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Cluster(command) => block_on(cluster::run(command, quiet)),

@@ -1,12 +1,12 @@
-//! `chronos topic` and `chronos schedule`: SQL under another name.
+//! `chronos topic`: SQL under another name.
 
 use super::connect::{Connect, explain};
-use super::failure::{Failure, Outcome};
-use super::pg::{PgError, Sink};
+use super::failure::Outcome;
+use super::identifier;
+use super::pg::PgError;
 use super::print::{Format, Printer};
-use super::{identifier, quote};
 use std::borrow::Cow;
-use std::io::{BufWriter, StdoutLock, Write};
+use std::io::{BufWriter, StdoutLock};
 
 /// Makes and lists topics
 #[derive(Debug, clap::Subcommand)]
@@ -51,33 +51,6 @@ pub enum Payload {
     Json,
 }
 
-/// Lists and cancels events that are yet to come
-#[derive(Debug, clap::Subcommand)]
-pub enum ScheduleCommand {
-    /// Lists pending timers in the order of their times
-    List {
-        #[command(flatten)]
-        connect: Connect,
-        /// Of this topic only
-        topic: Option<String>,
-        /// How many at the most
-        #[arg(long, value_name = "N", default_value_t = 100)]
-        limit: u32,
-        /// How to show them
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
-    /// Cancels a pending timer; fails if it is too late
-    Cancel {
-        #[command(flatten)]
-        connect: Connect,
-        /// Its topic
-        topic: String,
-        /// Its id: the message id, unless it was given another
-        id: String,
-    },
-}
-
 /// Runs `chronos topic`.
 pub fn topic(command: TopicCommand, quiet: bool) -> Outcome {
     match command {
@@ -97,55 +70,19 @@ pub fn topic(command: TopicCommand, quiet: bool) -> Outcome {
     }
 }
 
-/// Runs `chronos schedule`.
-pub fn schedule(command: ScheduleCommand, quiet: bool) -> Outcome {
-    match command {
-        ScheduleCommand::List { connect, topic, limit, format } => {
-            let only = topic.map_or_else(String::new, |topic| format!("WHERE topic = {} ", quote(&topic)));
-            let sql = format!(
-                "SELECT topic, timer_id, key, deliver_at, payload, version FROM chronos.timers \
-                 {only}ORDER BY deliver_at LIMIT {limit}"
-            );
-            let rows = connect.sql()?.query(&sql).map_err(|error| explain(&error))?;
-            let mut printer = printer(format, quiet);
-            printer.columns(&rows.columns)?;
-            for row in &rows.rows {
-                let shown: Vec<_> = row.iter().map(|value| value.as_deref().map(readable)).collect();
-                printer.row(&shown.iter().map(Option::as_deref).collect::<Vec<_>>())?;
-            }
-            Ok(printer.done(&rows.tag)?)
-        }
-        ScheduleCommand::Cancel { connect, topic, id } => {
-            let sql = format!(
-                "DELETE FROM chronos.timers WHERE topic = {} AND timer_id = {}",
-                quote(&topic),
-                quote(&id)
-            );
-            let rows = connect.sql()?.query(&sql).map_err(|error| explain(&error))?;
-            match rows.tag.as_str() {
-                "DELETE 0" => Err(Failure::new(format!(
-                    "{topic}/{id}: no such pending timer: it has fired, was cancelled, or never was"
-                ))),
-                _ if quiet => Ok(()),
-                _ => Ok(writeln!(std::io::stdout(), "cancelled {topic}/{id}")?),
-            }
-        }
-    }
-}
-
-fn print(connect: &Connect, sql: &str, format: Format, quiet: bool) -> Outcome {
+pub(super) fn print(connect: &Connect, sql: &str, format: Format, quiet: bool) -> Outcome {
     connect.sql()?.run(sql, &mut printer(format, quiet)).map_err(|error| match error {
         PgError::Output(error) => error.into(),
         error => explain(&error),
     })
 }
 
-fn printer(format: Format, quiet: bool) -> Printer<BufWriter<StdoutLock<'static>>> {
+pub(super) fn printer(format: Format, quiet: bool) -> Printer<BufWriter<StdoutLock<'static>>> {
     Printer::new(BufWriter::new(std::io::stdout().lock()), format, quiet)
 }
 
 /// Bytes that are text, as text; anything else as it is.
-fn readable(value: &str) -> Cow<'_, str> {
+pub(super) fn readable(value: &str) -> Cow<'_, str> {
     let bytes = value.strip_prefix("\\x").and_then(|digits| {
         let pairs = digits.as_bytes().chunks(2);
         pairs
