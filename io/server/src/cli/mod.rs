@@ -12,6 +12,7 @@ mod cluster;
 mod complete;
 mod connect;
 mod demo;
+mod doctor;
 mod events;
 mod failure;
 mod log_file;
@@ -62,6 +63,7 @@ enum Command {
     Schedule(schedules::ScheduleCommand),
     Verify(verify::VerifyArgs),
     Demo(demo::DemoArgs),
+    Doctor(Box<doctor::DoctorArgs>),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     #[command(subcommand)]
@@ -107,6 +109,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Schedule(command) => schedules::run(command, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Cluster(command) => block_on(cluster::run(command, quiet)),
         Command::Snapshot(command) => snapshot::run(command, quiet),
         Command::Admin(command) => block_on(admin::run(command)),

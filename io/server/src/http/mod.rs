@@ -116,6 +116,7 @@ pub(crate) async fn serve(
         .route("/status", get(status::status))
         .route("/metrics", get(status::metrics))
         .route("/flight", get(status::flight))
+        .route("/config", get(status::config))
         .route("/cluster", get(cluster::view))
         .route("/cluster/members", post(cluster::add))
         .route("/cluster/members/{name}", delete(cluster::remove))

@@ -76,6 +76,11 @@ pub(super) async fn flight(State(app): State<Arc<App>>, _: Admin) -> String {
     app.gateway.node().flight()
 }
 
+/// `GET /config`: what holds, without tokens: those hide themselves from this form.
+pub(super) async fn config(State(app): State<Arc<App>>, _: Admin) -> String {
+    format!("{:#?}\n", app.config)
+}
+
 /// `GET /status`.
 pub(super) async fn status(State(app): State<Arc<App>>, _: Known) -> Result<Response, Problem> {
     let status = app.gateway.status().await;
