@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The purity of proto, engine and engine/sql: their dependency trees hold no runtime, socket, store or randomness of
-# the operating system, and clippy refuses a clock, a thread, a socket and a hash map in each of them, which is shown
-# on a copy that gets one.
+# the operating system, nor does the simulator's hold a runtime, and clippy refuses a clock, a thread, a socket and a
+# hash map in each of the three, which is shown on a copy that gets one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,6 +34,14 @@ for room in "${rooms[@]}"; do
         say ok "$package: no randomness of the operating system but what uhlc's types bring along"
     fi
 done
+
+# What runs in the simulator is the engine: it brings no runtime along, though it may bring a command line's crates.
+tree=$(cargo tree --locked --package chronos-sim --edges normal --prefix none --format '{p}' | awk '{print $1}' | sort -u)
+if found=$(grep -xE 'tokio|mio|quinn|rustls|socket2|hyper|tonic|heed|tempfile' <<<"$tree"); then
+    say FAILED "chronos-sim depends on $(tr '\n' ' ' <<<"$found")"
+else
+    say ok "chronos-sim: $(wc -l <<<"$tree") packages, none of them a runtime, a socket or a store"
+fi
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT

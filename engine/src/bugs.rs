@@ -98,13 +98,13 @@ planted! {
     ForgetRequest => "forget-request", "dedup", ["one-effect"],
         "Jepsen on Redpanda 21.10.1: duplicates (3039)";
     /// Keys that were read one by one are not held against later writes.
-    PointsUnchecked => "points-unchecked", "resolver", ["serializable"],
+    PointsUnchecked => "points-unchecked", "resolver", ["serializable", "strict-serializable"],
         "TiDB 2.1.7: a silent retry loses updates";
     /// Only the newest write is held against a read, not all since it was made.
-    NewestWriteOnly => "newest-write-only", "resolver", ["serializable"],
+    NewestWriteOnly => "newest-write-only", "resolver", ["serializable", "strict-serializable"],
         "phantoms: Eswaran et al., 1976";
     /// A new leader does not refuse transactions that read before its window began.
-    ForgetfulResolver => "forgetful-resolver", "resolver", ["serializable"],
+    ForgetfulResolver => "forgetful-resolver", "resolver", ["serializable", "strict-serializable"],
         "FoundationDB: a new resolver refuses what it cannot judge";
     /// Deleting a row leaves its index entries.
     LeaveIndexEntry => "leave-index-entry", "sql", ["state", "digest"],
@@ -143,10 +143,10 @@ planted! {
     StaleAck => "stale-ack", "raft", ["promise-after-sync", "no-panic"],
         "raft.c (dqlite) 450: truncation while a write is under way";
     /// A leader answers a read without asking a quorum whether it still leads.
-    ReadWithoutQuorum => "read-without-quorum", "raft", ["linearizable"],
+    ReadWithoutQuorum => "read-without-quorum", "raft", ["linearizable", "strict-serializable"],
         "go-dqlite 207: reads without a check of leadership";
     /// A read is answered before the state has come to where it is promised to be.
-    ReadBeforeApplied => "read-before-applied", "raft", ["linearizable"],
+    ReadBeforeApplied => "read-before-applied", "raft", ["linearizable", "strict-serializable"],
         "Raft dissertation, 6.4: wait until the read index is applied";
     /// A lease is taken for as long as an election timeout, without allowance for clocks that differ.
     LeaseWithoutDrift => "lease-without-drift", "raft", ["linearizable"],

@@ -98,6 +98,8 @@ pub enum Job {
     DropIndex,
     /// Writes much at once.
     Bulk,
+    /// Appends to lists and reads them.
+    List,
     /// Reads, and checks what it reads.
     Read,
     /// Makes a schedule or changes one.
@@ -110,7 +112,7 @@ pub enum Job {
 
 impl Job {
     /// All of them.
-    pub const ALL: [Job; 21] = [
+    pub const ALL: [Job; 22] = [
         Job::Put,
         Job::Delete,
         Job::Transfer,
@@ -128,6 +130,7 @@ impl Job {
         Job::Index,
         Job::DropIndex,
         Job::Bulk,
+        Job::List,
         Job::Read,
         Job::Recur,
         Job::Trigger,
@@ -153,6 +156,7 @@ impl Job {
             Job::Index => "index",
             Job::DropIndex => "drop-index",
             Job::Bulk => "bulk",
+            Job::List => "list",
             Job::Read => "read",
             Job::Recur => "recur",
             Job::Trigger => "trigger",
@@ -162,11 +166,11 @@ impl Job {
 
     /// Whether what it writes carries a number of its own.
     pub const fn is_unique(self) -> bool {
-        use Job::{Append, Bulk, Mixed, Publish, Put, Schedule, Sum, Transfer};
-        matches!(self, Put | Transfer | Sum | Append | Publish | Schedule | Mixed | Bulk)
+        use Job::{Append, Bulk, List, Mixed, Publish, Put, Schedule, Sum, Transfer};
+        matches!(self, Put | Transfer | Sum | Append | Publish | Schedule | Mixed | Bulk | List)
     }
 
-    const USUAL: [u32; 21] = [20, 6, 14, 8, 10, 12, 10, 14, 8, 8, 8, 14, 2, 1, 2, 1, 2, 8, 4, 1, 12];
+    const USUAL: [u32; 22] = [20, 6, 14, 8, 10, 12, 10, 14, 8, 8, 8, 14, 2, 1, 2, 1, 2, 14, 8, 4, 1, 12];
 }
 
 /// Faults that a run may have, as the mean number of them a simulated minute.
@@ -328,7 +332,7 @@ pub struct Knobs {
     /// Distance of due times, at the most.
     pub timer_spread: u64,
     /// What clients do, in the order of [`Job::ALL`].
-    pub jobs: [u32; 21],
+    pub jobs: [u32; 22],
     /// Subscribers.
     pub subscribers: u64,
     /// Acknowledgement timeout in milliseconds.

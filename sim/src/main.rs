@@ -1,6 +1,7 @@
 //! `cargo sim`: see `docs/SIMULATION.md`, or `cargo sim --help`.
 
 use chronos_engine::bugs::Bug;
+use chronos_sim::checker::append;
 use chronos_sim::json::Object;
 use chronos_sim::knobs::{Knobs, Profile};
 use chronos_sim::marks::Marks;
@@ -31,6 +32,7 @@ cargo sim --time TIME            fresh seeds for so long: 90, 90s, 10m, 8h
   --shrink                       make the failing plan of --seed small, and print its trace
   --only N,N,…                   only these acts of the plan
   --bug NAME                     plant a bug
+  --histories                    judge what clients saw by their history alone, without the log as a witness
   --bugs                         plant each bug in turn, until it is caught
   --json                         the summary, or the verdict of --seed, as one object of JSON
 exit codes: 0 held, 2 usage, 3 safety, 4 liveness, 5 determinism, 6 crash, 7 a mark not hit or an unknown verdict";
@@ -126,6 +128,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--replay" => out.replay = Some(value()?),
             "--svg" => out.svg = Some(value()?),
             "--window" => out.window = Some(number(&value()?)?.saturating_mul(1_000)),
+            "--histories" => out.options.histories = true,
             "--trace" => out.options.trace = true,
             "--shrink" => out.shrink = true,
             "--bugs" => out.bugs = true,
@@ -463,12 +466,20 @@ fn catch_bugs(arguments: &Arguments) -> ExitCode {
     let first = arguments.seeds.first.unwrap_or(1);
     let most = arguments.seeds.count.unwrap_or(BUG_SEEDS);
     let began = Instant::now();
-    let mut missed = 0;
+    let (mut hunts, mut missed) = (0, 0);
     // Those between groups are hunted in the stage that has several.
-    let here = || Bug::ALL.iter().filter(|bug| bug.room() != "outbox");
-    for bug in here() {
-        let hunt = hunt::hunt(*bug, first, most, &arguments.options);
-        let (name, room, seeds, wall) = (bug.name(), bug.room(), hunt.seeds, hunt.took.as_secs_f64());
+    let here = Bug::ALL.iter().filter(|bug| bug.room() != "outbox").map(|bug| (bug, false));
+    let by_histories =
+        Bug::ALL.iter().filter(|bug| bug.checkers().contains(&append::NAME)).map(|bug| (bug, true));
+    for (bug, histories) in here.chain(by_histories) {
+        let hunt = hunt::hunt(*bug, first, most, &Options { histories, ..arguments.options.clone() });
+        let (name, room, seeds, wall) = (
+            bug.name(),
+            if histories { "histories" } else { bug.room() },
+            hunt.seeds,
+            hunt.took.as_secs_f64(),
+        );
+        hunts += 1;
         missed += usize::from(!hunt.is_right());
         match &hunt.caught {
             Some((seed, violation)) => {
@@ -483,11 +494,10 @@ fn catch_bugs(arguments: &Arguments) -> ExitCode {
         }
     }
     let (more, caught) = partitions::catch_bugs(first, most);
-    missed += more - caught;
+    (hunts, missed) = (hunts + more, missed + more - caught);
     println!(
-        "{} of {} planted bugs caught in {:.0} s",
-        Bug::ALL.len() - missed,
-        Bug::ALL.len(),
+        "{} of {hunts} hunts for planted bugs caught them in {:.0} s",
+        hunts - missed,
         began.elapsed().as_secs_f64()
     );
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::from(Class::Unknown.exit_code()) }

@@ -181,6 +181,10 @@ pub enum Mark {
     Blackout,
     /// A quorum came to terms while the others stayed broken.
     CoreOnly,
+    /// A history of transactions over lists was long enough to say something.
+    ListsJudged,
+    /// What was appended by a transaction of unknown outcome was read.
+    UnknownAppendRead,
 }
 
 macro_rules! marks {
@@ -289,6 +293,8 @@ marks! {
     OperatorRefused => "operator refused",
     Blackout => "blackout",
     CoreOnly => "settled with a core alone",
+    ListsJudged => "lists judged",
+    UnknownAppendRead => "append of unknown outcome read",
 }
 
 /// How often each mark was hit.

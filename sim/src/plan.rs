@@ -202,7 +202,7 @@ pub struct Planned {
 pub fn draw(knobs: &Knobs) -> Vec<Planned> {
     let mut acts: Vec<(u64, u64, Act)> = Vec::new();
     let clients = &mut Rng::new(knobs.seed, "plan of clients");
-    for setup in 0..6 {
+    for setup in 0..7 {
         acts.push((1_000 + setup * 5_000, clients.bits(), Act::Client { client: 0, job: Job::Create }));
     }
     let count = knobs.duration / 1_000_000 * knobs.actions_per_second;

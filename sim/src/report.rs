@@ -99,6 +99,9 @@ pub fn arguments(seed: u64, options: &Options) -> String {
     if let Some(bug) = options.bug {
         out += &format!(" --bug {}", bug.name());
     }
+    if options.histories {
+        out += " --histories";
+    }
     if let Some(only) = &options.only {
         let numbers: Vec<String> = only.iter().map(u32::to_string).collect();
         out += &format!(" --only {}", if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") });

@@ -24,6 +24,8 @@ pub struct Options {
     pub bug: Option<Bug>,
     /// Every process is recorded, and the recording replayed when it ends.
     pub record: bool,
+    /// Whether the log is no witness, and what clients saw is judged by their history alone.
+    pub histories: bool,
 }
 
 /// The plan of a seed under these options.
@@ -45,11 +47,11 @@ pub fn seed(seed: u64, options: &Options) -> Outcome {
 /// Runs a plan on a thread of its own.
 pub fn planned(knobs: Knobs, plan: Vec<Planned>, options: &Options) -> Outcome {
     let (steps, trace, bug) = (options.steps.unwrap_or(u64::MAX), options.trace, options.bug);
-    let record = options.record;
+    let (record, witness) = (options.record, !options.histories);
     std::thread::scope(|scope| {
         let world = scope.spawn(move || {
             plant(bug);
-            World::new(knobs, plan, trace).recorded(record).run(steps)
+            World::new(knobs, plan, trace).recorded(record).witnessed_by_log(witness).run(steps)
         });
         match world.join() {
             Ok(outcome) => outcome,

@@ -69,15 +69,22 @@ impl Requests {
             let what = format!("{request:?} was refused ({refused}) and yet is entry {index}");
             return Err(Violation::safety(NAME, what));
         }
-        if index <= asked.floor {
-            let what = format!(
-                "{request:?} is entry {index}, and was asked for when somebody knew of entry {}",
-                asked.floor
-            );
-            return Err(Violation::safety("real-time", what));
-        }
         asked.effect = Some((index, outcomes.to_vec()));
         Ok(())
+    }
+
+    /// `real-time`: a request's entry comes behind all that anybody knew of when it was asked for.
+    pub fn in_real_time(&self, request: RequestId, ops: &[Op]) -> Held {
+        let Some(Asked { floor, effect: Some((index, _)), .. }) = self.0.get(&self.name_of(request, ops))
+        else {
+            return Ok(());
+        };
+        if index > floor {
+            return Ok(());
+        }
+        let what =
+            format!("{request:?} is entry {index}, and was asked for when somebody knew of entry {floor}");
+        Err(Violation::safety("real-time", what))
     }
 
     /// Entries above `last` never were.

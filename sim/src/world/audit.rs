@@ -60,7 +60,7 @@ impl World {
         if let Command::Batch { request, ops } = &*entry.command
             && let Some(saw) = self.saw.get(&self.requests.name_of(*request, ops))
         {
-            serial::check(&self.model, entry, saw)?;
+            self.witnessed(serial::check(&self.model, entry, saw))?;
         }
         let pending: Vec<(String, Timestamp)> = match &*entry.command {
             Command::Fire { timers } => timers.iter().map(|t| (t.timer_id.clone(), t.due)).collect(),
@@ -74,6 +74,7 @@ impl World {
         self.watch.terms_at.insert(index, entry.term.0 as usize);
         if let Command::Batch { request, ops } = &*entry.command {
             self.requests.applied(*request, ops, entry, &applied.outcomes)?;
+            self.witnessed(self.requests.in_real_time(*request, ops))?;
             if applied.repeated {
                 let what = format!("entry {index} repeats {request:?}");
                 return Err(Violation::safety("one-effect", what));
@@ -246,7 +247,8 @@ impl World {
         let count = self.machines.len();
         let last = if self.solo() { self.log.last() } else { self.group.committed() };
         let wait = if last > 2_000 { 10 } else { 3 };
-        let compares = self.now >= self.watch.compared_at + wait * EVERY || settling.is_some();
+        let due = self.now >= self.watch.compared_at + wait * EVERY || settling.is_some();
+        let compares = due && self.witness;
         if compares {
             self.watch.compared_at = self.now;
         }

@@ -2,6 +2,7 @@
 
 use super::machine::NAMES;
 use super::{Event, World, shell};
+use crate::checker::append::Mop;
 use crate::checker::requests::{self, Name};
 use crate::checker::serial::Saw;
 use crate::chronicle::What;
@@ -72,6 +73,8 @@ pub(super) struct Built {
     pub(super) ops: Vec<Op>,
     pub(super) reads: Vec<KeyRange>,
     pub(super) saw: Vec<Saw>,
+    /// What it does to lists, with the answers that it has if it is done.
+    pub(super) lists: Vec<Mop>,
     /// From when on it would have seen something else.
     pub(super) valid_until: Option<Timestamp>,
 }
@@ -99,9 +102,20 @@ impl World {
             return Ok(());
         }
         if job == Job::Read {
-            return self.look(m, salt);
+            return self.look(m, salt, None);
         }
-        match self.build(m, job, &view, rng) {
+        let built = match job {
+            Job::List => {
+                let mops = self.draw_mops(rng);
+                self.say_mops(client, m, &mops);
+                if mops.iter().all(|mop| matches!(mop, Mop::Read(..))) {
+                    return if mops.is_empty() { Ok(()) } else { self.read_lists(m, mops, salt) };
+                }
+                World::build_lists(&view.snapshot, mops)
+            }
+            job => self.build(m, job, &view, rng),
+        };
+        match built {
             Ok(Some(built)) => {
                 self.ask(m, client, job, &view, built);
                 Ok(())
@@ -139,7 +153,7 @@ impl World {
         let sequence = state.next;
         let named = state.open.iter().filter(|(_, open)| open.transaction.request.session == session);
         let floor = named.map(|(number, _)| *number).next().unwrap_or(sequence);
-        let Built { ops, reads, saw, valid_until } = built;
+        let Built { ops, reads, saw, lists, valid_until } = built;
         let what = job.name();
         // Without a session nothing is asked twice; who asks so must tell its requests apart by what they write.
         let nameless = job.is_unique() && self.net_rng.chance(self.knobs.nameless);
@@ -147,6 +161,9 @@ impl World {
         let name = requests::name(request, &ops);
         self.requests.asked(name, ops.clone(), self.group.floor());
         self.saw.insert(name, saw);
+        if !lists.is_empty() {
+            self.lists.asked(client, sequence, lists);
+        }
         let read_index = view.snapshot.applied;
         let transaction = Transaction { request, read_index, reads, valid_until, ops };
         let terms = self.group.terms();
@@ -238,6 +255,7 @@ impl World {
         match reply {
             Ok(committed) => {
                 state.open.remove(&number);
+                self.lists.done(client, number, token);
                 if attempts > 1 {
                     self.marks.hit(Mark::RequestAnsweredAgain);
                     if first != (first.0, self.machines[first.0].run) {
@@ -273,6 +291,7 @@ impl World {
                 }
                 if definite {
                     self.clients[client as usize].open.remove(&number);
+                    self.lists.refused(client, number);
                     return self.requests.refused(name, refused);
                 }
                 Ok(())
@@ -293,6 +312,7 @@ impl World {
         for client in &mut self.clients {
             client.open.retain(|_, open| open.transaction.read_index.0 <= last);
         }
+        self.lists.forget_above(last);
     }
 
     /// Requests that are not settled.

@@ -225,15 +225,21 @@ impl World {
         if self.settling.is_some() {
             return Ok(());
         }
-        self.look(m, salt)?;
         let rng = &mut Rng::new(salt, "probe");
+        let (job, lists) =
+            if rng.chance(300) { (Job::List, self.draw_readings(rng)) } else { (Job::Put, vec![]) };
+        if lists.is_empty() {
+            self.look(m, salt, None)?;
+        } else {
+            self.read_lists(m, lists, salt)?;
+        }
         let client = rng.below(self.knobs.clients);
         let other = (m + 1 + rng.below(self.machines.len().max(2) as u64 - 1) as usize) % self.machines.len();
         if rng.chance(500) {
-            return self.look(other, rng.bits());
+            return self.look(other, rng.bits(), None);
         }
         self.clients[client as usize].turn_to(other);
-        self.act(client, Job::Put, rng.bits())
+        self.act(client, job, rng.bits())
     }
 
     /// The paths that a partition cuts.

@@ -1,8 +1,8 @@
 //! What clients do: each job reads a snapshot and comes to a transaction, with the reads that it relies on.
 
-use super::World;
 use super::clients::Built;
 use super::shell::GROUP;
+use super::{World, lists};
 use crate::checker::serial::Saw;
 use crate::checker::state::index_entry;
 use crate::knobs::Job;
@@ -34,11 +34,11 @@ const PARTITION: u32 = 0;
 
 /// A row of the simulator's tables.
 #[derive(Clone, Debug, Default)]
-struct Row {
-    amount: i64,
-    tag: String,
-    number: i64,
-    at: Option<Timestamp>,
+pub(super) struct Row {
+    pub(super) amount: i64,
+    pub(super) tag: String,
+    pub(super) number: i64,
+    pub(super) at: Option<Timestamp>,
 }
 
 impl Row {
@@ -52,7 +52,7 @@ impl Row {
         row::encode(columns.iter().map(|(column, value)| (*column, value)))
     }
 
-    fn decode(bytes: &[u8]) -> Result<Row, ReadError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Row, ReadError> {
         let mut out = Row::default();
         row::decode(bytes, |column, value| match (column, value) {
             (AMOUNT, Value::Int(amount)) => out.amount = amount,
@@ -65,7 +65,7 @@ impl Row {
     }
 }
 
-fn primary_key(id: i64) -> Bytes {
+pub(super) fn primary_key(id: i64) -> Bytes {
     let mut out = Vec::with_capacity(9);
     key::encode(&mut out, &Value::Int(id));
     Bytes::from(out)
@@ -76,7 +76,7 @@ fn relations<'a>(snapshot: &'a Snapshot, wanted: impl Fn(&Relation) -> bool + 'a
 }
 
 fn keyed(relation: &Relation) -> bool {
-    relation.table().is_some_and(|table| !table.primary_key.is_empty())
+    relation.name != lists::TABLE && relation.table().is_some_and(|table| !table.primary_key.is_empty())
 }
 
 impl Built {
@@ -103,7 +103,7 @@ impl Built {
     }
 
     /// Writes a row, or deletes it, over what the snapshot has.
-    fn put(
+    pub(super) fn put(
         &mut self,
         snapshot: &Snapshot,
         relation: &Relation,
@@ -210,7 +210,7 @@ impl World {
             Job::Recur => return self.recur(m, view, rng),
             Job::Trigger => return Ok(self.trigger(view, rng)),
             Job::RunStatement => return self.run_statement(m, view, rng),
-            Job::Read => return Ok(None),
+            Job::List | Job::Read => return Ok(None),
         };
         Ok((!built.ops.is_empty()).then_some(built))
     }
@@ -387,13 +387,13 @@ impl World {
     }
 
     fn create(&mut self, snapshot: &Snapshot, rng: &mut Rng) -> Built {
-        let names = ["t0", "e0", "h0", "t1", "e1"];
+        let names = ["t0", lists::TABLE, "e0", "h0", "t1", "e1"];
         let missing = names.into_iter().find(|name| snapshot.catalog.by_name(name).is_none());
         let name = missing.map_or_else(
             || format!("{}{}", rng.pick(&["t", "e", "h"]), 2 + self.next_number()),
             str::to_owned,
         );
-        let columns = |keyed: bool| {
+        let columns = |has_id: bool| {
             let column = |id: ColumnId, name: &str, ty: Type| Column {
                 id,
                 name: name.into(),
@@ -406,7 +406,7 @@ impl World {
                 column(TAG, "tag", Type::Text),
                 column(NUMBER, "number", Type::Int),
             ];
-            if keyed {
+            if has_id {
                 columns.insert(0, column(ID, "id", Type::Int));
             }
             columns
@@ -418,9 +418,10 @@ impl World {
                 payload: Type::Bytes,
             }),
             first => {
+                let has_id = first != b'h';
                 let mut table = Table {
-                    columns: columns(first == b't'),
-                    primary_key: if first == b't' { vec![ID] } else { Vec::new() },
+                    columns: columns(has_id),
+                    primary_key: if has_id { vec![ID] } else { Vec::new() },
                     indexes: Vec::new(),
                     next_column: 4,
                     next_index: 1,
@@ -438,7 +439,7 @@ impl World {
             ops: vec![Op::PutRelation(relation)],
             reads: vec![keys::catalog_all()],
             saw: vec![Saw::Relation(id, None)],
-            valid_until: None,
+            ..Built::default()
         }
     }
 }
@@ -461,7 +462,7 @@ fn expire(table: &mut Table, name: &str, micros: u64) {
 }
 
 fn drop_relation(snapshot: &Snapshot, rng: &mut Rng) -> Option<Built> {
-    let all = relations(snapshot, |_| true);
+    let all = relations(snapshot, |relation| relation.name != lists::TABLE);
     if all.is_empty() {
         return None;
     }

@@ -9,7 +9,7 @@
 //! machine            a computer: disk, clock, store, the process on it, what is wrong with it
 //! shell              the driver around the node: steps, effects, disk operations
 //! links              messages between nodes, and the links that carry them
-//! clients, jobs      who asks, and what for
+//! clients, jobs      who asks, and what for; lists: what is asked of lists, and how that is judged
 //! readers            subscribers, and clients that look around
 //! faults             what goes wrong with one machine
 //! members            what operators do: members come and go, leaders hand over
@@ -21,6 +21,7 @@ mod clients;
 mod faults;
 mod jobs;
 mod links;
+mod lists;
 mod machine;
 mod members;
 mod readers;
@@ -168,6 +169,8 @@ pub struct World {
     scheduled: u64,
     settling: Option<u64>,
     performed: u32,
+    /// Whether the log is asked what clients should have seen, or histories are judged alone.
+    witness: bool,
 
     machines: Vec<Machine>,
     network: Network,
@@ -178,6 +181,7 @@ pub struct World {
     clients: Vec<clients::Client>,
     tokens: BTreeMap<Token, clients::Attempt>,
     looks: BTreeMap<Token, readers::Look>,
+    lists: lists::Lists,
     saw: BTreeMap<(SessionId, u64), Vec<Saw>>,
     readers: Vec<readers::Reader>,
     last_token: u64,
@@ -222,6 +226,7 @@ impl World {
             clients: (0..knobs.clients).map(|client| clients::Client::at(home(client))).collect(),
             tokens: BTreeMap::new(),
             looks: BTreeMap::new(),
+            lists: lists::Lists::default(),
             saw: BTreeMap::new(),
             readers: (0..knobs.subscribers).map(|_| readers::Reader::default()).collect(),
             last_token: 0,
@@ -243,6 +248,7 @@ impl World {
             scheduled: 0,
             settling: None,
             performed: 0,
+            witness: true,
             disk_rng: Rng::new(seed, "disk"),
             net_rng: Rng::new(seed, "network"),
             driver_rng: Rng::new(seed, "driver"),
@@ -256,6 +262,16 @@ impl World {
     /// The same, with every process recorded and the recordings replayed, or not.
     pub fn recorded(self, record: bool) -> World {
         World { record, ..self }
+    }
+
+    /// The same, with the log as a witness of what clients should have seen, or judged by their history alone.
+    pub fn witnessed_by_log(self, witness: bool) -> World {
+        World { witness, ..self }
+    }
+
+    /// What the log as the witness says, if it is asked.
+    fn witnessed(&self, held: Held) -> Held {
+        held.or_else(|violation| if self.witness { Err(violation) } else { Ok(()) })
     }
 
     /// Runs to the end, to the first violation, or for so many steps.

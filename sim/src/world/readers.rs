@@ -34,6 +34,8 @@ pub(super) struct Look {
     salt: u64,
     /// What somebody knew of when it began: it must see that.
     floor: u64,
+    /// The readings of lists that wait for it, by their place in the history.
+    lists: Option<usize>,
 }
 
 impl World {
@@ -233,8 +235,8 @@ impl World {
         self.give(m, Input::Subscriber { id, event: SubscriberInput::Credit(1) });
     }
 
-    /// A client wants to read what is the newest at a machine.
-    pub(super) fn look(&mut self, m: usize, salt: u64) -> Held {
+    /// A client wants to read what is the newest at a machine: lists, or something of everything.
+    pub(super) fn look(&mut self, m: usize, salt: u64, lists: Option<usize>) -> Held {
         let Some(view) = self.machines[m].up.as_ref().and_then(|up| up.published.clone()) else {
             return Ok(());
         };
@@ -249,11 +251,11 @@ impl World {
             self.sees(m, &view, self.group.floor())?;
         }
         if fresh {
-            return self.read(m, &view, view.read_time(now), &mut Rng::new(salt, "look"));
+            return self.seen(m, &view, view.read_time(now), salt, lists);
         }
         self.last_token += 1;
         let token = Token(self.last_token);
-        self.looks.insert(token, Look { salt, floor: self.group.floor() });
+        self.looks.insert(token, Look { salt, floor: self.group.floor(), lists });
         self.give(m, Input::Request { token, request: Request::Read(GROUP) });
         Ok(())
     }
@@ -271,6 +273,9 @@ impl World {
             Err(refused) => {
                 self.say(NAMES[m], format_args!("read {} refused: {refused}", token.0));
                 self.marks.hit(Mark::ReadRefused);
+                if let Some(place) = look.lists {
+                    self.lists_unread(place);
+                }
                 return Ok(());
             }
         };
@@ -284,12 +289,20 @@ impl World {
         if view.snapshot.applied < at.index {
             let what =
                 format!("a read at {} was answered while {} is published", at.index, view.snapshot.applied);
-            return Err(Violation::safety("linearizable", what));
+            self.witnessed(Err(Violation::safety("linearizable", what)))?;
         }
         let leads = self.leader() == Some(m);
         self.marks.hit(if leads { Mark::ReadByQuorum } else { Mark::ReadOnFollower });
         self.sees(m, &view, look.floor)?;
-        self.read(m, &view, at.time, &mut Rng::new(look.salt, "look"))
+        self.seen(m, &view, at.time, look.salt, look.lists)
+    }
+
+    /// A client sees the state that it asked for.
+    fn seen(&mut self, m: usize, view: &Published, time: Timestamp, salt: u64, lists: Option<usize>) -> Held {
+        match lists {
+            Some(place) => self.lists_read(m, place, &view.snapshot),
+            None => self.read(m, view, time, &mut Rng::new(salt, "look")),
+        }
     }
 
     /// A read sees all that anybody knew of when it began.
@@ -298,7 +311,7 @@ impl World {
         self.note(|| What::Read { node: m, index, known: floor });
         if index < floor {
             let what = format!("a read at {} sees entry {index}, and {floor} was known before", NAMES[m]);
-            return Err(Violation::safety("linearizable", what));
+            self.witnessed(Err(Violation::safety("linearizable", what)))?;
         }
         self.group.known_to_client(index);
         Ok(())

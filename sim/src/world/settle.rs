@@ -165,6 +165,7 @@ impl World {
         let late = self.now >= since + SETTLE;
         let what = match self.still_open() {
             Ok(None) if self.watch.restarted_at_end => {
+                self.judge_lists()?;
                 self.say("check", format_args!("all is settled"));
                 return Ok(true);
             }
@@ -207,9 +208,8 @@ impl World {
         };
         let committed = self.group.committed();
         for m in self.core.clone() {
-            let in_force = self.group.committed_configuration().is_none_or(|c| c.contains(id(m)));
             let applied = self.group.applied_by(m);
-            if in_force && applied < committed {
+            if self.is_member(m) && applied < committed {
                 return Ok(Some(format!("{} has applied {applied} of {committed} entries", NAMES[m])));
             }
         }
@@ -217,6 +217,11 @@ impl World {
             return Ok(Some(what));
         }
         self.unsettled(leader)
+    }
+
+    /// Whether the node is one of the cluster, by what is committed.
+    pub(super) fn is_member(&self, m: usize) -> bool {
+        self.group.committed_configuration().is_none_or(|c| c.contains(id(m)))
     }
 
     /// Where all clocks of the core agree, its leader's cluster time comes to what they show.

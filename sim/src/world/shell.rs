@@ -533,6 +533,7 @@ impl World {
                     return Err(Violation::safety("reply-after-publish", what));
                 }
                 self.requests.committed(attempt.name, committed)?;
+                self.lists.promised(token, committed.index.0);
                 if !self.solo() {
                     self.group.known_to_client(committed.index.0);
                 }
