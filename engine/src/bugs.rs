@@ -118,6 +118,15 @@ planted! {
     /// A consumer group forgets over a restart what was acknowledged out of order.
     ForgetAckedAhead => "forget-acked-ahead", "delivery", ["delivery"],
         "Pulsar: individual acknowledgements are lost with the broker";
+    /// A dead letter goes to the topic for them, and stays where it was.
+    DeadLetterUnacked => "dead-letter-unacked", "delivery", ["state", "delivery"],
+        "two systems of record: the dead-letter queue has it, and so has the queue";
+    /// An event comes again however often it was handed out.
+    DeliverPastLimit => "deliver-past-limit", "delivery", ["delivery"],
+        "Amazon SQS: a poison message without maxReceiveCount is received for ever";
+    /// A new leader begins to count at none how often an event was handed out.
+    ForgetAttempts => "forget-attempts", "delivery", ["delivery"],
+        "RabbitMQ: classic queues keep no count of deliveries, so none survives";
     /// A follower at rest goes on resting when its leader's node is silent or gone.
     RestThroughDeath => "rest-through-death", "raft", ["settles", "never-late"],
         "CockroachDB: replicas that are quiescent are woken when the liveness of their leader's node ends";

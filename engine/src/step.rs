@@ -132,6 +132,8 @@ pub enum SubscriberInput {
         offsets: Vec<(u32, u64)>,
         /// How long to wait.
         delay_ms: u64,
+        /// Why: it goes with those that become dead letters by it. May be empty.
+        reason: String,
     },
     /// It is gone; what it had not acknowledged goes to others of its group.
     Close,

@@ -60,7 +60,7 @@ fn relation(id: RelationId, version: u64) -> Relation {
         next_index: 2,
         extras: Vec::new(),
     };
-    let topic = Topic { partitions: 2, dedup_micros: 1_000_000, payload: Type::Bytes };
+    let topic = Topic { partitions: 2, dedup_micros: 1_000_000, payload: Type::Bytes, settings: Vec::new() };
     let kind = if id == TOPIC { RelationKind::Topic(topic) } else { RelationKind::Table(table) };
     Relation { id, name: format!("r{id}"), group: GROUP, version, kind }
 }

@@ -9,21 +9,25 @@
 
 use bytes::Bytes;
 use chronos_engine::state::keys::{self, tag};
-use chronos_engine::state::records::{ConsumerRecord, Incoming, PartitionRecord, StoredEvent, TimerRecord};
+use chronos_engine::state::records::{
+    Attempts, ConsumerRecord, Incoming, PartitionRecord, StoredEvent, TimerRecord,
+};
 use chronos_engine::state::{
     GroupRecord, Outcome, Root, RunRecord, RunningRecord, STATE_VERSION, ScheduleRecord, Sessions, State,
     sealed,
 };
 use chronos_engine::store::{MemoryStore, SharedStore};
 use chronos_proto::Timestamp;
-use chronos_proto::command::{Command, Entry, Event, IndexChange, Op, TimerRef, Work};
+use chronos_proto::command::{Command, Entry, Event, IndexChange, Letter, Op, TimerRef, Work};
 use chronos_proto::id::{
     ColumnId, GroupId, Incarnation, Index, IndexId, NodeId, RelationId, RequestId, SessionId, Term,
 };
 use chronos_proto::membership::{Configuration, Member};
 use chronos_proto::raft::LogId;
 use chronos_proto::schedule::{Misfire, Rule, Schedule, ScheduleAction, Turn};
-use chronos_proto::schema::{Column, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic};
+use chronos_proto::schema::{
+    Column, IndexState, Relation, RelationKind, SecondaryIndex, Setting, Table, Topic,
+};
 use chronos_proto::value::{Type, Value};
 use chronos_proto::{codec, key, row};
 use serde::Serialize;
@@ -170,7 +174,7 @@ fn member(number: u64, incarnation: Option<Incarnation>) -> Member {
 
 /// A log with one of everything, whose state keeps one of everything.
 fn entries() -> Vec<Entry> {
-    let topic = Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text };
+    let topic = Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text, settings: Vec::new() };
     let alerts = Relation {
         id: ALERTS,
         name: "alerts".into(),
@@ -408,6 +412,59 @@ fn the_state_is_written_as_it_was_and_what_was_written_is_read() {
     let progress = |group| snapshot.consumer(ALERTS, group, 0).expect("progress");
     assert_eq!(progress("early"), ConsumerRecord { floor: 1, done: vec![2] });
     assert_eq!(progress("late"), ConsumerRecord { floor: 2, done: vec![] });
+}
+
+/// A consumer group that failed, and a letter that died of it: what is stored of both.
+#[test]
+fn failures_and_dead_letters_are_written_as_they_were() {
+    let empty: SharedStore = Arc::new(MemoryStore::default());
+    let mut state = State::open(GROUP, HASH_SEED, &empty).expect("an empty store opens");
+    let topic = |id, name: &str, settings| {
+        let topic = Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text, settings };
+        let kind = RelationKind::Topic(topic);
+        Op::PutRelation(Relation { id, name: name.into(), group: GROUP, version: 1, kind })
+    };
+    let dead = RelationId(ALERTS.0 + 1);
+    let settings = vec![Setting::MaxDeliveries(2), Setting::DeadLetter(dead)];
+    let publish = |id| Op::Publish { topic: ALERTS, partition: 0, event: event(id), claim: false };
+    let letter = Letter { partition: 0, offset: 0, deliveries: 2, reason: "no".into() };
+    let commands = [
+        Command::Batch {
+            request: RequestId::default(),
+            ops: vec![
+                topic(dead, "alerts.dead", Vec::new()),
+                topic(ALERTS, "alerts", settings),
+                publish("a"),
+                publish("b"),
+            ],
+        },
+        Command::Failed { topic: ALERTS, consumer_group: "g".into(), offsets: vec![(0, 0, 1), (0, 1, 1)] },
+        Command::DeadLetter { topic: ALERTS, consumer_group: "g".into(), dead, letters: vec![letter] },
+    ];
+    for (at, command) in (1..).zip(commands) {
+        let entry = Entry {
+            term: Term(1),
+            index: Index(at),
+            time: Timestamp(START + at as i64),
+            stamp: at,
+            command: Arc::new(command),
+        };
+        state.apply(&entry, &empty, &mut Vec::new()).expect("it applies");
+    }
+    let snapshot = state.snapshot(&empty);
+    let mut lines = String::new();
+    for tag in [tag::CATALOG, tag::EVENT, tag::CONSUMER, tag::ATTEMPTS] {
+        for entry in snapshot.scan(&keys::all(tag, None), false) {
+            let (key, value) = entry.expect("it is read");
+            lines.push_str(&format!("{} {}\n", hex(&key), hex(&value)));
+        }
+    }
+    golden("dead-letters-v1.txt", lines.as_bytes());
+    assert_eq!(snapshot.attempts(ALERTS, "g", 0), Ok(Attempts::from([(1, 1)])));
+    assert_eq!(snapshot.consumer(ALERTS, "g", 0), Ok(ConsumerRecord { floor: 1, done: vec![] }));
+    let letters = snapshot.events(dead, 0, 0, 9, Timestamp::MAX).expect("events");
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].stored.event.message_id.as_str(), letters[0].offset), ("a", 0));
 }
 
 #[test]

@@ -69,13 +69,19 @@ fn member(number: u64) -> Member {
 }
 
 fn topic() -> Relation {
-    let topic = Topic { partitions: PARTITIONS, dedup_micros: 60_000_000, payload: Type::Text };
+    let topic =
+        Topic { partitions: PARTITIONS, dedup_micros: 60_000_000, payload: Type::Text, settings: Vec::new() };
     let kind = RelationKind::Partitioned(Partitioned::spread(TOPIC, topic, GROUPS));
     Relation { id: TOPIC, name: "orders".into(), group: CATALOG, version: 1, kind }
 }
 
 fn plain() -> Relation {
-    let kind = RelationKind::Topic(Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text });
+    let kind = RelationKind::Topic(Topic {
+        partitions: 1,
+        dedup_micros: 60_000_000,
+        payload: Type::Text,
+        settings: Vec::new(),
+    });
     Relation { id: PLAIN, name: "alerts".into(), group: CATALOG, version: 1, kind }
 }
 

@@ -21,7 +21,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut world = world::World::new();
     world.pass(1_000_000);
     let topic = world.published().snapshot.catalog.next_id();
-    let kind = RelationKind::Topic(Topic { partitions: 1, dedup_micros: WINDOW_US, payload: Type::Bytes });
+    let kind = RelationKind::Topic(Topic { partitions: 1, dedup_micros: WINDOW_US, payload: Type::Bytes, settings: Vec::new() });
     let relation = Relation { id: topic, name: "t".into(), group: GroupId(0), version: 1, kind };
     let create = Transaction { ops: vec![Op::PutRelation(relation)], ..Transaction::default() };
     world.commit(GroupId(0), create).expect("a topic");

@@ -94,6 +94,39 @@ pub enum Command {
     },
     /// Schedules that are due take their turn: what fires, what is passed over, and what is pending then.
     Occur(Vec<Turn>),
+    /// Events that were handed out in vain: nacked, not acknowledged in time, or left by who had them.
+    Failed {
+        /// The topic.
+        topic: RelationId,
+        /// The consumer group.
+        consumer_group: String,
+        /// (partition, offset, how often it was handed out).
+        offsets: Vec<(u32, u64, u32)>,
+    },
+    /// Events that a consumer group is given up on go to another topic, and are done.
+    DeadLetter {
+        /// The topic.
+        topic: RelationId,
+        /// The consumer group.
+        consumer_group: String,
+        /// Where they go; each to the partition of its number, which is in this group.
+        dead: RelationId,
+        /// Which, and why.
+        letters: Vec<Letter>,
+    },
+}
+
+/// An event that a consumer group did not acknowledge, however often it was handed out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// The partition.
+    pub partition: u32,
+    /// Its offset there.
+    pub offset: u64,
+    /// How often it was handed out.
+    pub deliveries: u32,
+    /// What became of it the last time.
+    pub reason: String,
 }
 
 /// Background work that keeps its cursor in the state, so it goes on after a crash or an election.
@@ -257,6 +290,17 @@ pub enum Op {
         /// Why it came to nothing, if it did.
         failure: Option<RunFailure>,
     },
+    /// Publishes a dead letter to its topic again, once: it is then done for the group that redrives.
+    Redrive {
+        /// The topic of dead letters.
+        dead: RelationId,
+        /// The partition, of both topics.
+        partition: u32,
+        /// The letter's offset.
+        offset: u64,
+        /// The topic that it came from.
+        source: RelationId,
+    },
 }
 
 impl Command {
@@ -273,6 +317,8 @@ impl Command {
             Command::PutMember(member) => member.name.len() + member.address.len(),
             Command::Deliver { ops, .. } => ops.iter().map(Op::bytes).sum(),
             Command::Occur(turns) => turns.iter().map(|turn| 64 + turn.fired.len() * 8).sum(),
+            Command::Failed { offsets, consumer_group, .. } => consumer_group.len() + offsets.len() * 24,
+            Command::DeadLetter { letters, .. } => letters.iter().map(|l| 64 + l.reason.len()).sum(),
             Command::Noop
             | Command::AdvanceTime
             | Command::Work(_)
@@ -304,6 +350,7 @@ impl Op {
             Op::PutRelation(_) | Op::DropRelation(_) => 1_024,
             Op::Trigger { .. } => 0,
             Op::Ran { failure, .. } => failure.as_ref().map_or(0, |f| f.code.len() + f.message.len()),
+            Op::Redrive { .. } => 0,
         }
     }
 }

@@ -12,6 +12,8 @@ pub const ROW_MAX_BYTES: usize = 16 << 20;
 pub const PAYLOAD_MAX_BYTES: usize = 1 << 20;
 /// The longest message id, timer id or message key, in bytes.
 pub const MESSAGE_ID_MAX_BYTES: usize = 512;
+/// The longest reason of a nack, in bytes; what is longer is cut.
+pub const REASON_MAX_BYTES: usize = 256;
 /// The longest name of a relation, column or index.
 pub const NAME_MAX_BYTES: usize = 63;
 /// The longest name of a node.

@@ -44,16 +44,19 @@ pub enum RelationKind {
     Schedule(Box<Schedule>),
 }
 
-/// The same as it is stored. Append-only: a table without [`Extra`]s is still written as the first version wrote it.
+/// The same as it is stored. Append-only: a table without [`Extra`]s, and a topic without [`Setting`]s, is still written as
+/// the first version wrote it.
 #[derive(Serialize, Deserialize)]
 enum StoredKind {
     Table(PlainTable),
-    Topic(Topic),
+    Topic(PlainTopic),
     TableWithExtras(PlainTable, Vec<Extra>),
     View(View),
     Sequence(Sequence),
-    Partitioned(Partitioned),
+    Partitioned(PlainTopic, Vec<GroupId>),
     Schedule(Box<Schedule>),
+    TopicWithSettings(PlainTopic, Vec<Setting>),
+    PartitionedWithSettings(PlainTopic, Vec<GroupId>, Vec<Setting>),
 }
 
 /// The part of a table that the first version stored.
@@ -66,6 +69,28 @@ struct PlainTable {
     next_index: u32,
 }
 
+/// The part of a topic that the first version stored.
+#[derive(Serialize, Deserialize)]
+struct PlainTopic {
+    partitions: u32,
+    dedup_micros: u64,
+    payload: Type,
+}
+
+impl PlainTopic {
+    fn with(self, settings: Vec<Setting>) -> Topic {
+        let PlainTopic { partitions, dedup_micros, payload } = self;
+        Topic { partitions, dedup_micros, payload, settings }
+    }
+}
+
+impl Topic {
+    fn parts(self) -> (PlainTopic, Vec<Setting>) {
+        let Topic { partitions, dedup_micros, payload, settings } = self;
+        (PlainTopic { partitions, dedup_micros, payload }, settings)
+    }
+}
+
 impl From<StoredKind> for RelationKind {
     fn from(stored: StoredKind) -> RelationKind {
         let table = |t: PlainTable, extras: Vec<Extra>| {
@@ -75,11 +100,17 @@ impl From<StoredKind> for RelationKind {
         match stored {
             StoredKind::Table(plain) => table(plain, Vec::new()),
             StoredKind::TableWithExtras(plain, extras) => table(plain, extras),
-            StoredKind::Topic(topic) => RelationKind::Topic(topic),
+            StoredKind::Topic(plain) => RelationKind::Topic(plain.with(Vec::new())),
+            StoredKind::TopicWithSettings(plain, settings) => RelationKind::Topic(plain.with(settings)),
             StoredKind::View(view) => RelationKind::View(view),
             StoredKind::Sequence(sequence) => RelationKind::Sequence(sequence),
-            StoredKind::Partitioned(partitioned) => RelationKind::Partitioned(partitioned),
             StoredKind::Schedule(schedule) => RelationKind::Schedule(schedule),
+            StoredKind::Partitioned(plain, groups) => {
+                RelationKind::Partitioned(Partitioned { topic: plain.with(Vec::new()), groups })
+            }
+            StoredKind::PartitionedWithSettings(plain, groups, settings) => {
+                RelationKind::Partitioned(Partitioned { topic: plain.with(settings), groups })
+            }
         }
     }
 }
@@ -95,11 +126,17 @@ impl From<RelationKind> for StoredKind {
                     false => StoredKind::TableWithExtras(plain, extras),
                 }
             }
-            RelationKind::Topic(topic) => StoredKind::Topic(topic),
+            RelationKind::Topic(topic) => match topic.parts() {
+                (plain, settings) if settings.is_empty() => StoredKind::Topic(plain),
+                (plain, settings) => StoredKind::TopicWithSettings(plain, settings),
+            },
             RelationKind::View(view) => StoredKind::View(view),
             RelationKind::Sequence(sequence) => StoredKind::Sequence(sequence),
-            RelationKind::Partitioned(partitioned) => StoredKind::Partitioned(partitioned),
             RelationKind::Schedule(schedule) => StoredKind::Schedule(schedule),
+            RelationKind::Partitioned(Partitioned { topic, groups }) => match topic.parts() {
+                (plain, settings) if settings.is_empty() => StoredKind::Partitioned(plain, groups),
+                (plain, settings) => StoredKind::PartitionedWithSettings(plain, groups, settings),
+            },
         }
     }
 }
@@ -284,7 +321,7 @@ pub enum IndexState {
 }
 
 /// A topic's settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Topic {
     /// How many partitions; one keeps the topic in the catalogue's group.
     pub partitions: u32,
@@ -292,10 +329,21 @@ pub struct Topic {
     pub dedup_micros: u64,
     /// What the payload column is: Bytes, Text or Json.
     pub payload: Type,
+    /// What was set beside, each kind once at the most.
+    pub settings: Vec<Setting>,
+}
+
+/// What may be set of a topic. Append-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Setting {
+    /// A consumer group is handed an event so often at the most: then it becomes a dead letter.
+    MaxDeliveries(u32),
+    /// Where dead letters go: a topic whose partitions are as many, and in the same groups.
+    DeadLetter(RelationId),
 }
 
 /// A topic of several partitions. Its definition is in the relation's group, and in every group that has a partition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Partitioned {
     /// Its settings.
     pub topic: Topic,
@@ -322,6 +370,33 @@ impl Partitioned {
 }
 
 impl Topic {
+    /// How often a consumer group is handed an event at the most, if that is limited.
+    pub fn max_deliveries(&self) -> Option<u32> {
+        self.settings.iter().find_map(|setting| match setting {
+            Setting::MaxDeliveries(most) => Some(*most),
+            Setting::DeadLetter(_) => None,
+        })
+    }
+
+    /// Where dead letters go, if that is known.
+    pub fn dead_letter(&self) -> Option<RelationId> {
+        self.settings.iter().find_map(|setting| match setting {
+            Setting::DeadLetter(topic) => Some(*topic),
+            Setting::MaxDeliveries(_) => None,
+        })
+    }
+
+    /// Sets one, in place of what was set of its kind.
+    pub fn set(&mut self, setting: Setting) {
+        self.unset(&setting);
+        self.settings.push(setting);
+    }
+
+    /// Takes back what is set of a setting's kind.
+    pub fn unset(&mut self, like: &Setting) {
+        self.settings.retain(|setting| std::mem::discriminant(setting) != std::mem::discriminant(like));
+    }
+
     /// The partition of an event: by its key, or by its message id if it has none. So a retry finds the first one.
     pub fn partition_of(&self, event: &Event) -> u32 {
         if self.partitions <= 1 {
@@ -367,6 +442,15 @@ impl Relation {
         match &self.kind {
             RelationKind::Topic(topic) => Some(topic),
             RelationKind::Partitioned(partitioned) => Some(&partitioned.topic),
+            _ => None,
+        }
+    }
+
+    /// The topic to be changed, if it is one.
+    pub fn topic_mut(&mut self) -> Option<&mut Topic> {
+        match &mut self.kind {
+            RelationKind::Topic(topic) => Some(topic),
+            RelationKind::Partitioned(partitioned) => Some(&mut partitioned.topic),
             _ => None,
         }
     }

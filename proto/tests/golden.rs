@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use chronos_proto::array::Array;
-use chronos_proto::command::{Command, Entry, Event, IndexChange, Op, OpOutcome, TimerRef, Work};
+use chronos_proto::command::{Command, Entry, Event, IndexChange, Letter, Op, OpOutcome, TimerRef, Work};
 use chronos_proto::hello::{Hello, HelloError};
 use chronos_proto::id::{ClusterId, Incarnation};
 use chronos_proto::membership::{Configuration, Member};
@@ -19,7 +19,7 @@ use chronos_proto::raft::{LogId, Message};
 use chronos_proto::schedule::{Misfire, Occurrence, Rule, RunFailure, Schedule, ScheduleAction, Turn};
 use chronos_proto::schema::{
     Column, DefaultValue, Extra, IndexState, Partitioned, Referential, Relation, RelationKind,
-    SecondaryIndex, Sequence, Table, Topic, View, ViewColumn,
+    SecondaryIndex, Sequence, Setting, Table, Topic, View, ViewColumn,
 };
 use chronos_proto::stamp::{Hlc, Stamp};
 use chronos_proto::time::Instant;
@@ -122,6 +122,7 @@ fn ops() -> Vec<(&'static str, Op)> {
         Op::DropRelation(_) => "drop-relation",
         Op::Trigger { .. } => "trigger",
         Op::Ran { .. } => "ran",
+        Op::Redrive { .. } => "redrive",
     };
     let ops = vec![
         Op::PutRow {
@@ -188,6 +189,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::Deliver { .. } => "deliver",
         Command::Delivered { .. } => "delivered",
         Command::Occur(_) => "occur",
+        Command::Failed { .. } => "failed",
+        Command::DeadLetter { .. } => "dead-letter",
     };
     let timer = |sequence| TimerRef {
         due: TIME,
@@ -216,6 +219,13 @@ fn commands() -> Vec<(&'static str, Command)> {
         Command::Deliver { origin: GroupId(0), first: 7, ops: vec![Op::DropRelation(TABLE)] },
         Command::Delivered { target: GroupId(3), upto: 7 },
         Command::Occur(vec![turn()]),
+        Command::Failed { topic: TOPIC, consumer_group: "g".into(), offsets: vec![(3, 5, 2)] },
+        Command::DeadLetter {
+            topic: TOPIC,
+            consumer_group: "g".into(),
+            dead: TABLE,
+            letters: vec![Letter { partition: 3, offset: 9, deliveries: 5, reason: "no".into() }],
+        },
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -479,6 +489,7 @@ fn topic() -> Relation {
             partitions: 4,
             dedup_micros: 7 * 86_400_000_000,
             payload: Type::Json,
+            settings: Vec::new(),
         }),
     }
 }
@@ -573,10 +584,16 @@ fn turn() -> Turn {
     let (fired, next) = (vec![TIME, Timestamp(TIME.0 + 300_000_000)], Some(Timestamp(TIME.0 + 600_000_000)));
     Turn { schedule: SCHEDULE, sequence: 8, topic: Some(TOPIC), fired, missed: 2, next }
 }
+fn with_settings(mut relation: Relation) -> Relation {
+    let topic = relation.topic_mut().expect("a topic");
+    topic.settings = vec![Setting::MaxDeliveries(5), Setting::DeadLetter(RelationId(19))];
+    relation
+}
 
 /// Where its partitions are kept is as stored as the rest.
 fn partitioned() -> Relation {
-    let settings = Topic { partitions: 5, dedup_micros: 7 * 86_400_000_000, payload: Type::Text };
+    let settings =
+        Topic { partitions: 5, dedup_micros: 7 * 86_400_000_000, payload: Type::Text, settings: Vec::new() };
     Relation { kind: RelationKind::Partitioned(Partitioned::spread(TOPIC, settings, 3)), ..topic() }
 }
 
@@ -611,6 +628,8 @@ fn every_format_is_as_it_was() {
     for (name, op) in ops() {
         golden.sample(&format!("op.{name}"), op);
     }
+    // Not in the batch above, which is as it was.
+    golden.sample("op.redrive", Op::Redrive { dead: TOPIC, partition: 3, offset: 9, source: TABLE });
     for (name, outcome) in outcomes() {
         golden.sample(&format!("outcome.{name}"), outcome);
     }
@@ -619,6 +638,8 @@ fn every_format_is_as_it_was() {
     golden.sample("relation.table-with-ttl", table_with_ttl());
     golden.sample("relation.topic", topic());
     golden.sample("relation.partitioned", partitioned());
+    golden.sample("relation.topic-with-settings", with_settings(topic()));
+    golden.sample("relation.partitioned-with-settings", with_settings(partitioned()));
     golden.sample("relation.view", view());
     golden.sample("relation.sequence", sequence());
     let of = |kind| Relation { name: "wake".into(), kind, ..topic() };

@@ -341,6 +341,8 @@ pub struct Knobs {
     pub ack_lost: u32,
     /// Deliveries that it refuses, per mille.
     pub nack: u32,
+    /// How often an event is handed out before it becomes a dead letter; for ever if zero.
+    pub max_deliveries: u32,
 
     /// Faults.
     pub faults: FaultRates,
@@ -403,6 +405,7 @@ impl Knobs {
             ack_timeout_ms: *rng.pick(&[50, 500, 5_000]),
             ack_lost: *rng.pick(&[0, 20, 200]),
             nack: *rng.pick(&[0, 20, 200]),
+            max_deliveries: *Rng::new(seed, "dead letters").pick(&[0, 0, 1, 2, 4]),
             faults: FaultRates::default(),
         };
         for weight in &mut knobs.jobs {
@@ -684,8 +687,8 @@ impl fmt::Display for Knobs {
         writeln!(f, "  jobs     {}", jobs.join(" "))?;
         writeln!(
             f,
-            "  readers  subscribers={} ack-timeout={}ms ack-lost={}/1000 nack={}/1000",
-            self.subscribers, self.ack_timeout_ms, self.ack_lost, self.nack
+            "  readers  subscribers={} ack-timeout={}ms ack-lost={}/1000 nack={}/1000 max-deliveries={}",
+            self.subscribers, self.ack_timeout_ms, self.ack_lost, self.nack, self.max_deliveries
         )?;
         let r = &self.faults;
         let rates = [

@@ -109,6 +109,10 @@ pub enum Mark {
     Redelivered,
     /// An event was handed out again because the subscriber asked so.
     RedeliveredAfterNack,
+    /// An event that was handed out too often became a dead letter.
+    DeadLettered,
+    /// A dead letter was published again.
+    Redriven,
     /// A consumer group went on after a restart.
     GroupResumedAfterRestart,
     /// Acknowledgements left a gap.
@@ -257,6 +261,8 @@ marks! {
     PurgeFinished => "purge finished",
     Redelivered => "redelivered",
     RedeliveredAfterNack => "redelivered after nack",
+    DeadLettered => "dead letter",
+    Redriven => "dead letter redriven",
     GroupResumedAfterRestart => "group resumed after restart",
     AckGap => "ack gap",
     CleanRestart => "clean restart",

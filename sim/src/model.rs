@@ -5,9 +5,10 @@ mod schedules;
 
 use bytes::Bytes;
 use chronos_engine::state::Pending;
+use chronos_engine::state::apply::REDRIVER;
 use chronos_engine::state::records::StoredEvent;
 use chronos_proto::Event;
-use chronos_proto::command::{Command, Entry, Op, OpOutcome, TimerRef, Work};
+use chronos_proto::command::{Command, Entry, Letter, Op, OpOutcome, TimerRef, Work};
 use chronos_proto::id::{IndexId, RelationId, SessionId};
 use chronos_proto::row;
 use chronos_proto::schedule::{Occurrence, Turn};
@@ -76,6 +77,10 @@ pub struct Applied {
     pub expired: bool,
     /// A row that was named as expired is another by now, or gone.
     pub outlived: bool,
+    /// Events became dead letters.
+    pub dead_lettered: bool,
+    /// A dead letter was published again.
+    pub redriven: bool,
 }
 
 /// The whole state of one group.
@@ -98,6 +103,12 @@ pub struct Model {
     claims: BTreeMap<(RelationId, String), Claim>,
     /// What consumer groups are done with.
     pub done: BTreeMap<(RelationId, String, u32), BTreeSet<u64>>,
+    /// How often consumer groups were handed in vain what they are not done with.
+    pub attempts: BTreeMap<(RelationId, String, u32), BTreeMap<u64, u32>>,
+    /// The headers that dead letters had before, by topic, partition and offset.
+    origins: BTreeMap<(RelationId, u32, u64), Option<String>>,
+    /// Events that were published before, as dead letters or out of them.
+    pub copies: BTreeSet<(RelationId, u32, u64)>,
     outcomes: BTreeMap<(SessionId, u64), Vec<OpOutcome>>,
     /// Relations that were dropped.
     pub dropped: BTreeSet<RelationId>,
@@ -151,9 +162,22 @@ impl Model {
             }
             Command::Ack { topic, consumer_group, offsets } => {
                 for (partition, offset) in offsets {
-                    let done = self.done.entry((*topic, consumer_group.clone(), *partition)).or_default();
-                    done.insert(*offset);
-                    out.gap |= done.len() as u64 <= *offset;
+                    out.gap |= self.finish(*topic, consumer_group, *partition, *offset);
+                }
+            }
+            Command::Failed { topic, consumer_group, offsets } => {
+                for (partition, offset, times) in offsets {
+                    let name = (*topic, consumer_group.clone(), *partition);
+                    let done = self.done.get(&name).is_some_and(|done| done.contains(offset));
+                    if !done && self.relations.contains_key(topic) {
+                        let known = self.attempts.entry(name).or_default().entry(*offset).or_default();
+                        *known = (*known).max(*times);
+                    }
+                }
+            }
+            Command::DeadLetter { topic, consumer_group, dead, letters } => {
+                for letter in letters {
+                    out.dead_lettered |= self.dead_letter(*topic, consumer_group, *dead, letter);
                 }
             }
         }
@@ -245,8 +269,75 @@ impl Model {
             Op::Ran { schedule, occurrence, failure } => {
                 return self.ran(*schedule, *occurrence, failure.as_ref(), out);
             }
+            Op::Redrive { dead, partition, offset, source } => {
+                let outcome = self.redrive(*dead, *partition, *offset, *source);
+                out.redriven |= outcome != OpOutcome::TooLate;
+                return outcome;
+            }
         }
         OpOutcome::Done
+    }
+
+    /// A consumer group is done with an offset. Whether it is not with one below.
+    fn finish(&mut self, topic: RelationId, group: &str, partition: u32, offset: u64) -> bool {
+        let name = (topic, group.to_owned(), partition);
+        if let Some(attempts) = self.attempts.get_mut(&name) {
+            attempts.remove(&offset);
+        }
+        let done = self.done.entry(name).or_default();
+        done.insert(offset);
+        done.len() as u64 <= offset
+    }
+
+    /// A copy goes to the topic of dead letters, which says whose it is, and the group is done with it: once.
+    fn dead_letter(&mut self, topic: RelationId, group: &str, dead: RelationId, letter: &Letter) -> bool {
+        let Letter { partition, offset, deliveries, reason } = letter;
+        let done = self.done.get(&(topic, group.to_owned(), *partition));
+        let (Some(source), true) = (self.relations.get(&topic), self.relations.contains_key(&dead)) else {
+            return false;
+        };
+        if done.is_some_and(|done| done.contains(offset)) {
+            return false;
+        }
+        let Some(stored) = self.events.get(&(topic, *partition)).and_then(|all| all.get(*offset as usize))
+        else {
+            return false;
+        };
+        let mut event = stored.event.clone();
+        let before = event.headers.clone();
+        let own = before.as_deref().map_or("", |headers| headers.trim_matches(['{', '}']));
+        let comma = if own.is_empty() { "" } else { ", " };
+        let name = &source.name;
+        event.headers = Some(format!(
+            "{{{own}{comma}\"chronos-dead-topic\": \"{name}\", \"chronos-dead-partition\": \"{partition}\", \
+             \"chronos-dead-offset\": \"{offset}\", \"chronos-dead-deliveries\": \"{deliveries}\", \
+             \"chronos-dead-group\": \"{group}\", \"chronos-dead-reason\": \"{reason}\"}}"
+        ));
+        let copy = StoredEvent { event, published_at: self.time, deliver_at: None, fired_at: None };
+        let at = self.append(dead, *partition, copy);
+        self.origins.insert((dead, *partition, at), before);
+        self.copies.insert((dead, *partition, at));
+        self.finish(topic, group, *partition, *offset);
+        true
+    }
+
+    fn redrive(&mut self, dead: RelationId, partition: u32, offset: u64, source: RelationId) -> OpOutcome {
+        let done = self.done.get(&(dead, REDRIVER.to_owned(), partition));
+        let known = self.relations.contains_key(&dead) && self.relations.contains_key(&source);
+        let letter = self.events.get(&(dead, partition)).and_then(|all| all.get(offset as usize)).cloned();
+        let (Some(letter), true) = (letter, known && !done.is_some_and(|done| done.contains(&offset))) else {
+            return OpOutcome::TooLate;
+        };
+        let mut event = letter.event;
+        // What was published there by others has none.
+        if let Some(before) = self.origins.get(&(dead, partition, offset)) {
+            event.headers.clone_from(before);
+        }
+        let copy = StoredEvent { event, published_at: self.time, deliver_at: None, fired_at: None };
+        let to = self.append(source, partition, copy);
+        self.copies.insert((source, partition, to));
+        self.finish(dead, REDRIVER, partition, offset);
+        OpOutcome::Published { partition, offset: to }
     }
 
     fn next_sequence(&mut self) -> u64 {
@@ -372,6 +463,7 @@ impl Model {
             self.timers.retain(|(topic, _), _| *topic != id);
             self.claims.retain(|(topic, _), _| *topic != id);
             self.done.retain(|(topic, _, _), _| *topic != id);
+            self.attempts.retain(|(topic, _, _), _| *topic != id);
         }
     }
 }

@@ -202,6 +202,7 @@ fn brief_op(op: &Op) -> String {
         }
         Op::PutRelation(relation) => format!("define {} {:?}", relation.id, relation.name),
         Op::DropRelation(relation) => format!("drop {relation}"),
+        Op::Redrive { dead, offset, source, .. } => format!("redrive {offset} of {dead} to {source}"),
         Op::Trigger { schedule, .. } => format!("trigger {schedule}"),
         Op::Ran { schedule, occurrence, failure } => {
             format!("ran {schedule} {} failed={}", occurrence.nominal, failure.is_some())

@@ -180,6 +180,16 @@ pub(crate) enum SchemaChange {
         sequences: Vec<(usize, Sequence, Option<bool>)>,
         tag: &'static str,
     },
+    CreateTopic {
+        relation: Relation,
+        if_not_exists: bool,
+        options: Vec<TopicOption>,
+    },
+    AlterTopic {
+        name: String,
+        if_exists: bool,
+        options: Vec<TopicOption>,
+    },
     CreateIndex {
         table: String,
         name: Option<String>,
@@ -242,6 +252,17 @@ pub(crate) enum ScheduleChange {
     Resume,
     Trigger,
     Set(Box<ScheduleSays>),
+}
+
+/// What may be set of a topic at any time.
+#[derive(Debug)]
+pub(crate) enum TopicOption {
+    /// How long message ids are remembered, in microseconds.
+    Dedup(u64),
+    /// How often an event is handed out at the most; none for no limit.
+    MaxDeliveries(Option<u32>),
+    /// The name of the topic for dead letters; none for the topic's own with `.dead` behind.
+    DeadLetter(Option<String>),
 }
 
 /// UNIQUE, or PRIMARY KEY of a table that has rows.

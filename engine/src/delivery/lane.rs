@@ -3,7 +3,7 @@
 
 use super::{BACKOFF_MAX, BACKOFF_MIN, Deadlines, Due, QueueId};
 use crate::bugs::{self, Bug};
-use crate::state::records::ConsumerRecord;
+use crate::state::records::{Attempts, ConsumerRecord};
 use crate::step::SubscriberId;
 use chronos_proto::time::Instant;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,17 @@ enum State {
     Out(Lease),
     Waiting(Instant),
     Ready,
+    /// It is to become a dead letter.
+    Dead,
+}
+
+/// What an event comes to that was handed out in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It comes again, having been handed out so often.
+    Again(u32),
+    /// It does not.
+    Dead(u32),
 }
 
 /// An event that was handed out and is not done.
@@ -43,6 +54,8 @@ pub(super) struct Lane {
     /// Done above the floor; beyond the cursor too, if they were acknowledged in another life.
     done: BTreeSet<u64>,
     handed: BTreeMap<u64, Handed>,
+    /// How often events that were not handed out in this life were in others.
+    attempts: Attempts,
     /// Those of `handed` that may be handed out again.
     ready: BTreeSet<u64>,
 }
@@ -57,6 +70,7 @@ impl Lane {
             span_max,
             done: BTreeSet::new(),
             handed: BTreeMap::new(),
+            attempts: Attempts::new(),
             ready: BTreeSet::new(),
         }
     }
@@ -87,8 +101,8 @@ impl Lane {
         news
     }
 
-    /// Takes note of stored progress.
-    pub(super) fn merge(&mut self, stored: &ConsumerRecord, deadlines: &mut Deadlines) {
+    /// Takes note of stored progress, and of how often what is not done was handed out.
+    pub(super) fn merge(&mut self, stored: &ConsumerRecord, attempts: &Attempts, deadlines: &mut Deadlines) {
         while self.floor < stored.floor && self.floor < self.cursor {
             self.finish(self.floor, deadlines);
         }
@@ -98,19 +112,29 @@ impl Lane {
             self.done = self.done.split_off(&self.floor);
             self.raise_floor();
         }
+        for (offset, times) in attempts.iter().filter(|_| !bugs::active(Bug::ForgetAttempts)) {
+            match self.handed.get_mut(offset) {
+                Some(handed) => handed.times = handed.times.max(*times),
+                None if *offset >= self.floor && !self.done.contains(offset) => {
+                    self.attempts.insert(*offset, *times);
+                }
+                None => {}
+            }
+        }
         for offset in stored.done.iter().filter(|_| !bugs::active(Bug::ForgetAckedAhead)) {
             self.finish(*offset, deadlines);
         }
     }
 
     /// Appends up to `most` offsets, ascending, with how often each was handed out before. With a lease they stay
-    /// accountable; without one they are done with.
+    /// accountable; without one they are done with. Those that were handed out `limit` times go to `dead` instead.
     pub(super) fn take(
         &mut self,
         most: usize,
-        lease: Option<Lease>,
+        (lease, limit): (Option<Lease>, u32),
         deadlines: &mut Deadlines,
         offsets: &mut Vec<(u64, u32)>,
+        dead: &mut Vec<(u64, u32)>,
     ) {
         while offsets.len() < most {
             let Some(offset) = self.ready.pop_first().or_else(|| self.next_new()) else { break };
@@ -119,7 +143,13 @@ impl Lane {
                 self.floor = self.cursor;
                 continue;
             };
-            let handed = self.handed.entry(offset).or_insert(Handed { times: 0, state: State::Ready });
+            let before = self.attempts.remove(&offset).unwrap_or(0);
+            let handed = self.handed.entry(offset).or_insert(Handed { times: before, state: State::Ready });
+            if handed.times >= limit {
+                dead.push((offset, handed.times));
+                handed.state = State::Dead;
+                continue;
+            }
             offsets.push((offset, handed.times));
             handed.times = handed.times.saturating_add(1);
             handed.state = State::Out(lease);
@@ -143,6 +173,7 @@ impl Lane {
         if offset < self.floor || !self.done.insert(offset) {
             return false;
         }
+        self.attempts.remove(&offset);
         if let Some(handed) = self.handed.remove(&offset) {
             self.leave(offset, handed.state, deadlines);
         }
@@ -158,42 +189,83 @@ impl Lane {
         self.cursor = self.cursor.max(self.floor);
     }
 
-    /// The holder does not want an event now. Nothing happens if it is not out to it.
+    /// The holder does not want an event now. None if it is not out to it.
     pub(super) fn give_back(
         &mut self,
         offset: u64,
         holder: SubscriberId,
-        now: Instant,
-        delay: Duration,
+        (now, delay): (Instant, Duration),
+        limit: u32,
         deadlines: &mut Deadlines,
-    ) {
-        let Some(Handed { times, state: State::Out(lease) }) = self.handed.get(&offset).copied() else {
-            return;
+    ) -> Option<Fate> {
+        let Handed { times, state: State::Out(lease) } = self.handed.get(&offset).copied()? else {
+            return None;
         };
-        if lease.to == holder {
-            self.leave(offset, State::Out(lease), deadlines);
-            self.wait(offset, now, delay.max(backoff(times)), deadlines);
+        if lease.to != holder {
+            return None;
         }
+        self.leave(offset, State::Out(lease), deadlines);
+        Some(self.fail(offset, times, (now, delay.max(backoff(times))), limit, deadlines))
     }
 
     /// The holder is gone: all that it held may be handed out at once.
-    pub(super) fn abandon(&mut self, holder: SubscriberId, deadlines: &mut Deadlines) {
+    pub(super) fn abandon(
+        &mut self,
+        holder: SubscriberId,
+        now: Instant,
+        limit: u32,
+        deadlines: &mut Deadlines,
+    ) -> Vec<(u64, Fate)> {
         let held = |(_, handed): &(&u64, &Handed)| matches!(handed.state, State::Out(l) if l.to == holder);
-        let offsets: Vec<u64> = self.handed.iter().filter(held).map(|(offset, _)| *offset).collect();
-        for offset in offsets {
-            let Some(handed) = self.handed.get(&offset).copied() else { continue };
-            self.leave(offset, handed.state, deadlines);
+        let held: Vec<_> = self.handed.iter().filter(held).map(|(offset, h)| (*offset, *h)).collect();
+        let mut fates = Vec::with_capacity(held.len());
+        for (offset, Handed { times, state }) in held {
+            self.leave(offset, state, deadlines);
+            fates.push((offset, self.fail(offset, times, (now, Duration::ZERO), limit, deadlines)));
+        }
+        fates
+    }
+
+    /// The deadline of an event has come: its wait is over, or its lease, in vain.
+    pub(super) fn end_lease(
+        &mut self,
+        offset: u64,
+        now: Instant,
+        limit: u32,
+        deadlines: &mut Deadlines,
+    ) -> Option<Fate> {
+        let Handed { times, state } = self.handed.get(&offset).copied()?;
+        match state {
+            State::Out(_) => Some(self.fail(offset, times, (now, backoff(times)), limit, deadlines)),
+            State::Waiting(_) => {
+                self.enter(offset, State::Ready, deadlines);
+                None
+            }
+            State::Ready | State::Dead => None,
+        }
+    }
+
+    /// An event could not become a dead letter.
+    pub(super) fn keep(&mut self, offset: u64, deadlines: &mut Deadlines) {
+        if self.handed.get(&offset).is_some_and(|handed| handed.state == State::Dead) {
             self.enter(offset, State::Ready, deadlines);
         }
     }
 
-    /// The deadline of an event has come: its lease or its wait is over.
-    pub(super) fn end_lease(&mut self, offset: u64, now: Instant, deadlines: &mut Deadlines) {
-        match self.handed.get(&offset).copied() {
-            Some(Handed { state: State::Waiting(_), .. }) => self.enter(offset, State::Ready, deadlines),
-            Some(Handed { times, state: State::Out(_) }) => self.wait(offset, now, backoff(times), deadlines),
-            Some(Handed { state: State::Ready, .. }) | None => {}
+    fn fail(
+        &mut self,
+        offset: u64,
+        times: u32,
+        (now, delay): (Instant, Duration),
+        limit: u32,
+        deadlines: &mut Deadlines,
+    ) -> Fate {
+        if times >= limit {
+            self.enter(offset, State::Dead, deadlines);
+            return Fate::Dead(times);
         }
+        self.wait(offset, now, delay, deadlines);
+        Fate::Again(times)
     }
 
     fn wait(&mut self, offset: u64, now: Instant, delay: Duration, deadlines: &mut Deadlines) {
@@ -212,6 +284,7 @@ impl Lane {
             State::Waiting(until) | State::Out(Lease { until, .. }) => {
                 deadlines.insert(self.deadline(until, offset));
             }
+            State::Dead => {}
         }
     }
 
@@ -223,6 +296,7 @@ impl Lane {
             State::Waiting(until) | State::Out(Lease { until, .. }) => {
                 deadlines.remove(&self.deadline(until, offset));
             }
+            State::Dead => {}
         }
     }
 
@@ -240,7 +314,7 @@ impl Lane {
 
     #[cfg(test)]
     pub(super) fn deadlines(&self) -> usize {
-        self.handed.len() - self.ready.len()
+        self.handed.values().filter(|h| matches!(h.state, State::Out(_) | State::Waiting(_))).count()
     }
 
     #[cfg(test)]

@@ -19,24 +19,30 @@
 //! out evenly among the members that have credit. The unacknowledged span of a lane is capped: at the cap it pauses until
 //! the oldest event is acknowledged, and [`Tracker::paused`] says so.
 //!
-//! The tracker is soft state of the leader. What must last goes through the log as the [`Command`]s that `open` and `ack`
-//! return: where a new group starts, and what is done. An acknowledgement counts here at once; if its command is lost, the
-//! event is handed out again after a restart, as at-least-once allows. Counts and waits are forgotten by a restart too.
+//! An event that was handed out as often as its topic has it, in vain, becomes a dead letter: it is held back here until
+//! the entry that moves it is applied, and nothing waits for it meanwhile.
 //!
-//! Not here: exclusive consumers by partition, extending a lease, dead letters and a limit of deliveries, moving a group's
-//! progress back.
+//! The tracker is soft state of the leader. What must last goes through the log as the [`Command`]s that `open` and `ack`
+//! return and [`Tracker::take_commands`] hands over: where a new group starts, what is done, what was handed out in vain. An
+//! acknowledgement counts here at once; if its command is lost, the event is handed out again after a restart, as
+//! at-least-once allows. Waits are forgotten by a restart, and deliveries that were under way are not counted.
+//!
+//! Not here: exclusive consumers by partition, extending a lease, moving a group's progress back.
 
 mod lane;
+mod limit;
 mod queue;
 #[cfg(test)]
 mod tests;
 
-use crate::state::records::ConsumerRecord;
+use crate::state::records::{Attempts, ConsumerRecord};
 use crate::step::{Delivery, SubscriberId, Subscription};
 use chronos_proto::command::Command;
 use chronos_proto::id::RelationId;
 use chronos_proto::time::Instant;
 use lane::{Lane, Lease};
+use limit::Failure;
+pub use limit::Limit;
 use queue::{Queue, Share};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +70,8 @@ pub struct PartitionProgress {
     pub partition: u32,
     /// The group's progress, if it has any.
     pub stored: Option<ConsumerRecord>,
+    /// How often what is not done was handed out in vain.
+    pub attempts: Attempts,
     /// The end of what is released: the first offset that may not be handed out yet.
     pub released: u64,
 }
@@ -101,6 +109,9 @@ pub struct Tracker {
     /// Queues that may have something to hand out.
     ready: BTreeSet<QueueId>,
     deadlines: Deadlines,
+    limits: BTreeMap<RelationId, Limit>,
+    /// To be proposed.
+    commands: Vec<Command>,
     next_queue: u64,
     now: Instant,
     span_max: u64,
@@ -126,6 +137,8 @@ impl Tracker {
             by_topic: BTreeSet::new(),
             ready: BTreeSet::new(),
             deadlines: Deadlines::new(),
+            limits: BTreeMap::new(),
+            commands: Vec::new(),
             next_queue: 0,
             now: Instant::default(),
             span_max,
@@ -163,7 +176,7 @@ impl Tracker {
             });
             lane.release(progress.released);
             match &progress.stored {
-                Some(stored) => lane.merge(stored, &mut self.deadlines),
+                Some(stored) => lane.merge(stored, &progress.attempts, &mut self.deadlines),
                 None => floors.push((progress.partition, lane.floor())),
             }
         }
@@ -179,6 +192,25 @@ impl Tracker {
         self.ready.insert(queue_id);
         let consumer_group = queue.consumer_group.clone().filter(|_| !floors.is_empty())?;
         Some(Command::StartGroup { topic, consumer_group, floors })
+    }
+
+    /// From now on events of a topic become dead letters then, or never.
+    pub fn limit(&mut self, topic: RelationId, limit: Option<Limit>) {
+        match limit {
+            Some(limit) => self.limits.insert(topic, limit),
+            None => self.limits.remove(&topic),
+        };
+    }
+
+    /// What is to be proposed, in order.
+    pub fn take_commands(&mut self) -> Vec<Command> {
+        std::mem::take(&mut self.commands)
+    }
+
+    fn log(&mut self, queue: QueueId, failures: &[Failure], reason: &str) {
+        let Some(queue) = self.queues.get(&queue).filter(|_| !failures.is_empty()) else { return };
+        let limit = self.limits.get(&queue.topic).copied();
+        queue.log_failures(failures, limit, reason, &mut self.commands);
     }
 
     fn queue_for(&mut self, topic: RelationId, consumer_group: Option<&String>) -> QueueId {
@@ -236,17 +268,41 @@ impl Tracker {
         self.ready.insert(*id);
     }
 
-    /// A subscriber wants events again that are out to it, after a delay in milliseconds or longer.
-    pub fn nack(&mut self, now: Instant, id: SubscriberId, offsets: &[(u32, u64)], delay_ms: u64) {
-        self.now = self.now.max(now);
-        let Some(subscriber) = self.subscribers.get(&id) else { return };
-        let Some(queue) = self.queues.get_mut(&subscriber.queue) else { return };
+    /// Events did not become dead letters, since there is no topic for them: they come again.
+    pub fn kept(&mut self, topic: RelationId, consumer_group: &str, offsets: &[(u32, u64)]) {
+        let Some(id) = self.groups.get(&(topic, consumer_group.to_owned())) else { return };
+        let Some(queue) = self.queues.get_mut(id) else { return };
         for (partition, offset) in offsets {
             if let Some(lane) = queue.lanes.get_mut(partition) {
-                lane.give_back(*offset, id, now, Duration::from_millis(delay_ms), &mut self.deadlines);
+                lane.keep(*offset, &mut self.deadlines);
             }
         }
-        self.ready.insert(subscriber.queue);
+        self.ready.insert(*id);
+    }
+
+    /// A subscriber wants events again that are out to it, after a delay in milliseconds or longer. The reason goes with
+    /// those that become dead letters by it.
+    pub fn nack(
+        &mut self,
+        now: Instant,
+        id: SubscriberId,
+        offsets: &[(u32, u64)],
+        delay_ms: u64,
+        reason: &str,
+    ) {
+        self.now = self.now.max(now);
+        let Some(queue_id) = self.subscribers.get(&id).map(|subscriber| subscriber.queue) else { return };
+        let Some(queue) = self.queues.get_mut(&queue_id) else { return };
+        let most = queue.most(self.limits.get(&queue.topic).copied());
+        let wait = (now, Duration::from_millis(delay_ms));
+        let mut failures = Vec::new();
+        for (partition, offset) in offsets {
+            let lane = queue.lanes.get_mut(partition);
+            let fate = lane.and_then(|lane| lane.give_back(*offset, id, wait, most, &mut self.deadlines));
+            failures.extend(fate.map(|fate| (*partition, *offset, fate)));
+        }
+        self.log(queue_id, &failures, if reason.is_empty() { "nacked" } else { reason });
+        self.ready.insert(queue_id);
     }
 
     /// A subscriber is gone; what was out to it may be handed out again at once.
@@ -255,10 +311,15 @@ impl Tracker {
         let Some(Subscriber { queue: queue_id, .. }) = self.subscribers.remove(&id) else { return };
         let Some(queue) = self.queues.get_mut(&queue_id) else { return };
         queue.members.retain(|member| *member != id);
-        for lane in queue.lanes.values_mut() {
-            lane.abandon(id, &mut self.deadlines);
+        let most = queue.most(self.limits.get(&queue.topic).copied());
+        let mut failures = Vec::new();
+        for (partition, lane) in &mut queue.lanes {
+            let fates = lane.abandon(id, now, most, &mut self.deadlines).into_iter();
+            failures.extend(fates.map(|(offset, fate)| (*partition, offset, fate)));
         }
+        self.log(queue_id, &failures, "its consumer left");
         self.ready.insert(queue_id);
+        let Some(queue) = self.queues.get_mut(&queue_id) else { return };
         if queue.members.is_empty() {
             if queue.consumer_group.is_some() {
                 let until = now + IDLE_GROUP;
@@ -282,6 +343,7 @@ impl Tracker {
         for id in &gone {
             self.subscribers.remove(id);
         }
+        self.limits.retain(|of, limit| *of != topic && limit.dead != topic);
         gone
     }
 
@@ -313,17 +375,24 @@ impl Tracker {
     /// Time passes: leases and waits end, groups long without members are forgotten.
     pub fn tick(&mut self, now: Instant) {
         self.now = self.now.max(now);
+        let mut failures: BTreeMap<QueueId, Vec<Failure>> = BTreeMap::new();
         while let Some((at, id, due)) = self.deadlines.first().copied().filter(|(at, ..)| *at <= now) {
             self.deadlines.remove(&(at, id, due));
             let Due::Offset { partition, offset } = due else {
                 self.forget(id);
                 continue;
             };
-            let lane = self.queues.get_mut(&id).and_then(|queue| queue.lanes.get_mut(&partition));
-            if let Some(lane) = lane {
-                lane.end_lease(offset, now, &mut self.deadlines);
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            let most = queue.most(self.limits.get(&queue.topic).copied());
+            if let Some(lane) = queue.lanes.get_mut(&partition) {
+                let fate = lane.end_lease(offset, now, most, &mut self.deadlines);
+                let failure = fate.map(|fate| (partition, offset, fate));
+                failures.entry(id).or_default().extend(failure);
                 self.ready.insert(id);
             }
+        }
+        for (id, failures) in failures {
+            self.log(id, &failures, "not acknowledged in time");
         }
     }
 
@@ -334,6 +403,8 @@ impl Tracker {
         for id in std::mem::take(&mut self.ready) {
             let Some(queue) = self.queues.get_mut(&id) else { continue };
             let mut budget = POLL_MAX;
+            let most = queue.most(self.limits.get(&queue.topic).copied());
+            let mut failures = Vec::new();
             loop {
                 let shares = queue.shares(budget, |member| {
                     let known = self.subscribers.get(member);
@@ -344,7 +415,8 @@ impl Tracker {
                     let Some(subscriber) = self.subscribers.get_mut(&member) else { continue };
                     let lease = Lease { to: member, until: now + subscriber.ack_timeout };
                     let asked = &subscriber.partitions;
-                    let taken = queue.take(events, asked, lease, &mut self.deadlines, out);
+                    let deadlines = &mut self.deadlines;
+                    let taken = queue.take(events, asked, (lease, most), deadlines, out, &mut failures);
                     subscriber.credit -= taken as u32;
                     budget -= taken;
                 }
@@ -356,12 +428,13 @@ impl Tracker {
                     break;
                 }
             }
+            self.log(id, &failures, "handed out as often as its topic allows");
         }
     }
 
     /// When the tracker next wants a `tick` and a `poll`.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || !self.commands.is_empty() {
             return Some(self.now);
         }
         self.deadlines.first().map(|(at, ..)| *at)

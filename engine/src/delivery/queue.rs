@@ -1,6 +1,7 @@
 //! A queue: the lanes of one topic for one consumer group, or for one subscriber, and how its members share.
 
-use super::lane::{Lane, Lease};
+use super::lane::{Fate, Lane, Lease};
+use super::limit::Failure;
 use super::{DELIVERY_MAX, Deadlines, PartitionProgress};
 use crate::step::{Delivery, Start, SubscriberId};
 use chronos_proto::id::RelationId;
@@ -79,9 +80,10 @@ impl Queue {
         &mut self,
         events: u64,
         asked: &[u32],
-        lease: Lease,
+        (lease, limit): (Lease, u32),
         deadlines: &mut Deadlines,
         out: &mut Vec<Delivery>,
+        failures: &mut Vec<Failure>,
     ) -> u64 {
         let shared = self.consumer_group.is_some();
         let mut left = events;
@@ -91,9 +93,12 @@ impl Queue {
         lanes.rotate_left(first);
         for (partition, lane) in lanes {
             while left > 0 {
-                let mut offsets = Vec::new();
+                let (mut offsets, mut dead) = (Vec::new(), Vec::new());
                 let most = left.min(DELIVERY_MAX as u64);
-                lane.take(most as usize, shared.then_some(lease), deadlines, &mut offsets);
+                let to = (shared.then_some(lease), limit);
+                lane.take(most as usize, to, deadlines, &mut offsets, &mut dead);
+                let letter = |(offset, times)| (*partition, offset, Fate::Dead(times));
+                failures.extend(dead.into_iter().map(letter));
                 if offsets.is_empty() {
                     break;
                 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::step::Start;
+use chronos_proto::command::Letter;
 use proptest::prelude::*;
 
 const T: RelationId = RelationId(16);
@@ -22,7 +23,12 @@ fn group_subscription(credit: u32, ack_timeout_ms: u64) -> Subscription {
 }
 
 fn released(end: u64) -> Vec<PartitionProgress> {
-    vec![PartitionProgress { partition: 0, stored: Some(ConsumerRecord::default()), released: end }]
+    vec![PartitionProgress {
+        partition: 0,
+        stored: Some(ConsumerRecord::default()),
+        released: end,
+        ..Default::default()
+    }]
 }
 
 /// Polls, and shows each delivery as `subscriber: offset offset*times ...`.
@@ -79,10 +85,11 @@ fn a_nack_waits_as_asked_and_only_its_holder_may_give_it() {
     tracker.open(at(0), SubscriberId(1), group_subscription(1, 0), &released(1));
     tracker.open(at(0), SubscriberId(2), group_subscription(1, 0), &released(1));
     assert_eq!(poll(&mut tracker, 0), ["1: 0"]);
-    tracker.nack(at(1), SubscriberId(2), &[(0, 0)], 0);
+    tracker.nack(at(1), SubscriberId(2), &[(0, 0)], 0, "");
     assert!(poll(&mut tracker, 1).is_empty());
-    tracker.nack(at(1), SubscriberId(1), &[(0, 0)], 20);
+    tracker.nack(at(1), SubscriberId(1), &[(0, 0)], 20, "");
     assert!(poll(&mut tracker, 1).is_empty());
+    assert_eq!(tracker.take_commands().len(), 1);
     assert_eq!(tracker.next_deadline(), Some(at(21)));
     tracker.tick(at(21));
     assert_eq!(poll(&mut tracker, 21), ["2: 0*1"]);
@@ -107,6 +114,7 @@ fn a_member_that_leaves_hands_back_and_a_late_ack_of_its_counts() {
     assert_eq!(tracker.ack(SubscriberId(2), &[(0, 0)]), None);
     tracker.credit(SubscriberId(2), 9);
     assert!(poll(&mut tracker, 3).is_empty());
+    assert_eq!(tracker.take_commands().len(), 1, "what it left is counted");
     assert_eq!(tracker.next_deadline(), None);
 }
 
@@ -127,7 +135,7 @@ fn a_group_at_its_span_pauses_and_says_so() {
 fn a_new_group_fixes_its_start_and_an_idle_one_is_forgotten() {
     let mut tracker = Tracker::new();
     let subscription = Subscription { start: Start::Latest, ..group_subscription(9, 0) };
-    let fresh = |end| vec![PartitionProgress { partition: 0, stored: None, released: end }];
+    let fresh = |end| vec![PartitionProgress { released: end, ..PartitionProgress::default() }];
     let start =
         |floor| Command::StartGroup { topic: T, consumer_group: "g".into(), floors: vec![(0, floor)] };
     let opened = tracker.open(at(0), SubscriberId(1), subscription.clone(), &fresh(5));
@@ -143,6 +151,7 @@ fn a_new_group_fixes_its_start_and_an_idle_one_is_forgotten() {
     tracker.close(at(60_010), SubscriberId(2));
     tracker.tick(at(120_010));
     assert_eq!((tracker.queues.len(), tracker.groups.len(), tracker.by_topic.len()), (0, 0, 0));
+    assert_eq!(tracker.take_commands().len(), 2, "what was left twice is counted");
     assert_eq!(tracker.next_deadline(), None);
 }
 
@@ -180,16 +189,78 @@ fn a_dropped_topic_ends_its_subscriptions_alone() {
     assert_eq!(tracker.ack(SubscriberId(3), &[(0, 0)]), None);
 }
 
+#[test]
+fn an_event_that_fails_too_often_becomes_a_dead_letter_and_holds_up_nothing() {
+    let mut tracker = Tracker::new();
+    tracker.limit(T, Some(Limit { deliveries: 2, dead: RelationId(17) }));
+    tracker.open(at(0), SubscriberId(1), group_subscription(9, 1_000), &released(2));
+    assert_eq!(poll(&mut tracker, 0), ["1: 0 1"]);
+    tracker.nack(at(1), SubscriberId(1), &[(0, 0)], 0, "no such user");
+    let failed = Command::Failed { topic: T, consumer_group: "g".into(), offsets: vec![(0, 0, 1)] };
+    assert_eq!(tracker.take_commands(), [failed]);
+    assert_eq!(poll(&mut tracker, 1), ["1: 0*1"]);
+    tracker.nack(at(2), SubscriberId(1), &[(0, 0)], 0, "no such user");
+    let dead = |offset, deliveries, reason: &str| Command::DeadLetter {
+        topic: T,
+        consumer_group: "g".into(),
+        dead: RelationId(17),
+        letters: vec![Letter { partition: 0, offset, deliveries, reason: reason.into() }],
+    };
+    assert_eq!(tracker.take_commands(), [dead(0, 2, "no such user")]);
+    assert!(poll(&mut tracker, 2).is_empty());
+    tracker.released(T, 0, 3);
+    assert_eq!(poll(&mut tracker, 3), ["1: 2"]);
+    // The topic for it was dropped, and the limit taken away: it comes again.
+    tracker.limit(T, None);
+    tracker.kept(T, "g", &[(0, 0), (0, 1)]);
+    assert_eq!(poll(&mut tracker, 4), ["1: 0*2"]);
+    // With a lower limit it is not handed out once more.
+    tracker.limit(T, Some(Limit { deliveries: 1, dead: RelationId(17) }));
+    tracker.close(at(5), SubscriberId(1));
+    let Some(Command::DeadLetter { letters, .. }) = tracker.take_commands().pop() else { panic!("letters") };
+    let expected: Vec<_> = letters.iter().map(|l| (l.offset, l.deliveries, l.reason.as_str())).collect();
+    assert_eq!(
+        expected,
+        [(0, 3, "its consumer left"), (1, 1, "its consumer left"), (2, 1, "its consumer left")]
+    );
+}
+
+#[test]
+fn counts_of_another_life_are_gone_on_from() {
+    let mut tracker = Tracker::new();
+    tracker.limit(T, Some(Limit { deliveries: 3, dead: RelationId(17) }));
+    let stored = ConsumerRecord { floor: 0, done: vec![1] };
+    let attempts = Attempts::from([(0, 2), (2, 3)]);
+    let progress = PartitionProgress { partition: 0, stored: Some(stored), attempts, released: 4 };
+    tracker.open(at(0), SubscriberId(1), group_subscription(9, 10), &[progress]);
+    assert_eq!(poll(&mut tracker, 0), ["1: 0*2 3"]);
+    let [Command::DeadLetter { letters, .. }] = &tracker.take_commands()[..] else { panic!("a letter") };
+    assert_eq!((letters[0].offset, letters[0].deliveries), (2, 3));
+    tracker.tick(at(10));
+    let [Command::Failed { offsets, .. }, Command::DeadLetter { letters, .. }] = &tracker.take_commands()[..]
+    else {
+        panic!("both ran out of time")
+    };
+    assert_eq!(offsets, &[(0, 3, 1)]);
+    assert_eq!((letters[0].offset, letters[0].deliveries), (0, 3));
+    assert_eq!(letters[0].reason, "not acknowledged in time");
+}
+
 /// What the model knows of an event in a group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Free,
     Out { slot: usize, until: u64 },
     Waiting { until: u64 },
+    Dead,
 }
 
 #[derive(Clone, Debug, Default)]
 struct GroupModel {
+    /// How often events were handed out in vain, as the log says.
+    attempts: BTreeMap<(u32, u64), u32>,
+    /// What became dead letters.
+    dead: BTreeSet<(u32, u64)>,
     /// By partition: what the log says, and so what is done.
     stored: BTreeMap<u32, ConsumerRecord>,
     handed: BTreeMap<(u32, u64), (u32, Option<Fate>)>,
@@ -214,6 +285,7 @@ const PARTITIONS: u32 = 2;
 
 struct World {
     tracker: Tracker,
+    limit: Option<Limit>,
     now: u64,
     ends: BTreeMap<u32, u64>,
     groups: [GroupModel; 2],
@@ -254,9 +326,13 @@ fn operation() -> impl Strategy<Value = Do> {
 }
 
 impl World {
-    fn new() -> World {
+    fn new(limit: Option<u32>) -> World {
+        let limit = limit.map(|deliveries| Limit { deliveries, dead: RelationId(17) });
+        let mut tracker = Tracker::with_span(SPAN);
+        tracker.limit(T, limit);
         World {
-            tracker: Tracker::with_span(SPAN),
+            tracker,
+            limit,
             now: 0,
             ends: (0..PARTITIONS).map(|partition| (partition, 0)).collect(),
             groups: Default::default(),
@@ -288,16 +364,63 @@ impl World {
                 }
                 self.tracker.acked(topic, &consumer_group, &offsets);
             }
+            Some(Command::Failed { offsets, .. }) => {
+                for (partition, offset, times) in offsets {
+                    let model = &mut self.groups[group];
+                    assert_eq!(model.handed[&(partition, offset)].0, times);
+                    model.attempts.insert((partition, offset), times);
+                }
+            }
+            Some(Command::DeadLetter { topic, consumer_group, dead, letters }) => {
+                let limit = self.limit.expect("nothing dies without a limit");
+                assert_eq!(dead, limit.dead);
+                for letter in letters {
+                    let key = (letter.partition, letter.offset);
+                    let model = &mut self.groups[group];
+                    assert_eq!(model.fate(key), Fate::Dead);
+                    assert_eq!(letter.deliveries, limit.deliveries);
+                    model.stored.get_mut(&key.0).unwrap().ack(&[key.1]);
+                    model.handed.remove(&key);
+                    assert!(model.dead.insert(key), "{key:?} dies twice");
+                    self.tracker.acked(topic, &consumer_group, &[key]);
+                }
+            }
             Some(other) => panic!("{other:?}"),
             None => {}
         }
     }
 
+    /// What it came to that events were handed out in vain.
+    fn log(&mut self) {
+        for command in self.tracker.take_commands() {
+            let (Command::Failed { consumer_group, .. } | Command::DeadLetter { consumer_group, .. }) =
+                &command
+            else {
+                panic!("{command:?}")
+            };
+            let group = if consumer_group == "g0" { 0 } else { 1 };
+            self.apply(group, Some(command));
+        }
+        for group in &self.groups {
+            assert!(
+                group.handed.values().all(|(_, fate)| *fate != Some(Fate::Dead)),
+                "a letter was not written"
+            );
+        }
+    }
+
+    fn fails(limit: Option<Limit>, times: u32, otherwise: Fate) -> Fate {
+        match limit {
+            Some(limit) if times >= limit.deliveries => Fate::Dead,
+            _ => otherwise,
+        }
+    }
+
     fn leave(&mut self, slot: usize) {
         for group in &mut self.groups {
-            for (_, fate) in group.handed.values_mut() {
+            for (times, fate) in group.handed.values_mut() {
                 if matches!(fate, Some(Fate::Out { slot: holder, .. }) if *holder == slot) {
-                    *fate = Some(Fate::Free);
+                    *fate = Some(Self::fails(self.limit, *times, Fate::Free));
                 }
             }
         }
@@ -312,6 +435,10 @@ impl World {
         let progress = |(partition, end): (&u32, &u64)| PartitionProgress {
             partition: *partition,
             stored: stored(partition),
+            attempts: group.map_or_else(Attempts::new, |group| {
+                let of = self.groups[group].attempts.iter().filter(|((p, _), _)| p == partition);
+                of.map(|((_, offset), times)| (*offset, *times)).collect()
+            }),
             released: *end,
         };
         let partitions: Vec<_> = self.ends.iter().map(progress).collect();
@@ -324,6 +451,7 @@ impl World {
             ack_timeout_ms: timeout,
         };
         let command = self.tracker.open(at(self.now), self.id(slot), subscription, &partitions);
+        self.log();
         self.members[slot] = match group {
             Some(group) => Member::Grouped { group, credit, timeout },
             None => {
@@ -374,18 +502,21 @@ impl World {
             }
             Do::Nack { slot, pick, delay } => {
                 let Some((group, offsets)) = self.pick(slot, pick) else { return };
-                self.tracker.nack(now, self.id(slot), &offsets, delay);
+                self.tracker.nack(now, self.id(slot), &offsets, delay, "");
                 for key in offsets {
                     let Some((times, fate)) = self.groups[group].handed.get_mut(&key) else { continue };
                     if matches!(fate, Some(Fate::Out { slot: holder, .. }) if *holder == slot) {
-                        *fate = Some(Fate::Waiting { until: self.now + delay.max(backoff_ms(*times)) });
+                        let waits = Fate::Waiting { until: self.now + delay.max(backoff_ms(*times)) };
+                        *fate = Some(Self::fails(self.limit, *times, waits));
                     }
                 }
+                self.log();
                 self.pass(0);
             }
             Do::Close { slot } => {
                 self.tracker.close(now, self.id(slot));
                 self.leave(slot);
+                self.log();
             }
             Do::Release { partition, events } => {
                 let end = self.ends.get_mut(&partition).unwrap();
@@ -395,6 +526,7 @@ impl World {
             Do::Pass { ms } => self.pass(ms),
             Do::Restart => {
                 self.tracker = Tracker::with_span(SPAN);
+                self.tracker.limit(T, self.limit);
                 self.life += 1;
                 self.members = vec![Member::Absent; SLOTS];
                 self.groups.iter_mut().for_each(|group| group.handed.clear());
@@ -411,13 +543,15 @@ impl World {
                     Some(Fate::Out { until, .. }) if *until <= self.now => {
                         let wait = backoff_ms(*times);
                         let until = self.now + wait;
-                        *fate = Some(if wait == 0 { Fate::Free } else { Fate::Waiting { until } });
+                        let waits = if wait == 0 { Fate::Free } else { Fate::Waiting { until } };
+                        *fate = Some(Self::fails(self.limit, *times, waits));
                     }
                     _ => {}
                 }
             }
         }
         self.tracker.tick(at(self.now));
+        self.log();
     }
 
     /// Takes what is handed out, and checks each of it and that nothing more could be.
@@ -446,7 +580,8 @@ impl World {
                         assert!(!record.is_done(offset), "{offset} was acknowledged");
                         assert!(offset < record.floor + SPAN, "{offset} is beyond the span");
                         assert_eq!(group.fate((partition, offset)), Fate::Free, "{offset} at {}", self.now);
-                        let handed = group.handed.entry((partition, offset)).or_default();
+                        let before = group.attempts.get(&(partition, offset)).copied().unwrap_or(0);
+                        let handed = group.handed.entry((partition, offset)).or_insert((before, None));
                         assert_eq!(times, handed.0);
                         *handed = (times + 1, Some(Fate::Out { slot, until: self.now + *timeout }));
                     }
@@ -484,9 +619,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn every_event_reaches_a_member_until_it_is_acknowledged_and_then_no_more(
+        limit in prop::option::of(1u32..4),
         operations in prop::collection::vec(operation(), 1..150)
     ) {
-        let mut world = World::new();
+        let mut world = World::new(limit);
         for operation in operations {
             world.run(operation);
             world.drain();
@@ -514,7 +650,7 @@ proptest! {
 fn members_are_handed_the_partitions_that_they_asked_for() {
     let mut tracker = Tracker::new();
     let all: Vec<PartitionProgress> =
-        (0..2).map(|partition| PartitionProgress { partition, stored: None, released: 3 }).collect();
+        (0..2).map(|partition| PartitionProgress { partition, released: 3, ..Default::default() }).collect();
     for (id, partitions) in [(0, vec![0]), (1, vec![1]), (2, Vec::new())] {
         let wants = |p: &&PartitionProgress| partitions.is_empty() || partitions.contains(&p.partition);
         let asked: Vec<PartitionProgress> = all.iter().filter(wants).cloned().collect();

@@ -3,12 +3,14 @@
 use super::timers::Timers;
 use super::{Config, Node};
 use crate::bugs::{self, Bug};
+use crate::catalog::Catalog;
 use crate::clock::ClusterClock;
-use crate::delivery::PartitionProgress;
+use crate::delivery::{Limit, PartitionProgress};
 use crate::keys;
 use crate::raft::{self, ProposeError, Raft, Role};
 use crate::schedule::take_turn;
 use crate::state::apply::Change;
+use crate::state::records::Attempts;
 use crate::state::{ReadError, State};
 use crate::step::{
     Action, Fatal, Fresh, Outputs, Published, Reason, Reply, SubscriberId, SubscriberInput, Token, Trace,
@@ -220,6 +222,9 @@ impl Node {
 
     /// Does what the groups want that something happened in: writes, messages, answers; and applies what is committed.
     pub(super) fn settle(&mut self, store: &SharedStore, out: &mut Outputs) -> Result<(), Fatal> {
+        for command in self.delivery.take_commands() {
+            self.propose_progress(command);
+        }
         while let Some(id) = self.dirty.pop_first() {
             self.apply(id, store, out)?;
             self.end_leased_reads(id, store, out);
@@ -310,6 +315,8 @@ impl Node {
             group.claims_in_flight.clear();
             group.advance_at = None;
             group.delivering.clear();
+            // Another leader hands it out again, and says itself what becomes of it.
+            self.unlogged.retain(|(home, _)| *home != id);
             let here = group.state.catalog.iter().filter(|relation| relation.homes().contains(&id));
             let topics: Vec<RelationId> = here.map(|relation| relation.id).collect();
             for (_, waiters) in group.waiting.values_mut() {
@@ -628,7 +635,12 @@ impl Node {
             Change::Received { origin, upto } if serves => self.outbox_applied(id, origin, upto, out),
             Change::Sent(_) | Change::Received { .. } => {}
             // Only a leader fires and delivers; another begins from its state when it is elected.
-            Change::TimerSet(_) | Change::Appended { .. } | Change::Acked { .. } if !serves => {}
+            Change::TimerSet(_)
+            | Change::Appended { .. }
+            | Change::Acked { .. }
+            | Change::Kept { .. }
+            | Change::Defined(_)
+                if !serves => {}
             Change::TimerSet(timer) => group.timers.set(timer),
             Change::Appended { topic, partition } => {
                 for release in group.state.releases(topic, partition, now) {
@@ -639,6 +651,13 @@ impl Node {
             }
             Change::Acked { topic, consumer_group, offsets } => {
                 self.delivery.acked(topic, &consumer_group, &offsets);
+            }
+            Change::Kept { topic, consumer_group, offsets } => {
+                self.delivery.kept(topic, &consumer_group, &offsets);
+            }
+            Change::Defined(relation) => {
+                let limit = limit_of(&group.state.catalog, relation);
+                self.delivery.limit(relation, limit);
             }
             Change::Dropped(topic) => {
                 for subscriber in self.delivery.drop_topic(topic) {
@@ -769,9 +788,15 @@ impl Node {
                         Some(name) => snapshot.consumer_if_any(topic, name, partition).map_err(damaged)?,
                         None => None,
                     };
+                    let attempts = match &subscription.consumer_group {
+                        Some(name) => snapshot.attempts(topic, name, partition).map_err(damaged)?,
+                        None => Attempts::new(),
+                    };
                     let released = group.released_end(topic, partition, now);
-                    positions.push(PartitionProgress { partition, stored, released });
+                    positions.push(PartitionProgress { partition, stored, attempts, released });
                 }
+                let catalog = self.groups.get(&relation.home(0)).map(|group| &group.state.catalog);
+                self.delivery.limit(topic, catalog.and_then(|catalog| limit_of(catalog, topic)));
                 if let Some(command) = self.delivery.open(self.now.mono, id, subscription, &positions) {
                     self.propose_progress(command);
                 }
@@ -782,8 +807,8 @@ impl Node {
                     self.propose_progress(command);
                 }
             }
-            SubscriberInput::Nack { offsets, delay_ms } => {
-                self.delivery.nack(self.now.mono, id, &offsets, delay_ms);
+            SubscriberInput::Nack { offsets, delay_ms, reason } => {
+                self.delivery.nack(self.now.mono, id, &offsets, delay_ms, &reason);
             }
             SubscriberInput::Close => self.delivery.close(self.now.mono, id),
         }
@@ -802,37 +827,74 @@ impl Node {
     /// Proposes a consumer group's progress in the groups that hold the partitions. What the WAL has no room for now
     /// waits, and what comes behind it waits too: a group's start is logged before its acknowledgements.
     pub(super) fn propose_progress(&mut self, command: Command) {
-        let (Command::Ack { topic, .. } | Command::StartGroup { topic, .. }) = &command else { return };
+        let (Command::Ack { topic, .. }
+        | Command::StartGroup { topic, .. }
+        | Command::Failed { topic, .. }
+        | Command::DeadLetter { topic, .. }) = &command
+        else {
+            return;
+        };
         let holder = self.groups.values().find_map(|group| group.state.catalog.get(*topic).cloned());
         let Some(relation) = holder else { return };
         for (home, command) in by_home(&relation, command) {
-            if !self.unlogged.is_empty() || self.propose(home, command.clone()).is_err() {
-                self.unlogged.push_back(command);
-            }
+            self.log_progress(home, command);
+        }
+    }
+
+    pub(super) fn log_progress(&mut self, home: GroupId, command: Command) {
+        if !self.unlogged.is_empty() || self.propose(home, command.clone()).is_err() {
+            self.unlogged.push_back((home, command));
         }
     }
 }
 
+/// When events of a topic become dead letters, if they ever do.
+fn limit_of(catalog: &Catalog, topic: RelationId) -> Option<Limit> {
+    let settings = catalog.get(topic)?.topic()?;
+    let dead = settings.dead_letter().filter(|dead| catalog.get(*dead).is_some())?;
+    Some(Limit { deliveries: settings.max_deliveries()?, dead })
+}
+
 /// A consumer group's progress, for each group that holds partitions of it.
 fn by_home(relation: &Relation, command: Command) -> BTreeMap<GroupId, Command> {
-    let split = |offsets: Vec<(u32, u64)>| {
-        let mut homes: BTreeMap<GroupId, Vec<(u32, u64)>> = BTreeMap::new();
-        for (partition, offset) in offsets {
-            homes.entry(relation.home(partition)).or_default().push((partition, offset));
+    fn split<T>(relation: &Relation, all: Vec<T>, of: impl Fn(&T) -> u32) -> BTreeMap<GroupId, Vec<T>> {
+        let mut homes: BTreeMap<GroupId, Vec<T>> = BTreeMap::new();
+        for one in all {
+            homes.entry(relation.home(of(&one))).or_default().push(one);
         }
-        homes.into_iter()
-    };
+        homes
+    }
+    fn each<T>(
+        parts: BTreeMap<GroupId, Vec<T>>,
+        make: impl Fn(Vec<T>) -> Command,
+    ) -> BTreeMap<GroupId, Command> {
+        parts.into_iter().map(|(home, part)| (home, make(part))).collect()
+    }
     match command {
-        Command::Ack { topic, consumer_group, offsets } => split(offsets)
-            .map(|(home, offsets)| {
-                (home, Command::Ack { topic, consumer_group: consumer_group.clone(), offsets })
+        Command::Ack { topic, consumer_group, offsets } => {
+            each(split(relation, offsets, |(partition, _)| *partition), |offsets| {
+                let consumer_group = consumer_group.clone();
+                Command::Ack { topic, consumer_group, offsets }
             })
-            .collect(),
-        Command::StartGroup { topic, consumer_group, floors } => split(floors)
-            .map(|(home, floors)| {
-                (home, Command::StartGroup { topic, consumer_group: consumer_group.clone(), floors })
+        }
+        Command::StartGroup { topic, consumer_group, floors } => {
+            each(split(relation, floors, |(partition, _)| *partition), |floors| {
+                let consumer_group = consumer_group.clone();
+                Command::StartGroup { topic, consumer_group, floors }
             })
-            .collect(),
+        }
+        Command::Failed { topic, consumer_group, offsets } => {
+            each(split(relation, offsets, |(partition, ..)| *partition), |offsets| {
+                let consumer_group = consumer_group.clone();
+                Command::Failed { topic, consumer_group, offsets }
+            })
+        }
+        Command::DeadLetter { topic, consumer_group, dead, letters } => {
+            each(split(relation, letters, |letter| letter.partition), |letters| {
+                let consumer_group = consumer_group.clone();
+                Command::DeadLetter { topic, consumer_group, dead, letters }
+            })
+        }
         _ => BTreeMap::new(),
     }
 }
@@ -876,6 +938,8 @@ fn name(command: &Command) -> &'static str {
         Command::Deliver { .. } => "deliver",
         Command::Delivered { .. } => "delivered",
         Command::Occur(_) => "occur",
+        Command::Failed { .. } => "failed",
+        Command::DeadLetter { .. } => "dead letter",
     }
 }
 

@@ -78,8 +78,8 @@ pub struct Node {
     wal: Writer,
     groups: BTreeMap<GroupId, Group>,
     delivery: Tracker,
-    /// Progress of consumer groups that the WAL had no room for, in order.
-    unlogged: VecDeque<Command>,
+    /// Progress of consumer groups that the WAL had no room for, in order, and the groups that keep it.
+    unlogged: VecDeque<(GroupId, Command)>,
     /// What subscribers said before the state was the newest.
     held: Vec<(SubscriberId, SubscriberInput)>,
     /// What becomes durable with which write, ascending.
@@ -597,8 +597,8 @@ impl Node {
         }
         self.cut(out);
         if !self.unlogged.is_empty() {
-            for command in std::mem::take(&mut self.unlogged) {
-                self.propose_progress(command);
+            for (home, command) in std::mem::take(&mut self.unlogged) {
+                self.log_progress(home, command);
             }
             self.settle(store, out)?;
             self.cut(out);

@@ -17,6 +17,10 @@ use chronos_proto::time::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod dead;
+
+pub use dead::REDRIVER;
+
 /// Bytes of encoded events in one stored block, just under four LMDB pages so that freed runs are reused.
 const EVENT_BLOCK_BYTES: usize = 16_000;
 
@@ -41,6 +45,17 @@ pub enum Change {
         /// What is done now.
         offsets: Vec<(u32, u64)>,
     },
+    /// Events that were to become dead letters did not: the topic for them is not there.
+    Kept {
+        /// The topic.
+        topic: RelationId,
+        /// The consumer group.
+        consumer_group: String,
+        /// (partition, offset) pairs.
+        offsets: Vec<(u32, u64)>,
+    },
+    /// A relation is new, or was changed.
+    Defined(RelationId),
     /// Something was put into the outbox for a group.
     Sent(GroupId),
     /// Writes of another group's outbox are applied, all up to this number.
@@ -150,6 +165,12 @@ impl Apply<'_> {
                     self.state.put(keys::member(*node), Some(value), self.store)?;
                 }
                 self.changes.push(Change::Members);
+            }
+            Command::Failed { topic, consumer_group, offsets } => {
+                self.failed(*topic, consumer_group, offsets)?;
+            }
+            Command::DeadLetter { topic, consumer_group, dead, letters } => {
+                self.dead_letter(*topic, consumer_group, *dead, letters)?;
             }
             Command::Deliver { origin, first, ops } => self.receive(*origin, *first, ops)?,
             Command::Delivered { target, upto } => self.state.delivered(*target, *upto, self.store)?,
@@ -270,6 +291,9 @@ impl Apply<'_> {
             Op::Trigger { schedule, .. } => return self.trigger(*schedule),
             Op::Ran { schedule, occurrence, failure } => {
                 return self.ran(*schedule, *occurrence, failure.as_ref());
+            }
+            Op::Redrive { dead, partition, offset, source } => {
+                return self.redrive(*dead, *partition, *offset, *source);
             }
         }
         Ok(OpOutcome::Done)
@@ -513,6 +537,7 @@ impl Apply<'_> {
                 false => record.ack(&offsets),
             }
             self.state.put(key, Some(Bytes::from(codec::encode(&record))), self.store)?;
+            self.forget_attempts(topic, group, partition, &record)?;
         }
         self.changes.push(Change::Acked {
             topic,
@@ -563,6 +588,7 @@ impl Apply<'_> {
             self.put_schedule(relation.id, schedule)?;
         }
         self.tell_homes(relation, &Op::PutRelation(relation.clone()));
+        self.changes.push(Change::Defined(relation.id));
         self.store_relation(relation.clone())
     }
 

@@ -27,6 +27,7 @@
 //! 70 session sequence                   outcome of a request
 //! 71 session                            session: floor, time of last use
 //! 80 topic consumer_group partition     consumer group: ack floor and gaps
+//! 81 topic consumer_group partition     how often events that are not done were handed out in vain
 //! 90 target number                      outbox: a write for another group
 //! 91 target                             the number of the last write that was put there
 //! 92 origin                             the last number of another group's outbox that was applied here
@@ -69,6 +70,7 @@ pub mod tag {
     pub const REQUEST: u8 = 0x70;
     pub const SESSION: u8 = 0x71;
     pub const CONSUMER: u8 = 0x80;
+    pub const ATTEMPTS: u8 = 0x81;
     pub const OUTBOX: u8 = 0x90;
     pub const OUTBOX_LAST: u8 = 0x91;
     pub const INBOX: u8 = 0x92;
@@ -76,8 +78,10 @@ pub mod tag {
     pub const RUNNING: u8 = 0xA1;
     pub const RUN: u8 = 0xA2;
     /// What a dropped relation leaves behind.
-    pub const OF_RELATION: [u8; 12] =
-        [ROW, ROWID, INDEX, EVENT, PARTITION, TIMER, CLAIM, CONSUMER, BACKFILL, SCHEDULE, RUNNING, RUN];
+    pub const OF_RELATION: [u8; 13] = [
+        ROW, ROWID, INDEX, EVENT, PARTITION, TIMER, CLAIM, CONSUMER, ATTEMPTS, BACKFILL, SCHEDULE, RUNNING,
+        RUN,
+    ];
 }
 
 /// Bytes of (group, generation) before a state key in the store.
@@ -419,10 +423,19 @@ pub fn session_id(key: &[u8]) -> Option<SessionId> {
 
 /// A consumer group's progress in one partition.
 pub fn consumer(topic: RelationId, consumer_group: &str, partition: u32) -> Bytes {
+    of_consumer(tag::CONSUMER, topic, consumer_group, partition)
+}
+
+/// How often a consumer group was handed events of a partition in vain.
+pub fn attempts(topic: RelationId, consumer_group: &str, partition: u32) -> Bytes {
+    of_consumer(tag::ATTEMPTS, topic, consumer_group, partition)
+}
+
+fn of_consumer(tag: u8, topic: RelationId, consumer_group: &str, partition: u32) -> Bytes {
     let mut rest = Vec::with_capacity(consumer_group.len() + 6);
     key::encode_bytes(&mut rest, consumer_group.as_bytes());
     rest.extend_from_slice(&partition.to_be_bytes());
-    tagged(tag::CONSUMER, topic, &rest)
+    tagged(tag, topic, &rest)
 }
 
 fn of_group(tag: u8, group: GroupId, rest: &[u8]) -> Bytes {

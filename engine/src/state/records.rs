@@ -117,6 +117,9 @@ impl ConsumerRecord {
     }
 }
 
+/// How often events of a partition that a consumer group is not done with were handed out in vain.
+pub type Attempts = std::collections::BTreeMap<u64, u32>;
+
 /// Why state could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -205,6 +208,17 @@ impl Snapshot {
         partition: u32,
     ) -> Result<Option<ConsumerRecord>, ReadError> {
         self.record("consumer group", &keys::consumer(topic, consumer_group, partition))
+    }
+
+    /// How often a consumer group was handed events in vain that it is not done with. At the least: what was under way
+    /// when a leader was lost is not counted.
+    pub fn attempts(
+        &self,
+        topic: RelationId,
+        consumer_group: &str,
+        partition: u32,
+    ) -> Result<Attempts, ReadError> {
+        Ok(self.record("attempts", &keys::attempts(topic, consumer_group, partition))?.unwrap_or_default())
     }
 
     /// A consumer group's progress.

@@ -10,6 +10,7 @@
 
 use super::{Refused, Transaction};
 use crate::bugs::{self, Bug};
+use crate::state::apply::REDRIVER;
 use crate::state::keys::{self, KeyRange};
 use bytes::Bytes;
 use chronos_proto::command::{Command, Work};
@@ -229,6 +230,10 @@ pub fn written_keys(op: &Op, out: &mut Vec<Bytes>) {
                 out.push(keys::running(*schedule, *occurrence));
             }
         }
+        Op::Redrive { dead, partition, source, .. } => {
+            out.push(keys::partition(*source, *partition));
+            out.push(keys::consumer(*dead, REDRIVER, *partition));
+        }
     }
 }
 
@@ -256,6 +261,12 @@ pub fn command_keys(command: &Command, out: &mut Vec<Bytes>) {
                 }
             }
         }
+        Command::DeadLetter { topic, consumer_group, dead, letters } => {
+            for letter in letters {
+                out.push(keys::consumer(*topic, consumer_group, letter.partition));
+                out.push(keys::partition(*dead, letter.partition));
+            }
+        }
         Command::Deliver { ops, .. } => ops.iter().for_each(|op| written_keys(op, out)),
         // The topic's events are its partition 0's, unless they go to other groups.
         Command::Occur(turns) => {
@@ -265,7 +276,8 @@ pub fn command_keys(command: &Command, out: &mut Vec<Bytes>) {
             }
         }
         // They write nothing that a transaction can read.
-        Command::Noop
+        Command::Failed { .. }
+        | Command::Noop
         | Command::AdvanceTime
         | Command::TimeEpoch(_)
         | Command::Membership(_)

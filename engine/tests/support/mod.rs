@@ -121,7 +121,8 @@ impl Run {
     pub fn make_relations(&mut self) {
         let relation =
             |id, name: &str, kind| Relation { id, name: name.into(), group: GROUP, version: 1, kind };
-        let topic = Topic { partitions: 1, dedup_micros: 2_000_000, payload: Type::Bytes };
+        let topic =
+            Topic { partitions: 1, dedup_micros: 2_000_000, payload: Type::Bytes, settings: Vec::new() };
         self.settle();
         self.commit(vec![
             Op::PutRelation(relation(NOTES, "notes", RelationKind::Table(Table::default()))),

@@ -30,7 +30,7 @@ pub fn make_relations() -> Vec<Op> {
         next_index: 1,
         ..Table::default()
     };
-    let topic = Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text };
+    let topic = Topic { partitions: 1, dedup_micros: 60_000_000, payload: Type::Text, settings: Vec::new() };
     let relation = |id, name: &str, kind| Relation { id, name: name.into(), group: GROUP, version: 1, kind };
     vec![
         Op::PutRelation(relation(TABLE, "t", RelationKind::Table(table))),

@@ -179,6 +179,14 @@ fn the_shell_describes_relations() {
     assert!(!shown.contains("?column?"), "\\q ends the shell: {shown}");
     let topics = node.ok("topic list", &["--format", "csv"]);
     assert!(topics.contains("alerts") && !topics.contains("\nt"), "{topics}");
+    assert_eq!(node.ok("topic alter", &["alerts", "--max-deliveries", "3"]), "ALTER TOPIC\n");
+    let shown = node.ok("topic show", &["alerts", "--format", "csv"]);
+    assert!(shown.ends_with("alerts,1,text,1 day,3,alerts.dead\n"), "{shown}");
+    let letters = node.ok("topic dead list", &["alerts", "--format", "csv"]);
+    assert!(letters.starts_with("place,message_id,group,") && letters.lines().count() == 1, "{letters}");
+    let none = node.run("topic dead redrive", &["alerts", "0:7"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(text(&none.stderr).contains("1 of topic alerts are not redriven: 0:7"));
 }
 
 #[test]

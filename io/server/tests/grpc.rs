@@ -183,7 +183,7 @@ fn a_group_shares_events_by_credit_and_remembers_what_is_done() {
         assert_eq!(second.next_payload().await, "1");
         let two = second.next().await;
         first.say(Request::Ack(Ack { positions: vec![zero.position.unwrap()] }));
-        second.say(Request::Nack(Nack { positions: vec![two.position.unwrap()], delay_ms: 0 }));
+        second.say(Request::Nack(Nack { positions: vec![two.position.unwrap()], ..Nack::default() }));
         second.say(Request::Credit(1));
         first.say(Request::Credit(1));
         let (a, b) = tokio::join!(first.next(), second.next());
@@ -199,6 +199,69 @@ fn a_group_shares_events_by_credit_and_remembers_what_is_done() {
         }
         again.sort();
         assert_eq!(again, ["1", "2", "3"]);
+    });
+}
+
+#[test]
+fn what_is_refused_too_often_is_a_dead_letter_and_can_be_redriven_once() {
+    let world = World::start();
+    world.sql("CREATE TOPIC alerts WITH (max_deliveries = 2)");
+    client(async {
+        let mut publisher = events(&world).await;
+        for id in ["bad", "good"] {
+            publisher.publish(publish(id, id, None)).await.unwrap();
+        }
+        let mut subscriber = Subscriber::open(&world, open("g", 10)).await;
+        let mut refused = 0;
+        let mut deliveries = Vec::new();
+        for _ in 0..3 {
+            let delivered = subscriber.next().await;
+            deliveries.push((payload(&delivered), delivered.redeliveries));
+            let positions = vec![delivered.position.unwrap()];
+            if payload(&delivered) == "bad" {
+                refused += 1;
+                let nack = Nack { positions, reason: format!("refusal {refused}"), ..Nack::default() };
+                subscriber.say(Request::Nack(nack));
+            } else {
+                subscriber.say(Request::Ack(Ack { positions }));
+            }
+        }
+        deliveries.sort();
+        assert_eq!(deliveries, [("bad".to_owned(), 0), ("bad".to_owned(), 1), ("good".to_owned(), 0)]);
+        let list = |redriven| api::ListDeadLettersRequest { topic: "alerts".into(), limit: 0, redriven };
+        let letter = loop {
+            let letters = publisher.list_dead_letters(list(false)).await.unwrap().into_inner().letters;
+            if let Some(letter) = letters.into_iter().next() {
+                break letter;
+            }
+        };
+        let event = letter.event.unwrap();
+        assert_eq!((event.message_id.as_str(), &event.payload[..]), ("bad", &b"bad"[..]));
+        let header = |name: &str| event.headers.get(&format!("chronos-dead-{name}")).map(String::as_str);
+        assert_eq!(event.headers.get("from").map(String::as_str), Some("test"));
+        let origin = ["topic", "partition", "offset", "group", "deliveries", "reason"].map(header);
+        assert_eq!(origin, ["alerts", "0", "0", "g", "2", "refusal 2"].map(Some));
+        let redrive = || api::RedriveRequest { topic: "alerts".into(), ..Default::default() };
+        let redriven = publisher.redrive(redrive()).await.unwrap().into_inner();
+        assert_eq!(redriven.published, [api::Position { partition: 0, offset: 2 }]);
+        assert_eq!(redriven.kept, []);
+        let again = subscriber.next().await;
+        assert_eq!((payload(&again), again.redeliveries), ("bad".to_owned(), 0));
+        let headers = again.event.unwrap().headers;
+        assert_eq!(headers, [("from".to_owned(), "test".to_owned())].into());
+        let once_more = publisher.redrive(redrive()).await.unwrap().into_inner();
+        assert_eq!((once_more.published, once_more.kept), (vec![], vec![]));
+        let named = api::RedriveRequest { positions: letter.position.into_iter().collect(), ..redrive() };
+        let kept = publisher.redrive(named).await.unwrap().into_inner();
+        assert_eq!((kept.published, kept.kept.len()), (vec![], 1));
+        let letters = publisher.list_dead_letters(list(true)).await.unwrap().into_inner().letters;
+        assert!(letters.len() == 1 && letters[0].redriven);
+    });
+    world.sql("CREATE TOPIC plain");
+    client(async {
+        let request = api::RedriveRequest { topic: "plain".into(), ..Default::default() };
+        let unlimited = events(&world).await.redrive(request).await.unwrap_err();
+        assert_eq!((unlimited.code(), code(&unlimited)), (Code::NotFound, "42704"));
     });
 }
 

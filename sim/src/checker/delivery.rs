@@ -1,10 +1,13 @@
 //! `delivery`: a consumer group gets every event at least once, one member at a time, and never one that is done;
 //! a subscriber without a group gets each once and in order; nobody gets more than it asked for, nor anything that
-//! is not released.
+//! is not released; and nobody is handed an event as often as its topic has it, nor is a count that was logged forgotten.
 
 use crate::violation::{Held, Violation};
+use chronos_engine::Snapshot;
+use chronos_engine::state::records::ReadError;
 use chronos_engine::step::SubscriberId;
 use chronos_proto::id::RelationId;
+use chronos_proto::schema::Topic;
 use std::collections::{BTreeMap, BTreeSet};
 
 const NAME: &str = "delivery";
@@ -150,6 +153,49 @@ impl Delivery {
     }
 }
 
+/// What a state says of how often an event may be handed out, and was at the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    most: u32,
+    known: u32,
+}
+
+impl Counted {
+    /// Reads it.
+    pub fn read(
+        snapshot: &Snapshot,
+        topic: RelationId,
+        group: &str,
+        partition: u32,
+        offset: u64,
+    ) -> Result<Counted, ReadError> {
+        let settings = snapshot.catalog.get(topic).and_then(|relation| relation.topic());
+        let dead = settings.and_then(Topic::dead_letter).and_then(|dead| snapshot.catalog.get(dead));
+        let most = settings.and_then(Topic::max_deliveries).filter(|_| dead.is_some());
+        let known = snapshot.attempts(topic, group, partition)?.get(&offset).copied();
+        Ok(Counted { most: most.unwrap_or(u32::MAX), known: known.unwrap_or(0) })
+    }
+
+    /// It is handed out, having been so often before.
+    pub fn handed_again(self, offset: u64, before: u32) -> Held {
+        if before >= self.most {
+            let what = format!(
+                "offset {offset} is handed out for the {before}th time again, of {} at the most",
+                self.most
+            );
+            return Err(Violation::safety(NAME, what));
+        }
+        if before < self.known {
+            let what = format!(
+                "offset {offset} is said to have been handed out {before} times before, and the log has {}",
+                self.known
+            );
+            return Err(Violation::safety(NAME, what));
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +219,15 @@ mod tests {
         let mut returned = group_of_two();
         returned.returned(A, 0, 7);
         assert_eq!(returned.delivered(B, 0, 7, (50, 150), None), Ok(()));
+    }
+
+    #[test]
+    fn one_delivery_too_many_and_a_count_that_was_forgotten_are_seen() {
+        let counted = Counted { most: 3, known: 1 };
+        assert_eq!(counted.handed_again(7, 1), Ok(()));
+        assert_eq!(counted.handed_again(7, 2), Ok(()));
+        assert!(counted.handed_again(7, 3).is_err());
+        assert!(counted.handed_again(7, 0).is_err());
     }
 
     #[test]

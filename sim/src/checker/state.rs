@@ -185,6 +185,12 @@ fn topic(snapshot: &Snapshot, model: &Model, id: RelationId) -> Result<(), Diffe
             return Err(wrong(what));
         }
     }
+    for ((topic, group, partition), expected) in
+        model.attempts.iter().filter(|((topic, _, _), _)| *topic == id)
+    {
+        let found = snapshot.attempts(*topic, group, *partition)?;
+        same(&format!("attempts of group {group:?} at topic {topic}"), &found, expected)?;
+    }
     Ok(())
 }
 

@@ -66,7 +66,12 @@ fn primary_key(number: u64) -> Bytes {
 
 impl World {
     fn topic(&self) -> Relation {
-        let topic = Topic { partitions: self.knobs.partitions, dedup_micros: DEDUP, payload: Type::Bytes };
+        let topic = Topic {
+            partitions: self.knobs.partitions,
+            dedup_micros: DEDUP,
+            payload: Type::Bytes,
+            settings: Vec::new(),
+        };
         let kind = RelationKind::Partitioned(Partitioned::spread(TOPIC, topic, self.knobs.groups));
         Relation { id: TOPIC, name: "orders".into(), group: CATALOG, version: 1, kind }
     }

@@ -160,6 +160,12 @@ impl World {
         if applied.gap {
             self.marks.hit(Mark::AckGap);
         }
+        if applied.dead_lettered {
+            self.marks.hit(Mark::DeadLettered);
+        }
+        if applied.redriven {
+            self.marks.hit(Mark::Redriven);
+        }
         if applied.expired {
             self.marks.hit(Mark::RowsExpired);
         }
@@ -230,6 +236,10 @@ impl World {
         event: &StoredEvent,
         read: Timestamp,
     ) -> Held {
+        // What was published before, as a dead letter or out of one, is the same event again.
+        if self.model.copies.contains(&(topic, 0, offset)) {
+            return Ok(());
+        }
         let id = || keyed_hash(0, event.event.message_id.as_bytes()) as u64;
         let number =
             event.event.payload.first_chunk::<8>().map_or_else(id, |bytes| u64::from_be_bytes(*bytes));
@@ -314,7 +324,8 @@ impl World {
             };
             for event in events {
                 self.event_seen(topic, event.offset, &event.stored, read)?;
-                if event.stored.event.message_id.starts_with("shared") {
+                let copy = self.model.copies.contains(&(topic, 0, event.offset));
+                if event.stored.event.message_id.starts_with("shared") && !copy {
                     let window = window - self.knobs.fire_ahead_max;
                     self.dedup.stored(topic, window, event.offset, &event.stored)?;
                 }

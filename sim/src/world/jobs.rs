@@ -13,9 +13,9 @@ use chronos_engine::keys::{self, KeyRange};
 use chronos_engine::state::records::ReadError;
 use chronos_engine::step::Published;
 use chronos_proto::command::{Event, IndexChange, Op};
-use chronos_proto::id::{ColumnId, IndexId};
+use chronos_proto::id::{ColumnId, IndexId, RelationId};
 use chronos_proto::schema::{
-    Column, Extra, IndexState, Relation, RelationKind, SecondaryIndex, Table, Topic,
+    Column, Extra, IndexState, Relation, RelationKind, SecondaryIndex, Setting, Table, Topic,
 };
 use chronos_proto::time::Timestamp;
 use chronos_proto::value::{Type, Value};
@@ -31,6 +31,8 @@ const AT: ColumnId = ColumnId(4);
 /// The row into which sums are written.
 const SUM_ROW: i64 = 1_000_000;
 const PARTITION: u32 = 0;
+/// What names of topics of dead letters begin with.
+const DEAD: &str = "dead ";
 
 /// A row of the simulator's tables.
 #[derive(Clone, Debug, Default)]
@@ -152,7 +154,7 @@ impl World {
     ) -> Result<Option<Built>, ReadError> {
         let snapshot = &view.snapshot;
         let tables = relations(snapshot, keyed);
-        let topics = relations(snapshot, |r| r.topic().is_some());
+        let topics = relations(snapshot, |r| r.topic().is_some() && !holds_dead_letters(r));
         let table = (!tables.is_empty()).then(|| rng.pick(&tables).clone());
         let topic = (!topics.is_empty()).then(|| rng.pick(&topics).clone());
         let built = match job {
@@ -177,6 +179,11 @@ impl World {
                 for _ in 0..count {
                     let op = self.publish_op(m, job, view, &topic, rng);
                     built.ops.push(op);
+                }
+                if let Some(dead) = topic.topic().and_then(Topic::dead_letter)
+                    && rng.chance(100)
+                {
+                    redrive(snapshot, &topic, dead, &mut built, rng)?;
                 }
                 built
             }
@@ -416,6 +423,7 @@ impl World {
                 partitions: 1,
                 dedup_micros: self.knobs.dedup,
                 payload: Type::Bytes,
+                settings: Vec::new(),
             }),
             first => {
                 let has_id = first != b'h';
@@ -434,14 +442,42 @@ impl World {
             }
         };
         let id = snapshot.catalog.next_id();
-        let relation = Relation { id, name, group: GROUP, version: 1, kind };
-        Built {
-            ops: vec![Op::PutRelation(relation)],
-            reads: vec![keys::catalog_all()],
-            saw: vec![Saw::Relation(id, None)],
-            ..Built::default()
+        let mut relation = Relation { id, name, group: GROUP, version: 1, kind };
+        let mut ops = Vec::new();
+        if self.knobs.max_deliveries > 0
+            && let Some(topic) = relation.topic_mut()
+        {
+            let dead = RelationId(id.0 + 1);
+            let kind = RelationKind::Topic(topic.clone());
+            topic.settings =
+                vec![Setting::MaxDeliveries(self.knobs.max_deliveries), Setting::DeadLetter(dead)];
+            let name = format!("{DEAD}{}", relation.name);
+            ops.push(Op::PutRelation(Relation { id: dead, name, group: GROUP, version: 1, kind }));
         }
+        ops.push(Op::PutRelation(relation));
+        let (reads, saw) = (vec![keys::catalog_all()], vec![Saw::Relation(id, None)]);
+        Built { ops, reads, saw, ..Built::default() }
     }
+}
+
+/// Whether it is a topic of dead letters: nobody else publishes there.
+pub(super) fn holds_dead_letters(relation: &Relation) -> bool {
+    relation.name.starts_with(DEAD)
+}
+
+/// Publishes some of a topic's dead letters again.
+fn redrive(
+    snapshot: &Snapshot,
+    topic: &Relation,
+    dead: RelationId,
+    built: &mut Built,
+    rng: &mut Rng,
+) -> Result<(), ReadError> {
+    let from = rng.below(4);
+    for letter in snapshot.events(dead, PARTITION, from, 3, snapshot.applied_time)? {
+        built.ops.push(Op::Redrive { dead, partition: PARTITION, offset: letter.offset, source: topic.id });
+    }
+    Ok(())
 }
 
 /// Makes the rows of a new table expire.

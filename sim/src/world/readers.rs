@@ -3,6 +3,7 @@
 use super::machine::NAMES;
 use super::shell::GROUP;
 use super::{Event, World};
+use crate::checker::delivery::Counted;
 use crate::chronicle::What;
 use crate::marks::Mark;
 use crate::rng::Rng;
@@ -172,6 +173,12 @@ impl World {
             };
             let again = group.as_ref().is_some_and(|g| self.delivery.was_handed(topic, g, partition, offset));
             self.delivery.delivered(id, partition, offset, (now.0, until), done)?;
+            if let Some(group) = &group {
+                match Counted::read(&published.snapshot, topic, group, partition, offset) {
+                    Ok(counted) => counted.handed_again(offset, before)?,
+                    Err(damage) => return self.damage_read(m, &damage.to_string()),
+                }
+            }
             let read = published.read_time(now);
             match published.snapshot.events(topic, partition, offset, 1, read) {
                 Ok(events) if events.first().is_some_and(|e| e.offset == offset) => {}
@@ -226,7 +233,11 @@ impl World {
                     }
                 }
                 let delay_ms = self.net_rng.below(200);
-                SubscriberInput::Nack { offsets: vec![(partition, offset)], delay_ms }
+                SubscriberInput::Nack {
+                    offsets: vec![(partition, offset)],
+                    delay_ms,
+                    reason: "refused".into(),
+                }
             };
             self.say("sub", format_args!("{} returns {offset}: done={done}", id.0));
             self.give(m, Input::Subscriber { id, event });

@@ -7,17 +7,13 @@ use super::{Binder, Scope, ScopeColumn};
 use crate::action::{Action, Alteration, Dropped, SchemaChange, UniqueKey};
 use crate::error::{SqlError, SqlState};
 use crate::expr::{Expr, ExprKind};
-use crate::parse::{CreateTopic, DropTopic};
 use crate::types::CastContext;
 use chronos_proto::id::{ColumnId, GroupId, RelationId};
 use chronos_proto::schema::{
-    Column, DefaultValue, Extra, Relation, RelationKind, Sequence, Table, Topic, View, ViewColumn,
+    Column, DefaultValue, Extra, Relation, RelationKind, Sequence, Table, View, ViewColumn,
 };
 use chronos_proto::{Type, limits};
 use sqlparser::ast::{self, ColumnOption, ObjectType, TableConstraint};
-
-/// How long a topic remembers message ids unless told otherwise.
-const DEDUP_DEFAULT_MICROS: u64 = 24 * 3600 * 1_000_000;
 
 impl Binder<'_> {
     pub(super) fn bind_create_table(&mut self, create: &ast::CreateTable) -> Result<Action, SqlError> {
@@ -598,62 +594,6 @@ impl Binder<'_> {
         let names = names.iter().map(user_name).collect::<Result<_, _>>()?;
         Ok(Action::Schema(SchemaChange::Drop { names, if_exists, what, cascade }))
     }
-
-    pub(super) fn bind_create_topic(&mut self, create: &CreateTopic) -> Result<Action, SqlError> {
-        let name = user_name(&create.name)?;
-        let mut topic = Topic { partitions: 1, dedup_micros: DEDUP_DEFAULT_MICROS, payload: Type::Bytes };
-        for (option, value) in &create.options {
-            let bad = || {
-                SqlError::new(
-                    SqlState::INVALID_PARAMETER,
-                    format!("invalid value for topic option \"{option}\": \"{value}\""),
-                )
-            };
-            match option.as_str() {
-                "partitions" => {
-                    let most = chronos_proto::limits::TOPIC_PARTITIONS_MAX;
-                    let partitions = value.parse::<u32>().ok().filter(|n| (1..=most).contains(n));
-                    topic.partitions = partitions.ok_or_else(bad)?;
-                }
-                "dedup" => {
-                    let interval = crate::time::parse_interval(value)?;
-                    let micros = u64::try_from(interval.estimate()).ok().filter(|m| *m > 0);
-                    topic.dedup_micros = micros.ok_or_else(bad)?;
-                }
-                "payload" => {
-                    topic.payload = match value.as_str() {
-                        "text" => Type::Text,
-                        "json" | "jsonb" => Type::Json,
-                        "bytes" | "bytea" => Type::Bytes,
-                        _ => return Err(bad()),
-                    }
-                }
-                _ => {
-                    return Err(SqlError::unsupported(format!("topic option \"{option}\""))
-                        .hint("partitions, dedup and payload are"));
-                }
-            }
-        }
-        let relation = new_relation(name, RelationKind::Topic(topic));
-        Ok(Action::Schema(SchemaChange::Create {
-            relation,
-            if_not_exists: create.if_not_exists,
-            replace: false,
-            unique: Vec::new(),
-            sequences: Vec::new(),
-            tag: "CREATE TOPIC",
-        }))
-    }
-
-    pub(super) fn bind_drop_topic(&mut self, drop: &DropTopic) -> Result<Action, SqlError> {
-        let names = drop.names.iter().map(user_name).collect::<Result<_, _>>()?;
-        Ok(Action::Schema(SchemaChange::Drop {
-            names,
-            if_exists: drop.if_exists,
-            what: Dropped::Topic,
-            cascade: false,
-        }))
-    }
 }
 
 /// A column, and what its options declare beside it.
@@ -693,7 +633,7 @@ fn unique_key(constraint: &ast::UniqueConstraint) -> Result<UniqueKey, SqlError>
 }
 
 /// Its number, group and version are given when the statement runs.
-fn new_relation(name: String, kind: RelationKind) -> Relation {
+pub(super) fn new_relation(name: String, kind: RelationKind) -> Relation {
     Relation { id: RelationId(0), name, group: GroupId(0), version: 1, kind }
 }
 

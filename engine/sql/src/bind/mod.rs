@@ -18,6 +18,7 @@ mod schedule;
 mod scope;
 mod select;
 mod subquery;
+mod topic;
 mod ttl;
 mod utility;
 mod view;
@@ -112,6 +113,7 @@ pub(crate) fn bind(
         Ast::Fetch(fetch) => binder.bind_fetch(fetch)?,
         Ast::Vacuum => (Action::Nothing("VACUUM"), Kind::Setting, Vec::new()),
         Ast::CreateTopic(create) => (binder.bind_create_topic(create)?, Kind::Schema, Vec::new()),
+        Ast::AlterTopic(alter) => (binder.bind_alter_topic(alter)?, Kind::Schema, Vec::new()),
         Ast::DropTopic(drop) => (binder.bind_drop_topic(drop)?, Kind::Schema, Vec::new()),
         Ast::Schedule(statement) => (binder.bind_schedule(statement)?, Kind::Schema, Vec::new()),
     };

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 mod alter;
 mod schedule;
+mod topic;
 
 /// What a change made.
 pub(crate) struct Made {
@@ -49,6 +50,12 @@ pub(crate) fn run(
                 return done(tag);
             }
             create(writes, relation, unique, sequences).map(|relation| Made { tag, relation })
+        }
+        SchemaChange::CreateTopic { relation, if_not_exists, options } => {
+            topic::make(writes, relation, *if_not_exists, options, notices)
+        }
+        SchemaChange::AlterTopic { name, if_exists, options } => {
+            topic::alter(writes, name, *if_exists, options, notices)
         }
         SchemaChange::CreateIndex { table, name, columns, unique, if_not_exists } => {
             if let Some(name) = name
@@ -467,6 +474,9 @@ fn drop(
         .detail(format!("default value of a column of table {} depends on sequence {name}", table.name)));
     }
     schedule::check_unused(writes, &relation)?;
+    if relation.topic().is_some() {
+        topic::refuse_dropping(&writes.view.catalog, &relation)?;
+    }
     drop_readers(writes, &relation, cascade, notices)?;
     remove(writes, relation.id)?;
     if let Some(table) = relation.table() {

@@ -22,7 +22,7 @@ use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Whitespace
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-pub(crate) use topic::{CreateTopic, DropTopic, option};
+pub(crate) use topic::{AlterTopic, CreateTopic, DropTopic, option};
 
 /// One parsed statement. Cheap to clone.
 #[derive(Clone)]
@@ -45,6 +45,7 @@ pub(crate) enum Ast {
     /// Whatever it is of: there is nothing to do.
     Vacuum,
     CreateTopic(CreateTopic),
+    AlterTopic(AlterTopic),
     DropTopic(DropTopic),
     Schedule(Box<schedule::ScheduleStatement>),
 }

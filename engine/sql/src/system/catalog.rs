@@ -315,7 +315,7 @@ fn tables(catalog: &Catalog, cx: &EvalCx<'_>) -> Vec<Vec<Value>> {
         .iter()
         .filter(|r| r.sequence().is_none() && r.schedule().is_none())
         .map(|r| match r.kind {
-            RelationKind::Topic(_) => row("public", &r.name, "TOPIC", true),
+            RelationKind::Topic(_) | RelationKind::Partitioned(_) => row("public", &r.name, "TOPIC", true),
             RelationKind::View(_) => row("public", &r.name, "VIEW", false),
             _ => row("public", &r.name, "BASE TABLE", true),
         })

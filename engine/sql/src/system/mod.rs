@@ -3,6 +3,7 @@
 pub(crate) mod catalog;
 mod more;
 mod schedules;
+mod topics;
 
 use crate::error::SqlError;
 use crate::exec::eval::EvalCx;
@@ -41,7 +42,7 @@ impl std::fmt::Debug for StateTable {
 
 /// The relations of the schema `chronos` beside its timers.
 pub(crate) fn state_tables() -> impl Iterator<Item = &'static StateTable> {
-    schedules::TABLES.iter()
+    schedules::TABLES.iter().chain(topics::TABLES)
 }
 
 /// A system relation by name; without a schema, `pg_catalog` is searched, as PostgreSQL does.

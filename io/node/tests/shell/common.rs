@@ -31,7 +31,8 @@ pub fn create(node: &NodeHandle) {
         Column { id: ColumnId(0), name: "id".to_owned(), ty: Type::Int, not_null: true, default: None };
     let table =
         Table { columns: vec![column], primary_key: vec![ColumnId(0)], next_column: 1, ..Table::default() };
-    let topic = Topic { partitions: 1, dedup_micros: 3_600_000_000, payload: Type::Bytes };
+    let topic =
+        Topic { partitions: 1, dedup_micros: 3_600_000_000, payload: Type::Bytes, settings: Vec::new() };
     let relation =
         |id, name: &str, kind| Relation { id, name: name.to_owned(), group: GroupId(0), version: 1, kind };
     let ops = vec![

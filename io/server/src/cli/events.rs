@@ -6,8 +6,9 @@ use super::failure::{Failure, Outcome};
 use super::when;
 use chronos_server::api::events_client::EventsClient;
 use chronos_server::api::{
-    Delivered, Event, Position, PublishRequest, PublishResponse, SubscribeRequest, SubscribeResponse,
-    publish_response, subscribe_request, subscribe_response,
+    DeadLetter, Delivered, Event, ListDeadLettersRequest, Position, PublishRequest, PublishResponse,
+    RedriveRequest, RedriveResponse, SubscribeRequest, SubscribeResponse, publish_response,
+    subscribe_request, subscribe_response,
 };
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use std::collections::BTreeMap;
@@ -152,6 +153,18 @@ impl Events {
     pub async fn publish(&mut self, request: PublishRequest) -> Outcome<PublishResponse> {
         let request = self.request(request);
         Ok(self.client.publish(request).await.map_err(refused)?.into_inner())
+    }
+
+    /// Lists dead letters.
+    pub async fn dead_letters(&mut self, request: ListDeadLettersRequest) -> Outcome<Vec<DeadLetter>> {
+        let request = self.request(request);
+        Ok(self.client.list_dead_letters(request).await.map_err(refused)?.into_inner().letters)
+    }
+
+    /// Publishes dead letters again.
+    pub async fn redrive(&mut self, request: RedriveRequest) -> Outcome<RedriveResponse> {
+        let request = self.request(request);
+        Ok(self.client.redrive(request).await.map_err(refused)?.into_inner())
     }
 
     /// Opens a subscription; returns once the node says that it is open.

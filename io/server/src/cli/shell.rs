@@ -26,7 +26,7 @@ pub const LIST_RELATIONS: &str = "SELECT table_name AS name, CASE table_type WHE
     AS kind FROM information_schema.tables WHERE table_schema = 'public' ORDER BY table_name";
 
 /// What `chronos topic list` runs.
-pub const LIST_TOPICS: &str = "SELECT table_name AS topic FROM information_schema.tables WHERE table_type = 'TOPIC' ORDER BY table_name";
+pub const LIST_TOPICS: &str = "SELECT * FROM chronos.topics ORDER BY topic";
 
 /// Names worth completing.
 pub const LIST_NAMES: &str = "SELECT DISTINCT table_name, column_name FROM information_schema.columns \

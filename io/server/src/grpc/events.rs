@@ -99,6 +99,22 @@ impl api::events_server::Events for Services {
         Ok(Response::new(api::CancelResponse { outcome: outcome.into() }))
     }
 
+    async fn list_dead_letters(
+        &self,
+        request: Request<api::ListDeadLettersRequest>,
+    ) -> Result<Response<api::ListDeadLettersResponse>, Status> {
+        self.role(&request)?;
+        self.dead_letters(request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn redrive(
+        &self,
+        request: Request<api::RedriveRequest>,
+    ) -> Result<Response<api::RedriveResponse>, Status> {
+        self.admin(&request)?;
+        self.redrive_letters(request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
     async fn list_schedules(
         &self,
         request: Request<api::ListSchedulesRequest>,
@@ -198,7 +214,7 @@ impl Services {
     }
 
     /// Commits in every group what is for it, at the same time. What one group refuses hinders no other.
-    async fn write_each(
+    pub(super) async fn write_each(
         &self,
         relation: &Arc<Relation>,
         ops: BTreeMap<GroupId, Vec<Op>>,

@@ -4,6 +4,7 @@
 //! group administration, and the alias service under `cronos_db`.
 
 mod admin;
+mod dead;
 mod events;
 mod sql;
 mod subscribe;

@@ -190,7 +190,8 @@ async fn listen(
             }
             Some(Request::Ack(ack)) => SubscriberInput::Ack(offsets(&ack.positions)),
             Some(Request::Nack(nack)) => {
-                SubscriberInput::Nack { offsets: offsets(&nack.positions), delay_ms: nack.delay_ms }
+                let api::subscribe_request::Nack { positions, delay_ms, reason } = nack;
+                SubscriberInput::Nack { offsets: offsets(&positions), delay_ms, reason }
             }
             Some(Request::Open(_)) => return refuse("the subscription is open already").await,
             None => return refuse("an empty message").await,
