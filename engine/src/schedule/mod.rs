@@ -11,6 +11,7 @@
 //! has read the note. So two of them conflict, and of however many leaders try, one commits.
 //!
 //! [`Op::Ran`]: chronos_proto::Op::Ran
+//! [`Turn`]: chronos_proto::schedule::Turn
 
 pub mod cron;
 mod turn;
