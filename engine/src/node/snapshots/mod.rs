@@ -3,7 +3,8 @@
 //! ```text
 //! leader                                             follower
 //!   the state at its applied index, key by key         generation live+1 in the store
-//!     Chunk 0, 1, 2 … (a window of them)  ──────────>    each one store write, durable, and with it how far that is
+//!     Chunk 0, 1, 2 … (a window of them)  ──────────>    durable, by a write for those that gather, and
+//!                                                        with them how far that is
 //!     <──────────────  ChunkReply { next }               what it wants next: also after a link was lost
 //!     Chunk n, ends   ──────────────────────────────>    all there, checksum right: Raft is told, and one small
 //!                                                        write makes the generation live at its applied index
@@ -51,8 +52,8 @@ const SWEEP_SLICE: usize = 4_096;
 
 /// What the store is asked for besides checkpoints, one at a time.
 pub(super) enum StoreWork {
-    /// A part of an incoming state.
-    Chunk,
+    /// So many parts of an incoming state, one behind the other.
+    Chunks(u64),
     /// The incoming state becomes the live one.
     Flip { last: LogId, configuration: Configuration, time: Timestamp },
     /// Keys of generations that are not live go.
@@ -112,7 +113,7 @@ impl Node {
         out: &mut crate::step::Outputs,
     ) -> Result<(), Fatal> {
         match work {
-            StoreWork::Chunk => self.chunk_stored(part, out),
+            StoreWork::Chunks(count) => self.chunks_stored(count, part, out),
             StoreWork::Flip { last, configuration, time } => {
                 self.flipped(part.group, last, configuration, time, store, out)?;
             }

@@ -146,15 +146,28 @@ impl Node {
             layer,
             root: None,
         };
-        self.snapshots.queue.push_back((StoreWork::Chunk, part));
+        self.snapshots.queue.push_back((StoreWork::Chunks(1), part));
         Ok(())
     }
 
-    /// The store write that is next in the queue.
+    /// The store write that is next in the queue. Parts of a state that have gathered while the store was busy are one:
+    /// a slow disk is waited for once, and not once for each of them.
     pub(super) fn next_queued(&mut self) -> Option<(StoreWork, GroupCheckpoint)> {
-        let (work, mut part) = self.snapshots.queue.pop_front()?;
+        let queue = &mut self.snapshots.queue;
+        let (mut work, mut part) = queue.pop_front()?;
+        while let StoreWork::Chunks(count) = &mut work
+            && let Some((_, next)) = queue.pop_front_if(|(work, next)| {
+                matches!(work, StoreWork::Chunks(_))
+                    && (next.group, next.generation) == (part.group, part.generation)
+            })
+        {
+            *count += 1;
+            // The later one's progress takes the place of the earlier one's; of other keys each part has its own.
+            part.layer = next.layer.union(std::mem::take(&mut part.layer));
+        }
         if bugs::active(Bug::ProgressAhead)
-            && let (StoreWork::Chunk, Some(receiving)) = (&work, self.snapshots.receiving.get(&part.group))
+            && let (StoreWork::Chunks(_), Some(receiving)) =
+                (&work, self.snapshots.receiving.get(&part.group))
         {
             part.layer.insert(keys::incoming(), receiving.record());
         }
@@ -165,7 +178,7 @@ impl Node {
     fn drop_incoming(&mut self, id: GroupId) {
         if self.snapshots.receiving.remove(&id).is_some() {
             let is_of = |work: &StoreWork, part: &GroupCheckpoint| {
-                part.group == id && matches!(work, StoreWork::Chunk)
+                part.group == id && matches!(work, StoreWork::Chunks(_))
             };
             self.snapshots.queue.retain(|(work, part)| !is_of(work, part));
             self.snapshots.sweep.push_back(id);
@@ -192,12 +205,12 @@ impl Node {
         Ok(*given)
     }
 
-    /// A part of an incoming state is durable.
-    pub(super) fn chunk_stored(&mut self, part: &GroupCheckpoint, out: &mut Outputs) {
+    /// So many parts of an incoming state are durable.
+    pub(super) fn chunks_stored(&mut self, count: u64, part: &GroupCheckpoint, out: &mut Outputs) {
         let id = part.group;
         let known = self.snapshots.receiving.get_mut(&id);
         let Some(receiving) = known.filter(|known| known.generation == part.generation) else { return };
-        receiving.storing -= 1;
+        receiving.storing -= count;
         let Incoming { from, last, .. } = receiving.incoming;
         let (next, done) = (receiving.stored(), receiving.is_whole());
         let message = PeerMessage::ChunkReply { group: id, last, next, done };
