@@ -185,7 +185,7 @@ planted! {
     AcknowledgeProposed => "acknowledge-proposed", "outbox", ["outbox"],
         "transactional outbox: an acknowledgement before the commit";
     /// A decision about an occurrence that is not pending any more takes effect.
-    OccurAgain => "occur-again", "schedule", ["schedules", "state", "exactly-once"],
+    OccurAgain => "occur-again", "schedule", ["schedules", "state", "exactly-once", "one-effect"],
         "Quartz without a lock on its rows: two schedulers fire one trigger";
     /// An occurrence's statement commits though another run of it has.
     RunAgain => "run-again", "schedule", ["schedules"],
