@@ -98,17 +98,32 @@ planted! {
     ForgetRequest => "forget-request", "dedup", ["one-effect"],
         "Jepsen on Redpanda 21.10.1: duplicates (3039)";
     /// Keys that were read one by one are not held against later writes.
-    PointsUnchecked => "points-unchecked", "resolver", ["serializable", "strict-serializable"],
+    PointsUnchecked => "points-unchecked", "resolver", ["serializable", "strict-serializable", "sql"],
         "TiDB 2.1.7: a silent retry loses updates";
     /// Only the newest write is held against a read, not all since it was made.
-    NewestWriteOnly => "newest-write-only", "resolver", ["serializable", "strict-serializable"],
+    NewestWriteOnly => "newest-write-only", "resolver", ["serializable", "strict-serializable", "sql"],
         "phantoms: Eswaran et al., 1976";
     /// A new leader does not refuse transactions that read before its window began.
-    ForgetfulResolver => "forgetful-resolver", "resolver", ["serializable", "strict-serializable"],
+    ForgetfulResolver => "forgetful-resolver", "resolver", ["serializable", "strict-serializable", "sql"],
         "FoundationDB: a new resolver refuses what it cannot judge";
     /// Deleting a row leaves its index entries.
     LeaveIndexEntry => "leave-index-entry", "sql", ["state", "digest"],
         "an index that points to nothing: SQLite's integrity check looks for it";
+    /// A scan of an index guards the rows that it found, and not the range that it looked at.
+    IndexRangeUnread => "index-range-unread", "sql", ["sql"],
+        "phantoms: Eswaran et al., 1976; next-key locks are there against them";
+    /// What is asked of a unique index before a write is not guarded.
+    UniqueUnread => "unique-unread", "sql", ["sql", "unique"],
+        "check, then act: two transactions find the value free";
+    /// An update leaves the entries of secondary indexes as they are.
+    UpdateMissesIndex => "update-misses-index", "sql", ["state", "digest"],
+        "an index that is not what its table is: SQLite's integrity check looks for it";
+    /// What was read before ROLLBACK TO SAVEPOINT is not guarded.
+    SavepointForgetsReads => "savepoint-forgets-reads", "sql", ["sql"],
+        "Ports and Grittner, Serializable Snapshot Isolation in PostgreSQL, VLDB 2012: subtransactions keep their reads";
+    /// A statement sees rows that have expired and are not yet deleted.
+    ReadExpired => "read-expired", "ttl", ["sql"],
+        "Redis replicas before 3.2 gave out keys that had expired";
     /// What the leader names as expired is deleted without another look.
     ExpireUnchecked => "expire-unchecked", "ttl", ["state", "serializable"],
         "check, then act: the row was renewed between the two";

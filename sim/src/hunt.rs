@@ -37,6 +37,8 @@ pub fn profile_for(bug: Bug) -> Profile {
         Bug::FireEarlyOnJump | Bug::ForgetStoredTime => Profile::Clock,
         Bug::LoseTimerAtBoundary | Bug::FireOnCascade | Bug::MoveLeavesOldDue => Profile::Timers,
         Bug::ForgetAckedAhead | Bug::AckJumpsGap => Profile::Single,
+        Bug::IndexRangeUnread | Bug::UniqueUnread | Bug::UpdateMissesIndex => Profile::Transactions,
+        Bug::SavepointForgetsReads | Bug::ReadExpired => Profile::Transactions,
         _ => Profile::Swarm,
     }
 }

@@ -26,6 +26,8 @@ pub enum Profile {
     Timers,
     /// Reads by leases while leaders are cut off, on clocks that differ by almost as much as is allowed for.
     Lease,
+    /// Transactions in SQL, on few rows and old states.
+    Transactions,
 }
 
 impl Profile {
@@ -35,7 +37,7 @@ impl Profile {
     }
 
     /// Every profile.
-    pub const ALL: [Profile; 8] = [
+    pub const ALL: [Profile; 9] = [
         Profile::Swarm,
         Profile::Single,
         Profile::Network,
@@ -44,6 +46,7 @@ impl Profile {
         Profile::Membership,
         Profile::Timers,
         Profile::Lease,
+        Profile::Transactions,
     ];
 
     /// Its name on the command line.
@@ -57,6 +60,7 @@ impl Profile {
             Profile::Clock => "clock",
             Profile::Timers => "timers",
             Profile::Lease => "lease",
+            Profile::Transactions => "transactions",
         }
     }
 }
@@ -108,11 +112,15 @@ pub enum Job {
     Trigger,
     /// Runs the statement of an occurrence that waits.
     RunStatement,
+    /// A transaction in SQL.
+    Sql,
+    /// A change of the catalogue, in SQL.
+    SqlSchema,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Job; 22] = [
+    pub const ALL: [Job; 24] = [
         Job::Put,
         Job::Delete,
         Job::Transfer,
@@ -135,6 +143,8 @@ impl Job {
         Job::Recur,
         Job::Trigger,
         Job::RunStatement,
+        Job::Sql,
+        Job::SqlSchema,
     ];
     /// Its name in traces.
     pub const fn name(self) -> &'static str {
@@ -161,6 +171,8 @@ impl Job {
             Job::Recur => "recur",
             Job::Trigger => "trigger",
             Job::RunStatement => "run-statement",
+            Job::Sql => "sql",
+            Job::SqlSchema => "sql-schema",
         }
     }
 
@@ -170,7 +182,8 @@ impl Job {
         matches!(self, Put | Transfer | Sum | Append | Publish | Schedule | Mixed | Bulk | List)
     }
 
-    const USUAL: [u32; 22] = [20, 6, 14, 8, 10, 12, 10, 14, 8, 8, 8, 14, 2, 1, 2, 1, 2, 14, 8, 4, 1, 12];
+    const USUAL: [u32; 24] =
+        [20, 6, 14, 8, 10, 12, 10, 14, 8, 8, 8, 14, 2, 1, 2, 1, 2, 14, 8, 4, 1, 12, 0, 0];
 }
 
 /// Faults that a run may have, as the mean number of them a simulated minute.
@@ -332,7 +345,7 @@ pub struct Knobs {
     /// Distance of due times, at the most.
     pub timer_spread: u64,
     /// What clients do, in the order of [`Job::ALL`].
-    pub jobs: [u32; 22],
+    pub jobs: [u32; 24],
     /// Subscribers.
     pub subscribers: u64,
     /// Acknowledgement timeout in milliseconds.
@@ -408,7 +421,7 @@ impl Knobs {
             max_deliveries: *Rng::new(seed, "dead letters").pick(&[0, 0, 1, 2, 4]),
             faults: FaultRates::default(),
         };
-        for weight in &mut knobs.jobs {
+        for weight in knobs.jobs.iter_mut().filter(|weight| **weight > 0) {
             *weight *= *rng.pick(&[0, 1, 1, 1, 3]);
         }
         // Somebody must write, or nothing is tested.
@@ -424,7 +437,25 @@ impl Knobs {
             10_000..100_000 => *rng.pick(&[1_000, 1_000, 8_000, 256 << 10]),
             _ => *rng.pick(&[16_000, 256 << 10]),
         };
+        if profile == Profile::Transactions {
+            knobs.lean_on_sql(&mut Rng::new(seed, "knobs of SQL"));
+        }
         knobs
+    }
+
+    /// Whether some of the clients speak SQL.
+    pub fn speaks_sql(&self) -> bool {
+        self.jobs[Job::Sql as usize] > 0
+    }
+
+    /// Most of what clients do is said in SQL, on few rows and old states.
+    fn lean_on_sql(&mut self, rng: &mut Rng) {
+        self.jobs[Job::Sql as usize] = 120;
+        self.jobs[Job::SqlSchema as usize] = 6;
+        self.stale_reads = self.stale_reads.max(*rng.pick(&[0, 300]));
+        self.keys = *rng.pick(&[3, 12, 12, 40]);
+        self.ttl = *rng.pick(&[0, 200_000, 1_000_000]);
+        self.client_delay = *rng.pick(&[500, 10_000, 100_000]);
     }
 
     /// Whether there is one node, which decides alone.
@@ -441,7 +472,7 @@ impl Knobs {
         let profile = self.profile;
         self.nodes = match profile {
             Profile::Single => 1,
-            Profile::Swarm | Profile::Timers => *rng.pick(&[1, 3, 3, 5]),
+            Profile::Swarm | Profile::Timers | Profile::Transactions => *rng.pick(&[1, 3, 3, 5]),
             Profile::Disk | Profile::Clock => *rng.pick(&[1, 3, 3, 3, 5]),
             Profile::Network | Profile::Lease => *rng.pick(&[3, 3, 5]),
             Profile::Membership => *rng.pick(&[1, 3, 3, 4]),
@@ -563,7 +594,12 @@ impl Knobs {
 
     fn lean(&mut self, rng: &mut Rng) {
         match self.profile {
-            Profile::Swarm | Profile::Single | Profile::Network | Profile::Membership | Profile::Lease => {}
+            Profile::Swarm
+            | Profile::Single
+            | Profile::Network
+            | Profile::Membership
+            | Profile::Lease
+            | Profile::Transactions => {}
             Profile::Disk => {
                 self.faults.power = self.faults.power.max(6);
                 self.faults.kill = self.faults.kill.max(6);

@@ -9,6 +9,7 @@
 //! store         the checkpoint store
 //! tap, model    what the log says, by a second reader, and what the state must be by it
 //! checker       one promise a file
+//! sql           what clients say in SQL, and what it must come to
 //! trace         what happened, as lines, and their hash
 //! chronicle     what happened, as values; diagram draws it, explain tells it
 //! words         what nodes are told and tell, in the trace
@@ -21,7 +22,7 @@
 //! report, json  what is printed; progress on a terminal
 //! ```
 //!
-//! Not implemented: subscribers in clusters; the driver's threads; clients that speak SQL.
+//! Not implemented: subscribers in clusters; the driver's threads.
 
 pub mod checker;
 pub mod chronicle;
@@ -44,6 +45,7 @@ pub mod rng;
 pub mod run;
 pub mod seeds;
 pub mod shrink;
+pub mod sql;
 pub mod store;
 pub mod tap;
 pub mod trace;

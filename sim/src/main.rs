@@ -24,7 +24,7 @@ cargo sim --seeds N [--seed S]   N seeds, fresh or from S on; with 1000 or more 
 cargo sim --replay FILE|DIR      step through what `chronos node --record DIR` recorded: commits, firings, verdict, trace hash
 cargo sim partitions             another stage: topics of several partitions; --help tells
 cargo sim --time TIME            fresh seeds for so long: 90, 90s, 10m, 8h
-  --profile swarm|single|network|disk|clock|membership|timers|lease   what a run leans towards (default swarm)
+  --profile swarm|single|network|disk|clock|membership|timers|lease|transactions   what a run leans towards (default swarm)
   --steps N                      stop after N events
   --trace                        print every event
   --svg FILE                     draw what led to the end of --seed or --replay: nodes, messages, crashes, elections, commits
@@ -400,8 +400,8 @@ fn explore(arguments: &Arguments) -> ExitCode {
     });
     progress.end();
     let wall = began.elapsed().as_secs_f64().max(1e-6);
-    let cold: Vec<&str> = marks.cold().map(|mark| mark.name()).collect();
-    let swarm = options.profile == Profile::Swarm && options.bug.is_none();
+    let cold: Vec<&str> = marks.cold(options.profile).map(|mark| mark.name()).collect();
+    let swarm = matches!(options.profile, Profile::Swarm | Profile::Transactions) && options.bug.is_none();
     let unreached = failed.is_none() && swarm && seeds >= SEEDS_FOR_MARKS && !cold.is_empty();
     let code = match &failed {
         Some((_, violation)) => violation.class.exit_code(),

@@ -1,5 +1,7 @@
 //! `sometimes` marks: situations that a thousand seeds must reach, or the simulator is not testing them.
 
+use crate::knobs::Profile;
+
 /// A situation worth having been in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mark {
@@ -189,6 +191,14 @@ pub enum Mark {
     ListsJudged,
     /// What was appended by a transaction of unknown outcome was read.
     UnknownAppendRead,
+    /// A transaction in SQL was committed, and its answers were held against the model.
+    SqlCommitted,
+    /// A transaction in SQL conflicted, and was said again.
+    SqlRetried,
+    /// A statement was refused, and its block with it.
+    SqlRefused,
+    /// Answers of statements that write nothing were held against the model.
+    SqlRead,
 }
 
 macro_rules! marks {
@@ -301,6 +311,17 @@ marks! {
     CoreOnly => "settled with a core alone",
     ListsJudged => "lists judged",
     UnknownAppendRead => "append of unknown outcome read",
+    SqlCommitted => "SQL committed",
+    SqlRetried => "SQL said again after 40001",
+    SqlRefused => "SQL refused",
+    SqlRead => "SQL read",
+}
+
+impl Mark {
+    /// Whether only clients that speak SQL reach it.
+    pub const fn is_of_sql(self) -> bool {
+        matches!(self, Mark::SqlCommitted | Mark::SqlRetried | Mark::SqlRefused | Mark::SqlRead)
+    }
 }
 
 /// How often each mark was hit.
@@ -336,8 +357,9 @@ impl Marks {
         Mark::ALL.iter().map(|&mark| (mark, self.count(mark))).filter(|&(_, count)| count > 0)
     }
 
-    /// Marks that were never hit.
-    pub fn cold(&self) -> impl Iterator<Item = Mark> + '_ {
-        Mark::ALL.iter().copied().filter(|&mark| self.count(mark) == 0)
+    /// Marks that were never hit: those of SQL in the profile that leans on it, all others elsewhere.
+    pub fn cold(&self, profile: Profile) -> impl Iterator<Item = Mark> + '_ {
+        let asked = move |mark: &Mark| mark.is_of_sql() == (profile == Profile::Transactions);
+        Mark::ALL.iter().copied().filter(asked).filter(|&mark| self.count(mark) == 0)
     }
 }

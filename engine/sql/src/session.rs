@@ -19,6 +19,7 @@ use crate::prepared::{Kind, Prepared};
 use crate::settings::{self, Settings};
 use crate::types;
 use crate::zone::Zone;
+use chronos_engine::bugs::{Bug, active};
 use chronos_engine::txn::{Committed, Refused, Transaction};
 use chronos_engine::{Snapshot, keys};
 use chronos_proto::id::{RelationId, RequestId};
@@ -617,7 +618,7 @@ impl Session {
                 if let Some((_, saved)) = open.savepoints.last() {
                     let mut back = saved.clone();
                     // What was seen since then was seen.
-                    if let Some(begun) = open.begun.take() {
+                    if let Some(begun) = open.begun.take().filter(|_| !active(Bug::SavepointForgetsReads)) {
                         back.writes.reads.extend(begun.writes.reads);
                     }
                     open.begun = Some(back);

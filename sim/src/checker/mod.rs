@@ -14,5 +14,6 @@ pub mod raft;
 pub mod requests;
 pub mod schedules;
 pub mod serial;
+pub mod sql;
 pub mod state;
 pub mod timers;

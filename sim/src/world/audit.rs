@@ -7,7 +7,7 @@ use super::shell::GROUP;
 use super::{Event, World};
 use crate::checker::memory::Amount;
 use crate::checker::state::Difference;
-use crate::checker::{digest, memory, serial, state, timers};
+use crate::checker::{digest, memory, serial, sql, state, timers};
 use crate::marks::Mark;
 use crate::model::{Applied, Model};
 use crate::violation::{Held, Violation};
@@ -57,10 +57,13 @@ impl World {
 
     fn apply(&mut self, entry: &Entry) -> Held {
         let index = entry.index.0;
-        if let Command::Batch { request, ops } = &*entry.command
-            && let Some(saw) = self.saw.get(&self.requests.name_of(*request, ops))
-        {
-            self.witnessed(serial::check(&self.model, entry, saw))?;
+        let mut after = None;
+        if let Command::Batch { request, ops } = &*entry.command {
+            let name = self.requests.name_of(*request, ops);
+            if let Some(saw) = self.saw.get(&name) {
+                self.witnessed(serial::check(&self.model, entry, saw))?;
+            }
+            after = self.sql_applies(name, entry)?;
         }
         let pending: Vec<(String, Timestamp)> = match &*entry.command {
             Command::Fire { timers } => timers.iter().map(|t| (t.timer_id.clone(), t.due)).collect(),
@@ -78,6 +81,9 @@ impl World {
             if applied.repeated {
                 let what = format!("entry {index} repeats {request:?}");
                 return Err(Violation::safety("one-effect", what));
+            }
+            if let Some(after) = &after {
+                sql::effects(&self.model, after, ops)?;
             }
             self.batch_marks(ops, &applied)?;
         }

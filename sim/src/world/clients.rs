@@ -104,6 +104,9 @@ impl World {
         if job == Job::Read {
             return self.look(m, salt, None);
         }
+        if matches!(job, Job::Sql | Job::SqlSchema) {
+            return self.speak(m, client, job, &view, rng);
+        }
         let built = match job {
             Job::List => {
                 let mops = self.draw_mops(rng);
@@ -141,7 +144,8 @@ impl World {
         up.published.clone()
     }
 
-    fn ask(&mut self, m: usize, client: u64, job: Job, view: &Published, built: Built) {
+    /// Hands a transaction to a node, under the name that is given back.
+    pub(super) fn ask(&mut self, m: usize, client: u64, job: Job, view: &Published, built: Built) -> Name {
         let now = self.machines[m].clock.now(self.now);
         let first = (m, self.machines[m].run);
         let state = &mut self.clients[client as usize];
@@ -172,6 +176,7 @@ impl World {
         self.say(&format!("c{client}"), format_args!("asks {sequence} at {}: {what}", NAMES[m]));
         self.note(|| What::Wants { client, number: sequence, job: what });
         self.send(client, sequence);
+        name
     }
 
     fn send(&mut self, client: u64, sequence: u64) {
@@ -271,7 +276,7 @@ impl World {
                 for outcome in &committed.outcomes {
                     self.outcome_mark(outcome);
                 }
-                Ok(())
+                self.sql_committed(name, &committed)
             }
             Err(refused) => {
                 match &refused {
@@ -292,6 +297,9 @@ impl World {
                 if definite {
                     self.clients[client as usize].open.remove(&number);
                     self.lists.refused(client, number);
+                    if refused == Refused::Conflict {
+                        self.sql_conflicted(client, name);
+                    }
                     return self.requests.refused(name, refused);
                 }
                 Ok(())

@@ -77,8 +77,12 @@ fn relations<'a>(snapshot: &'a Snapshot, wanted: impl Fn(&Relation) -> bool + 'a
     snapshot.catalog.iter().filter(|r| wanted(r)).cloned().collect()
 }
 
+/// Tables with a key that these jobs write to: what a UNIQUE admits is looked after by SQL alone.
 fn keyed(relation: &Relation) -> bool {
-    relation.name != lists::TABLE && relation.table().is_some_and(|table| !table.primary_key.is_empty())
+    relation.name != lists::TABLE
+        && relation.table().is_some_and(|table| {
+            !table.primary_key.is_empty() && !table.indexes.iter().any(|index| table.is_unique(index.id))
+        })
 }
 
 impl Built {
@@ -217,7 +221,7 @@ impl World {
             Job::Recur => return self.recur(m, view, rng),
             Job::Trigger => return Ok(self.trigger(view, rng)),
             Job::RunStatement => return self.run_statement(m, view, rng),
-            Job::List | Job::Read => return Ok(None),
+            Job::List | Job::Read | Job::Sql | Job::SqlSchema => return Ok(None),
         };
         Ok((!built.ops.is_empty()).then_some(built))
     }
@@ -528,8 +532,8 @@ fn change_index(job: Job, snapshot: &Snapshot, rng: &mut Rng) -> Option<Built> {
         }
         Job::DropIndex => {
             let needed = table.ttl().map(|(_, index, _)| index);
-            let others: Vec<IndexId> =
-                table.indexes.iter().map(|i| i.id).filter(|i| Some(*i) != needed).collect();
+            let plain = |id: &IndexId| Some(*id) != needed && !table.is_unique(*id);
+            let others: Vec<IndexId> = table.indexes.iter().map(|i| i.id).filter(plain).collect();
             if others.is_empty() {
                 return None;
             }

@@ -10,6 +10,7 @@
 //! shell              the driver around the node: steps, effects, disk operations
 //! links              messages between nodes, and the links that carry them
 //! clients, jobs      who asks, and what for; lists: what is asked of lists, and how that is judged
+//! sql                clients that speak SQL
 //! readers            subscribers, and clients that look around
 //! faults             what goes wrong with one machine
 //! members            what operators do: members come and go, leaders hand over
@@ -28,6 +29,7 @@ mod readers;
 mod schedules;
 mod settle;
 mod shell;
+mod sql;
 
 use crate::checker::clock::Truth;
 use crate::checker::dedup::Dedup;
@@ -93,6 +95,8 @@ enum Event {
     Return { id: SubscriberId, partition: u32, offset: u64, done: bool },
     /// A subscriber comes.
     Open(u64),
+    /// A client says in SQL again what conflicted.
+    Again(Box<sql::Again>),
     /// The armed crash happens now at the latest.
     CrashNow(usize, u64),
     /// The process starts.
@@ -183,6 +187,7 @@ pub struct World {
     looks: BTreeMap<Token, readers::Look>,
     lists: lists::Lists,
     saw: BTreeMap<(SessionId, u64), Vec<Saw>>,
+    sql: sql::Talks,
     readers: Vec<readers::Reader>,
     last_token: u64,
     last_subscriber: u64,
@@ -228,6 +233,7 @@ impl World {
             looks: BTreeMap::new(),
             lists: lists::Lists::default(),
             saw: BTreeMap::new(),
+            sql: sql::Talks::default(),
             readers: (0..knobs.subscribers).map(|_| readers::Reader::default()).collect(),
             last_token: 0,
             last_subscriber: 0,
@@ -378,6 +384,7 @@ impl World {
             Event::Answer(token, reply) => self.answered(token, *reply)?,
             Event::Timeout(token) => self.timed_out(token),
             Event::Return { id, partition, offset, done } => self.give_back(id, partition, offset, done),
+            Event::Again(again) => self.speak_again(*again)?,
             Event::Open(reader) => self.open_reader(reader),
             Event::CrashNow(m, _) => self.crash_armed(m)?,
             Event::Start(m) => self.start(m)?,

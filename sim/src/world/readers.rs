@@ -345,6 +345,6 @@ impl World {
             self.event_seen(topic, event.offset, &event.stored, read_time)?;
         }
         debug_assert_eq!(view.snapshot.group, GROUP);
-        Ok(())
+        if self.knobs.speaks_sql() { self.query(m, view, read_time, rng) } else { Ok(()) }
     }
 }

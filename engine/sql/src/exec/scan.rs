@@ -10,6 +10,7 @@ use crate::plan::{Access, Bound, Plan, Scan, ScanSource};
 use crate::{system, time};
 use bytes::Bytes;
 use chronos_engine::Snapshot;
+use chronos_engine::bugs::{Bug, active};
 use chronos_engine::keys::{self, KeyRange};
 use chronos_engine::state::records::ReadError;
 use chronos_engine::state::snapshot::{self, Entry};
@@ -389,7 +390,9 @@ impl<'a> TableScan<'a> {
         if let Some(reads) = &cx.reads {
             let mut reads = reads.borrow_mut();
             reads.relation(id);
-            ranges.iter().for_each(|r| reads.add(r.clone()));
+            if index.is_none() || !active(Bug::IndexRangeUnread) {
+                ranges.iter().for_each(|r| reads.add(r.clone()));
+            }
             if table.primary_key.is_empty() && !keys.point {
                 reads.point(keys::rowid(id));
             }
