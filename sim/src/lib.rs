@@ -19,6 +19,7 @@
 //! run, shrink   a seed, or many; a failing plan made small
 //! hunt          planted bugs, until each is caught
 //! partitions    another stage: several groups, partitioned topics, and the outbox between them
+//! soak          all stages in turn for hours, and a journal of it
 //! report, json  what is printed; progress on a terminal
 //! ```
 //!
@@ -45,6 +46,7 @@ pub mod rng;
 pub mod run;
 pub mod seeds;
 pub mod shrink;
+pub mod soak;
 pub mod sql;
 pub mod store;
 pub mod tap;

@@ -10,7 +10,7 @@ use chronos_sim::run::{self, Options};
 use chronos_sim::seeds::{Seeds, number};
 use chronos_sim::violation::{Class, Violation};
 use chronos_sim::world::Outcome;
-use chronos_sim::{chronicle, diagram, explain, hunt, partitions, replay, report, shrink};
+use chronos_sim::{chronicle, diagram, explain, hunt, partitions, replay, report, shrink, soak};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,6 +23,7 @@ cargo sim explain N              the same in words: who led, what was wrong, who
 cargo sim --seeds N [--seed S]   N seeds, fresh or from S on; with 1000 or more every mark must be hit
 cargo sim --replay FILE|DIR      step through what `chronos node --record DIR` recorded: commits, firings, verdict, trace hash
 cargo sim partitions             another stage: topics of several partitions; --help tells
+cargo sim soak                   all of it in turn for hours, with a journal; --help tells
 cargo sim --time TIME            fresh seeds for so long: 90, 90s, 10m, 8h
   --profile swarm|single|network|disk|clock|membership|timers|lease|transactions   what a run leans towards (default swarm)
   --steps N                      stop after N events
@@ -63,6 +64,9 @@ struct Arguments {
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|word| word == "partitions") {
         return partitions::main(std::env::args().skip(2));
+    }
+    if std::env::args().nth(1).is_some_and(|word| word == "soak") {
+        return soak::main(std::env::args().skip(2));
     }
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
