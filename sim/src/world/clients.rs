@@ -26,9 +26,24 @@ pub(super) struct OpenRequest {
     attempts: u32,
     /// The machine and the run of the process that was asked first.
     first: (usize, u64),
+    /// Whether another machine was asked too.
+    strayed: bool,
     /// Terms that had been led when it was asked first.
     terms: usize,
     token: Token,
+}
+
+impl OpenRequest {
+    /// Whether a refusal is about all askings. After one of unknown outcome only a conflict can be, and only from the
+    /// node that was asked before: it asks leaders of growing terms. Another may answer as the leader of a term that
+    /// is over and does not know it, while what was asked first waits in the log of a later one.
+    fn is_settled_by(&self, refused: &Refused) -> bool {
+        match refused {
+            Refused::TooLarge { .. } => true,
+            Refused::Conflict => !self.strayed,
+            _ => self.attempts == 1,
+        }
+    }
 }
 
 /// A client.
@@ -171,7 +186,7 @@ impl World {
         let read_index = view.snapshot.applied;
         let transaction = Transaction { request, read_index, reads, valid_until, ops };
         let terms = self.group.terms();
-        let open = OpenRequest { transaction, attempts: 0, first, terms, token: Token(0) };
+        let open = OpenRequest { transaction, attempts: 0, first, strayed: false, terms, token: Token(0) };
         self.clients[client as usize].open.insert(sequence, open);
         self.say(&format!("c{client}"), format_args!("asks {sequence} at {}: {what}", NAMES[m]));
         self.note(|| What::Wants { client, number: sequence, job: what });
@@ -186,6 +201,7 @@ impl World {
         let at = state.home;
         let Some(open) = state.open.get_mut(&sequence) else { return };
         open.attempts += 1;
+        open.strayed |= at != open.first.0;
         open.token = token;
         let attempts = open.attempts;
         let name = requests::name(open.transaction.request, &open.transaction.ops);
@@ -285,22 +301,20 @@ impl World {
                     Refused::Overloaded(_) => self.marks.hit(Mark::RefusedOverloaded),
                     _ => {}
                 }
-                // After an attempt of unknown outcome, only a conflict is about all of them.
-                let definite =
-                    attempts == 1 || matches!(refused, Refused::Conflict | Refused::TooLarge { .. });
-                if matches!(refused, Refused::Expired(_)) {
+                if open.is_settled_by(&refused) {
                     state.open.remove(&number);
-                    if attempts == 1 {
+                    if matches!(refused, Refused::Expired(_)) {
                         state.session = None;
                     }
-                }
-                if definite {
-                    self.clients[client as usize].open.remove(&number);
                     self.lists.refused(client, number);
                     if refused == Refused::Conflict {
                         self.sql_conflicted(client, name);
                     }
                     return self.requests.refused(name, refused);
+                }
+                // Unknown, for good: it is refused whoever is asked, or its outcome is kept no longer.
+                if matches!(refused, Refused::Expired(_) | Refused::Conflict) {
+                    state.open.remove(&number);
                 }
                 Ok(())
             }
