@@ -155,7 +155,9 @@ impl Node {
     pub(super) fn next_queued(&mut self) -> Option<(StoreWork, GroupCheckpoint)> {
         let queue = &mut self.snapshots.queue;
         let (mut work, mut part) = queue.pop_front()?;
+        let ahead = bugs::active(Bug::ProgressAhead);
         while let StoreWork::Chunks(count) = &mut work
+            && !ahead
             && let Some((_, next)) = queue.pop_front_if(|(work, next)| {
                 matches!(work, StoreWork::Chunks(_))
                     && (next.group, next.generation) == (part.group, part.generation)
@@ -165,7 +167,7 @@ impl Node {
             // The later one's progress takes the place of the earlier one's; of other keys each part has its own.
             part.layer = next.layer.union(std::mem::take(&mut part.layer));
         }
-        if bugs::active(Bug::ProgressAhead)
+        if ahead
             && let (StoreWork::Chunks(_), Some(receiving)) =
                 (&work, self.snapshots.receiving.get(&part.group))
         {
